@@ -1,0 +1,29 @@
+"""Self-Attention GANs (Zhang et al. 2019): from a folder of pictures to pictures of your own."""
+
+from sagan.config import PRESETS, Config, DataConfig, OutputConfig, TrainingConfig
+from sagan.errors import UserError
+from sagan.model.attention import SelfAttention2d
+from sagan.model.config import ModelConfig
+from sagan.model.discriminator import Discriminator
+from sagan.model.generator import Generator
+from sagan.run import Run, load
+from sagan.sampling import draw_latents, sample
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "DataConfig",
+    "Discriminator",
+    "Generator",
+    "ModelConfig",
+    "OutputConfig",
+    "Run",
+    "SelfAttention2d",
+    "TrainingConfig",
+    "UserError",
+    "draw_latents",
+    "load",
+    "sample",
+]

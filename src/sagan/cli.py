@@ -1,0 +1,229 @@
+"""The commands: read the options, call one function, print."""
+
+import argparse
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from sagan.config import PRESETS, Config, DataConfig, PresetName
+from sagan.errors import UserError
+
+RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a generator on pictures.
+
+    Start from a preset and override what you like: sagan train --preset small --data pictures/ --resolution 64.
+    The data decide the number of classes. Ctrl-C saves; --resume goes on.
+    """
+
+    preset: PresetName = "small"
+    """What the other options start from; their defaults below are this preset's."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    """Folder of a run to go on with, exactly as it was configured; other options are not taken."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder of the new run; default: runs/ and the date and time."""
+    device: str = "auto"
+    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
+    config: Config = field(default_factory=lambda: PRESETS["small"])
+
+
+def train(options: Train) -> None:
+    """Runs `sagan train`."""
+    from sagan.data import prepare
+    from sagan.run import Run, RunInfo
+    from sagan.training.loop import train as train_run
+    from sagan.training.machine import choose_device
+
+    device = choose_device(options.device)
+    run = Run(options.resume) if options.resume else None
+    config = run.info.config if run else options.config
+    if not config.data.source:
+        raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
+    store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    if run is None:
+        model = replace(config.model, num_classes=store.num_classes)
+        info = RunInfo(replace(config, model=model), store.class_names, store.key)
+        run = Run.create(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), info)
+    elif store.key != run.info.data_key:
+        raise UserError(f"{config.data.source} has changed since {run.path} was started: put it back, or start anew")
+    for skipped in store.skipped[:20]:
+        print(f"skipped {skipped.name}: {skipped.reason}", file=sys.stderr)
+    if len(store.skipped) > 20:
+        print(f"... and {len(store.skipped) - 20} more: sagan data {config.data.source}", file=sys.stderr)
+    classes = f"{store.num_classes} classes" if store.num_classes else "no classes"
+    print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {device}")
+    if train_run(run, store, device):
+        print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
+    else:
+        print(f"stopped and saved; go on with: sagan train --resume {run.path}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw pictures from a trained run."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its generator.safetensors."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """A .png (a labelled grid), a .npz (arrays) or a folder (single PNGs); default: samples-SEED.png in the run."""
+    count: int = 8
+    """Pictures of each class; without classes, pictures in all."""
+    classes: tuple[str, ...] = ()
+    """Names or numbers of the classes to draw; default: all."""
+    seed: int = 0
+    """The same seed gives the same pictures."""
+    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count must be 1 or more, got {self.count}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        if self.truncation is not None and self.truncation <= 0:
+            raise ValueError(f"truncation must be above 0, got {self.truncation}")
+
+
+def sample(options: Sample) -> None:
+    """Runs `sagan sample`."""
+    from sagan.sample_files import write_samples
+
+    out = write_samples(
+        options.run,
+        options.out,
+        count=options.count,
+        classes=options.classes,
+        seed=options.seed,
+        truncation=options.truncation,
+    )
+    print(out)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Show what would be trained on: pictures, classes, sizes, problems, and a contact sheet."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """A folder, a .zip, hf:USER/NAME, robots or digits."""
+    resolution: Literal[32, 64, 128, 256] = 64
+    """Side of the pictures, pixels."""
+    image_channels: Literal[1, 3, 4] = 3
+    """1 (grey), 3 (RGB) or 4 (RGB and alpha)."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("contact-sheet.png")
+    """Where to write the contact sheet."""
+    labels: bool = True
+    """Use the classes that the source names."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """Colour that transparent pictures are laid on: red, green, blue, 0 to 255."""
+    cache: str = ""
+    """Folder of the packed picture stores; empty: $SAGAN_CACHE, or the user's cache folder."""
+
+
+def data(options: Data) -> None:
+    """Runs `sagan data`."""
+    from sagan.data import prepare
+    from sagan.data.summary import contact_sheet, summarise
+    from sagan.figures.grid import save
+
+    config = DataConfig(options.source, options.labels, options.background, cache=options.cache)
+    store = prepare(config, resolution=options.resolution, image_channels=options.image_channels)
+    print(summarise(store))
+    save(contact_sheet(store), options.out)
+    print(f"contact sheet: {options.out}")
+
+
+# name: (its options, what runs it)
+COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+    "train": (Train, train),
+    "sample": (Sample, sample),
+    "data": (Data, data),
+}
+
+
+def _help() -> str:
+    lines = [f"  sagan {name:8}{(options.__doc__ or '').splitlines()[0]}" for name, (options, _) in COMMANDS.items()]
+    return "\n".join(
+        ["Self-Attention GANs: from a folder of pictures to pictures of your own.", "", *lines, ""]
+        + ["sagan COMMAND --help says what a command takes.", "First steps: sagan train --preset demo"]
+    )
+
+
+def _preset(arguments: list[str]) -> Train:
+    """The options that tyro starts from: those of the preset named among the arguments, if it is one."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--preset", default="small")
+    with contextlib.suppress(argparse.ArgumentError):  # a value is missing: tyro will say so
+        name = parser.parse_known_args(arguments)[0].preset
+        if name in PRESETS:
+            return Train(preset=name, config=PRESETS[name])
+    return Train()
+
+
+def _parse(options: type, name: str, arguments: list[str]) -> Any:
+    """The options of a command from its arguments: tyro.cli, its box of an error message made into one line.
+
+    Raises:
+        UserError: an unknown option or a bad value.
+    """
+    errors = io.StringIO()
+    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    default = _preset(arguments) if options is Train else None
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise UserError(f"{_one_line(errors.getvalue())}; see sagan {name} --help") from None
+
+
+def _one_line(box: str) -> str:
+    """The message of tyro's error box: what stands between its title and the first rule, and its suggestion."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines()[1:-1]:
+        text = line.strip("│ ")
+        if text.startswith("─"):
+            sections.append([])
+        else:
+            sections[-1].append(text)
+    message = " ".join(sections[0]).removesuffix(".")
+    message = re.sub(r"^Error parsing (config\.\w+|[\w ]*root): ", "", message)
+    near = [s[1].split()[0] for s in sections if s[0].startswith("Perhaps you meant") and len(s) > 1]
+    return message + (f"; did you mean {near[0]}?" if near else "")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0, 2 for what the user can mend, 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    try:
+        if name in ("-h", "--help"):
+            print(_help())
+        elif name == "--version":
+            print(metadata.version("sagan"))
+        elif name in COMMANDS:
+            options, run = COMMANDS[name]
+            run(_parse(options, name, arguments[1:]))
+        else:
+            near = difflib.get_close_matches(name, COMMANDS, 1)
+            raise UserError(f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "see sagan --help"))
+    except UserError as error:
+        print(f"sagan: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sagan: stopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,186 @@
+"""Every hyper-parameter, once: what a run is made of, and the named presets.
+
+The command line is derived from these classes; their docstrings are its help.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from sagan.model.config import ModelConfig
+
+LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "relativistic"]
+AugmentName = Literal["color", "translation", "cutout"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The pictures to learn from."""
+
+    source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "robots"
+    """A folder of class folders, a flat folder, a .zip (StyleGAN/EDM format), hf:USER/NAME, robots or digits."""
+    labels: bool = True
+    """Use the classes that the source names; without, train unconditionally."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """Colour that transparent pictures are laid on: red, green, blue, 0 to 255 (4-channel models keep alpha)."""
+    robots: int = 20_000
+    """Number of pictures to render for the built-in set 'robots'."""
+    flips: bool = False
+    """Mirror every picture left to right with probability 1/2 when it is drawn."""
+    cache: str = ""
+    """Folder of the packed picture stores; empty: $SAGAN_CACHE, or the user's cache folder."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the networks are trained.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+
+    steps: int = 100_000
+    """Generator steps in all."""
+    batch_size: int = 64
+    """Pictures in one step, real ones and as many generated."""
+    accumulate: int = 1
+    """Parts that a batch is worked through in, to save memory; batch norm sees one part at a time."""
+    discriminator_steps: int = 1
+    """Discriminator steps for each generator step."""
+    loss: LossName = "hinge"
+    """The pair of losses; 'relativistic' is R3GAN's, to be used with --r1 and --r2."""
+    generator_lr: float = 1e-4
+    """Adam's learning rate for the generator (TTUR: the two rates differ)."""
+    discriminator_lr: float = 4e-4
+    """Adam's learning rate for the discriminator."""
+    beta1: float = 0.0
+    """Adam's decay of the mean gradient."""
+    beta2: float = 0.9
+    """Adam's decay of the mean squared gradient."""
+    lr_decay_from: float = 1.0
+    """Share of the steps after which both rates fall linearly to 0; 1: constant rates."""
+    ema_decay: float = 0.999
+    """Decay of the generator's moving average (EMA), from which pictures are drawn; 0: the generator itself."""
+    ema_start: int = 0
+    """Step from which the average is taken; before it, it equals the generator."""
+    augment: tuple[AugmentName, ...] = ()
+    """Differentiable augmentation of real and generated pictures, for small data sets (Zhao et al. 2020)."""
+    r1: float = 0.0
+    """Weight of the R1 penalty, gamma/2 |grad D|^2 at real pictures (Mescheder et al. 2018)."""
+    r2: float = 0.0
+    """Weight of the R2 penalty, the same at generated pictures."""
+    gradient_penalty: float = 0.0
+    """Weight of WGAN-GP's penalty, (|grad D| - 1)^2 between real and generated (Gulrajani et al. 2017)."""
+    penalty_every: int = 1
+    """Discriminator steps between two computations of these three penalties (each weighted by as much)."""
+    lecam: float = 0.0
+    """Weight of the LeCam regulariser for small data sets (Tseng et al. 2021)."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of convolutions and products; auto: bf16 where the hardware gains from it, else fp32."""
+    seed: int = 0
+    """Fixes initial weights, order of pictures, latents and augmentation."""
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, field: str, expected: str) -> None:
+            if not ok:
+                raise ValueError(f"{field} must be {expected}, got {getattr(self, field)}")
+
+        for field in ("steps", "batch_size", "accumulate", "discriminator_steps", "penalty_every"):
+            check(getattr(self, field) >= 1, field, "1 or more")
+        check(self.batch_size % self.accumulate == 0, "accumulate", f"a divisor of batch_size {self.batch_size}")
+        for field in ("generator_lr", "discriminator_lr"):
+            check(getattr(self, field) > 0, field, "above 0")
+        for field in ("beta1", "beta2", "ema_decay"):
+            check(0 <= getattr(self, field) < 1, field, "from 0 to below 1")
+        check(0 <= self.lr_decay_from <= 1, "lr_decay_from", "from 0 to 1")
+        for field in ("ema_start", "r1", "r2", "gradient_penalty", "lecam", "seed"):
+            check(getattr(self, field) >= 0, field, "0 or more")
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What a run writes, and when.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+
+    log_every: int = 50
+    """Steps between two lines of the metrics log."""
+    sample_every: int = 500
+    """Steps between two grids of samples."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    keep: int = 2
+    """Number of newest checkpoints to keep; the best evaluated one is kept besides."""
+    evaluate_every: int = 0
+    """Steps between two evaluations (Frechet distance in EfficientNet-Lite0 features); 0: none."""
+    evaluate_count: int = 2000
+    """Pictures, real and generated, of one evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "sample_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.evaluate_every < 0:
+            raise ValueError(f"evaluate_every must be 0 or more, got {self.evaluate_every}")
+        if self.evaluate_count < 2:
+            raise ValueError(f"evaluate_count must be 2 or more, got {self.evaluate_count}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run is made from."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+
+
+PresetName = Literal["demo", "small", "imagenet128", "paper128"]
+
+PRESETS: dict[PresetName, Config] = {
+    # The built-in robots in five minutes on two CPU cores.
+    "demo": Config(
+        data=DataConfig(source="robots"),
+        model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=32),
+        training=TrainingConfig(
+            steps=1400,
+            batch_size=32,
+            generator_lr=4e-4,
+            discriminator_lr=8e-4,
+            lr_decay_from=0.5,
+            ema_decay=0.99,
+        ),
+        output=OutputConfig(log_every=20, sample_every=100, checkpoint_every=200),
+    ),
+    # A few hundred to a few thousand pictures of one's own.
+    "small": Config(
+        data=DataConfig(source=""),
+        model=ModelConfig(resolution=64, latent_dim=128, base_channels=32),
+        training=TrainingConfig(
+            steps=20_000,
+            batch_size=32,
+            generator_lr=2e-4,
+            discriminator_lr=4e-4,
+            augment=("color", "translation", "cutout"),
+        ),
+        output=OutputConfig(log_every=20, sample_every=250, checkpoint_every=250),
+    ),
+    # The recipe that reaches FID 12.83 on ImageNet 128 (docs/presets.md).
+    "imagenet128": Config(
+        data=DataConfig(source=""),
+        model=ModelConfig(resolution=128, num_classes=1000),
+        training=TrainingConfig(
+            steps=1_000_000, batch_size=256, beta2=0.999, ema_decay=0.999, ema_start=2000
+        ),
+    ),
+    # The paper's text to the letter: all keys, values of C/8, Adam (0, 0.9), no average.
+    "paper128": Config(
+        data=DataConfig(source=""),
+        model=ModelConfig(resolution=128, num_classes=1000, attention_variant="paper"),
+        training=TrainingConfig(steps=1_000_000, batch_size=256, ema_decay=0.0, precision="fp32"),
+    ),
+}

@@ -1,0 +1,389 @@
+"""The packed store: every picture decoded once, kept in the cache, mapped into memory from then on."""
+
+import contextlib
+import glob
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import socket
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..config import DataConfig
+from ..errors import UserError
+from . import digits, robots
+from .decode import Unreadable, decode
+from .sources import Skipped, Source, open_source, printable
+
+FORMAT = 1
+"""Version of the layout and of the decoding; a new one makes every store anew."""
+
+_IMAGES, _LABELS, _META = "images.npy", "labels.npy", "meta.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The pictures of one source at one resolution."""
+
+    path: Path
+    """Folder of the store, <cache>/stores/<key>."""
+    key: str
+    """Names the content: equal keys, equal pictures and labels in the same order."""
+    source: str
+    """What the pictures were first read from, for people to read."""
+    images: np.memmap[Any, np.dtype[np.uint8]]
+    """(N, H, W, C) uint8, read-only, on disk until it is touched."""
+    labels: NDArray[np.int64]
+    """(N,), from 0 to the number of classes - 1; all 0 without classes."""
+    class_names: tuple[str, ...]
+    """Empty: train without classes."""
+    names: Sequence[str]
+    """N names: the path in the folder or the archive."""
+    sizes: NDArray[np.int64]
+    """(N, 2): width and height of every picture as it came, in pixels."""
+    skipped: tuple[Skipped, ...]
+    """What was left out, and why."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 without classes."""
+        return len(self.class_names)
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the pictures."""
+        return int(self.images.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def prepare(config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True) -> Store:
+    """Decode the source once into a packed store in the cache, or open the one that is there.
+
+    A source that has not changed since (by the names, sizes and times of its files) opens at once, unread.
+
+    Args:
+        config: source, labels, background, and cache folder.
+        resolution: side of the pictures in pixels.
+        image_channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        progress: show a bar while decoding, where standard error is a terminal.
+
+    Raises:
+        UserError: the source cannot be found or holds no usable picture, or the cache cannot be written.
+    """
+    if image_channels not in (1, 3, 4):
+        raise UserError(f"image_channels is {image_channels}: pictures have 1 (grey), 3 (RGB) or 4 (RGBA) channels")
+    if resolution < 1:
+        raise UserError(f"resolution is {resolution}: give the side of the pictures in pixels")
+    if len(config.background) != 3 or not all(0 <= value <= 255 for value in config.background):
+        raise UserError(f"background is {config.background}: give red, green and blue from 0 to 255")
+    options = {
+        "format": FORMAT,
+        "resolution": resolution,
+        "image_channels": image_channels,
+        "background": list(config.background) if image_channels != 4 else None,
+        "labels": config.labels,
+    }
+    cache = cache_folder(config)
+    try:
+        (cache / "stores").mkdir(parents=True, exist_ok=True)
+        (cache / "index").mkdir(exist_ok=True)
+        _sweep(cache / "stores")
+        with _quiet():
+            if config.source in ("robots", "digits"):
+                return _prepare_drawn(config, cache, options, progress)
+            return _prepare_read(config, cache, options, progress)
+    except OSError as error:  # the sources report their own
+        raise UserError(
+            f"cannot keep the prepared pictures in {cache}: {error.strerror or error}; "
+            "make room there, or choose another folder with --cache"
+        ) from error
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """Where stores are kept: the configured folder, or $SAGAN_CACHE, or `sagan` in the user's cache folder."""
+    chosen = config.cache or os.environ.get("SAGAN_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sagan"
+
+
+def _prepare_drawn(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+    """A built-in set: its key follows from the versions of what it is drawn with, so nothing is read to find it."""
+    resolution, channels = options["resolution"], options["image_channels"]
+    if config.source == "robots":
+        if config.robots < 1:
+            raise UserError(f"--data robots: {config.robots} pictures to render; give 1 or more")
+        count, class_names, version = config.robots, robots.CLASS_NAMES, robots.version()
+        batches = robots.render_batches(count, resolution, channels, 0, config.background)
+        canvases = [robots.canvas(name) for name in class_names]
+    else:
+        count, class_names, version = digits.COUNT, digits.CLASS_NAMES, digits.version()
+        batches = digits.render_batches(resolution, channels)
+        canvases = [digits.CANVAS] * len(class_names)
+    key = _digest([options, config.source, version, count])
+    if (store := _open(cache, key)) is not None:
+        return store
+    with _Writer(cache, options) as writer, _bar(count, progress, f"drawing {config.source}") as bar:
+        for images, labels in batches:
+            for image, label in zip(images, labels.tolist(), strict=True):
+                writer.add(image, label, f"{class_names[label]}/{len(writer.names):06d}", canvases[label])
+            bar.update(len(images))
+        return writer.finish(key, config.source, class_names if config.labels else (), ())
+
+
+def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+    source = open_source(config.source, config.labels)
+    fingerprint = _digest([options, source.title], source.stamp)
+    index = cache / "index" / f"{fingerprint}.json"
+    key = _read_index(index)
+    if key is not None and (store := _open(cache, key)) is not None:
+        return store
+    if not source.entries:
+        raise UserError(_nothing_left(config.source, source.problems))
+
+    def work(number: int) -> tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]:
+        digest = ""
+        try:
+            data = source.read(number)
+            digest = hashlib.sha256(data).hexdigest()
+            image, size = decode(
+                data,
+                resolution=options["resolution"],
+                image_channels=options["image_channels"],
+                background=config.background,
+            )
+        except Unreadable as error:
+            return digest, None, (0, 0), str(error)
+        return digest, image, size, ""
+
+    content = _Digest()
+    content.add([options, source.class_names, [(problem.name, problem.reason) for problem in source.problems]])
+    skipped = list(source.problems)
+    count = len(source.entries)
+    with _Writer(cache, options) as writer, _bar(count, progress, f"reading {printable(config.source)}") as bar:
+        for (name, label), (digest, image, size, reason) in zip(
+            source.entries, _in_order(work, count), strict=True
+        ):
+            content.add([name, label, digest])
+            if image is None:
+                skipped.append(Skipped(name, reason))
+            else:
+                writer.add(image, label, name, size)
+            bar.update()
+        if not writer.names:
+            raise UserError(_nothing_left(config.source, skipped))
+        key = content.hexdigest()
+        store = _open(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
+    # Not before the store is there: an index without one costs a decoding, a wrong one would cost a wrong result.
+    _replace(index, json.dumps({"key": key}))
+    return store
+
+
+def _in_order(work: Any, count: int) -> Iterator[tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]]:
+    """`work(0)`, `work(1)`, ... computed on all cores, with only a few pictures in flight: memory stays bounded."""
+    workers = os.cpu_count() or 1  # threads do: Pillow decodes and resizes outside Python's lock
+    pool = ThreadPoolExecutor(workers)
+    flying: deque[Future[Any]] = deque()
+    try:
+        for number in range(count):
+            flying.append(pool.submit(work, number))
+            if len(flying) >= 4 * workers:
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Writer:
+    """A store in the making: a temporary folder that becomes the store at `finish`, or is gone."""
+
+    def __init__(self, cache: Path, options: dict[str, Any]) -> None:
+        self.cache, self.options = cache, options
+        self.names: list[str] = []
+        self._labels: list[int] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._folder = cache / "stores" / f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    def __enter__(self) -> "_Writer":
+        self._folder.mkdir()
+        # Appended, not mapped: a full disk is then an error to report, where a mapping would kill the process.
+        self._file: BinaryIO = (self._folder / _IMAGES).open("wb")
+        self._write_header()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add(self, image: NDArray[np.uint8], label: int, name: str, size: tuple[int, int]) -> None:
+        """Append one picture, (R, R, C)."""
+        self._file.write(np.ascontiguousarray(image).data)
+        self._labels.append(label)
+        self.names.append(name)
+        self._sizes.append(size)
+
+    def finish(self, key: str, source: str, class_names: tuple[str, ...], skipped: tuple[Skipped, ...]) -> Store:
+        """Move the store to its place, unless another process was faster."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+        labels = np.array(self._labels, np.int64) * bool(class_names)
+        np.save(self._folder / _LABELS, labels)
+        meta = {
+            **self.options,
+            "source": source,
+            "class_names": class_names,
+            "names": self.names,
+            "sizes": self._sizes,
+            "skipped": [(one.name, one.reason) for one in skipped],
+        }
+        (self._folder / _META).write_text(json.dumps(meta), encoding="utf-8")
+        place = self.cache / "stores" / key
+        try:
+            self._folder.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+        store = _open(self.cache, key)
+        if store is None:
+            raise OSError(f"{place} cannot be read back")
+        return store
+
+    def _write_header(self) -> None:
+        """NumPy leaves room in the header for the first dimension to grow, so it can be written again at the end."""
+        side, channels = self.options["resolution"], self.options["image_channels"]
+        np.lib.format.write_array_header_1_0(
+            self._file, {"descr": "|u1", "fortran_order": False, "shape": (len(self.names), side, side, channels)}
+        )
+
+
+def _open(cache: Path, key: str) -> Store | None:
+    """The store of this key; None where there is none, or where it is damaged, which then makes way for a new one."""
+    path = cache / "stores" / key
+    if not path.is_dir():
+        return None
+    try:
+        meta = json.loads((path / _META).read_text(encoding="utf-8"))
+        images = np.load(path / _IMAGES, mmap_mode="r", allow_pickle=False)
+        labels = np.load(path / _LABELS, allow_pickle=False)
+        store = Store(
+            path=path,
+            key=key,
+            source=str(meta["source"]),
+            images=images,
+            labels=labels,
+            class_names=tuple(map(str, meta["class_names"])),
+            names=[str(name) for name in meta["names"]],
+            sizes=np.array(meta["sizes"], np.int64).reshape(-1, 2),
+            skipped=tuple(Skipped(str(name), str(reason)) for name, reason in meta["skipped"]),
+        )
+        side, channels = meta["resolution"], meta["image_channels"]
+        if not (
+            images.dtype == np.uint8
+            and images.shape == (len(labels), side, side, channels)
+            and labels.dtype == np.int64
+            and 0 < len(labels) == len(store.names) == len(store.sizes)
+            and labels.min() >= 0
+            and labels.max() <= max(len(store.class_names) - 1, 0)
+        ):
+            raise ValueError("its parts do not fit together")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        _log.warning("the store %s is damaged (%s): building it again", path, error)
+        aside = path.with_name(f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+        with contextlib.suppress(FileNotFoundError):  # another process did the same
+            path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        return None
+    return store
+
+
+def _read_index(path: Path) -> str | None:
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sweep(stores: Path) -> None:
+    """Remove what processes of this machine left behind when they were killed."""
+    if os.name == "nt":  # where asking for a process by signal 0 would end it
+        return
+    for path in stores.glob(f".tmp-{glob.escape(socket.gethostname())}-*"):
+        try:
+            os.kill(int(path.name.split("-")[-2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (OSError, ValueError, OverflowError):
+            continue
+
+
+class _Digest:
+    """SHA-256 over a sequence of JSON values."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, value: object) -> None:
+        self._hash.update(json.dumps(value).encode() + b"\n")
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _digest(value: object, more: Iterable[object] = ()) -> str:
+    digest = _Digest()
+    digest.add(value)
+    for item in more:
+        digest.add(item)
+    return digest.hexdigest()
+
+
+def _nothing_left(source: str, skipped: Sequence[Skipped]) -> str:
+    why = "; ".join(f"{printable(one.name)}: {one.reason}" for one in skipped[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"data source '{printable(source)}' holds no usable picture" + (f" ({why}{more})" if why else "")
+
+
+def _bar(count: int, progress: bool, what: str) -> "tqdm[Any]":
+    return tqdm(total=count, desc=what, unit=" pictures", disable=None if progress else True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow's warnings on odd files say nothing that `skipped` does not. Outside the threads: it is not theirs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

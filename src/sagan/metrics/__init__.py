@@ -1,0 +1,1 @@
+"""Features of pictures, and distances between sets of them."""

@@ -1,0 +1,1 @@
+"""The layer and the networks: tensors in, tensors out."""

@@ -1,0 +1,130 @@
+"""The self-attention layer (paper section 3, equations 1-3) and its relatives."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sagan.model.config import AttentionKind, ModelConfig, Variant
+from sagan.model.spectral_norm import Conv2d
+
+VALUE_REDUCTION: dict[Variant, int] = {"released": 2, "paper": 8, "full": 1}
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T) v without storing the map, rows of it summing to 1 (equation 1; no 1/sqrt(d) scaling).
+
+    Shapes: q (N, Q, D), k (N, K, D), v (N, K, E) to (N, Q, E). Zero-padding the shorter of D and E changes nothing,
+    and lets the fused kernel of scaled_dot_product_attention work where it would fall back to the whole map.
+    """
+    width, wanted = max(q.shape[-1], v.shape[-1]), v.shape[-1]
+    q, k, v = (F.pad(t, (0, width - t.shape[-1]))[:, None] for t in (q, k, v))  # one head: (N, 1, ., width)
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0, :, :wanted]
+
+
+class SelfAttention2d(nn.Module):
+    """Lets every location of a feature map draw on every other: y = gamma * o + x (equation 3).
+
+    Maps (N, C, H, W) to (N, C, H, W), any H and W (2 or more for 'released', which pools keys and values 2x2).
+    gamma is 0 at the start, so the layer starts as the identity. It stands alone: use it in any network.
+
+    Args:
+        channels: C.
+        variant: 'released' (pooled keys and values, values of C/2 channels, the default), 'paper' (all keys, values
+            of C/8) or 'full' (all keys, values of C, projected as well).
+        query_reduction: C / channels of queries and keys.
+        value_reduction: C / channels of values; None: the variant's.
+        spectral_norm: normalise the four 1x1 convolutions.
+
+    Raises:
+        ValueError: a variant that is not one of the three.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        variant: Variant = "released",
+        *,
+        query_reduction: int = 8,
+        value_reduction: int | None = None,
+        spectral_norm: bool = True,
+        eps: float = 1e-8,
+    ):
+        super().__init__()
+        if variant not in VALUE_REDUCTION:
+            raise ValueError(f"variant must be one of {', '.join(VALUE_REDUCTION)}, got {variant!r}")
+        self.pooled = variant == "released"
+        query_channels = max(1, channels // query_reduction)
+        value_channels = max(1, channels // (value_reduction or VALUE_REDUCTION[variant]))
+
+        def conv1x1(c_in: int, c_out: int) -> Conv2d:
+            return Conv2d(c_in, c_out, 1, norm=spectral_norm, eps=eps, bias=False)
+
+        self.query = conv1x1(channels, query_channels)  # g in the paper
+        self.key = conv1x1(channels, query_channels)  # f
+        self.value = conv1x1(channels, value_channels)  # h
+        self.output = conv1x1(value_channels, channels)  # v
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, H·W, D), keys (N, K, D) and values (N, K, E); K = H·W, or floor(H/2)·floor(W/2) if pooled."""
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        if self.pooled:
+            k, v = F.max_pool2d(k, 2), F.max_pool2d(v, 2)
+        q, k, v = (t.flatten(2).transpose(1, 2) for t in (q, k, v))
+        return q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:
+        o = attend(*self.project(x))  # (N, H·W, E)
+        o = self.output(o.transpose(1, 2).unflatten(2, x.shape[2:]))
+        return torch.addcmul(x, self.gamma, o)
+
+
+class ChannelAttention2d(nn.Module):
+    """Lets every channel draw on every other: softmax(X X^T) X over a C x C map (DANet, Fu et al. 2019, section 3.3).
+
+    Maps (N, C, H, W) to (N, C, H, W); gamma is 0 at the start.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)  # (N, C, H·W)
+        attn_NCC = torch.softmax(flat @ flat.transpose(1, 2), dim=-1)
+        return torch.addcmul(x, self.gamma, (attn_NCC @ flat).view_as(x))
+
+
+class MatchedResidual2d(nn.Module):
+    """A residual block with as many parameters as self-attention: the control of the paper's Table 1.
+
+    x + conv1x1(relu(conv3x3(relu(x)))), no biases, its inner width chosen to match: C/8 for the released variant,
+    where 10 C · C/8 weights equal the attention's (C/8 + C/8 + C/2 + C/2) C exactly (but for the scalar gamma).
+    """
+
+    def __init__(self, channels: int, parameters: int, *, spectral_norm: bool = True, eps: float = 1e-8):
+        super().__init__()
+        inner = max(1, round(parameters / (10 * channels)))
+        self.conv1 = Conv2d(channels, inner, 3, norm=spectral_norm, eps=eps, bias=False)
+        self.conv2 = Conv2d(inner, channels, 1, norm=spectral_norm, eps=eps, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+def build_attention(kind: AttentionKind, channels: int, config: ModelConfig, *, spectral_norm: bool) -> nn.Module:
+    """The layer that `config` asks for on a feature map of `channels`."""
+    if kind == "channel":
+        return ChannelAttention2d()
+    attention = SelfAttention2d(
+        channels,
+        config.attention_variant,
+        query_reduction=config.query_reduction,
+        value_reduction=config.value_reduction,
+        spectral_norm=spectral_norm,
+        eps=config.spectral_norm_eps,
+    )
+    if kind == "self":
+        return attention
+    parameters = sum(p.numel() for p in attention.parameters())
+    return MatchedResidual2d(channels, parameters, spectral_norm=spectral_norm, eps=config.spectral_norm_eps)

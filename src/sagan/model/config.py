@@ -1,0 +1,87 @@
+"""The shape of both networks, once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Self-attention, channel attention, or a residual block with as many parameters as self-attention.
+AttentionKind = Literal["self", "channel", "residual"]
+Variant = Literal["released", "paper", "full"]
+
+RESOLUTIONS = (32, 64, 128, 256)
+MAX_MULTIPLIER = 16
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of the generator and the discriminator.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+
+    resolution: int = 128
+    """Side of the square pictures, pixels: 32, 64, 128 or 256."""
+    num_classes: int = 0
+    """Number of classes; 0: unconditional. sagan train takes it from the data."""
+    image_channels: int = 3
+    """Channels of a picture: 1 (grey), 3 (RGB) or 4 (RGB and alpha)."""
+    latent_dim: int = 128
+    """Length of the latent z, drawn from a standard normal distribution."""
+    base_channels: int = 64
+    """Width: channels of the layers next to the picture; deeper layers have up to 16 times as many."""
+    generator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
+    """Extra layers: feature-map size and kind. None: self-attention at min(32, resolution / 2)."""
+    discriminator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
+    """The same for the discriminator."""
+    attention_variant: Variant = "released"
+    """released: 2x2 pooled keys and values, values of C/2; paper: all keys, values of C/8; full: all, C."""
+    query_reduction: int = 8
+    """C / channels of the attention's queries and keys."""
+    value_reduction: int | None = None
+    """C / channels of the attention's values; None: as the variant says (2, 8 or 1)."""
+    generator_spectral_norm: bool = True
+    """Spectral norm on every convolution and linear layer of the generator."""
+    discriminator_spectral_norm: bool = True
+    """Spectral norm on every convolution, linear layer and embedding of the discriminator."""
+    spectral_norm_eps: float = 1e-8
+    """Added to the norms that the power iteration divides by."""
+    batch_norm_eps: float = 1e-5
+    """Added to the variance in the generator's batch norms."""
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, field: str, expected: str) -> None:
+            if not ok:
+                raise ValueError(f"{field} must be {expected}, got {getattr(self, field)}")
+
+        check(self.resolution in RESOLUTIONS, "resolution", "32, 64, 128 or 256")
+        check(self.num_classes >= 0, "num_classes", "0 (no classes) or more")
+        check(self.image_channels in (1, 3, 4), "image_channels", "1, 3 or 4")
+        check(self.latent_dim >= 1, "latent_dim", "1 or more")
+        check(self.base_channels >= 1, "base_channels", "1 or more")
+        check(self.query_reduction >= 1, "query_reduction", "1 or more")
+        check(self.value_reduction is None or self.value_reduction >= 1, "value_reduction", "1 or more")
+        check(self.spectral_norm_eps > 0, "spectral_norm_eps", "above 0")
+        check(self.batch_norm_eps > 0, "batch_norm_eps", "above 0")
+        for field, largest in (("generator_attention", self.resolution), ("discriminator_attention", self.resolution // 2)):
+            sizes = {4 << i for i in range((largest // 4).bit_length())}
+            at = getattr(self, field) or ()
+            check(all(size in sizes for size, _ in at), field, f"at feature-map sizes out of {sorted(sizes)}")
+
+    @property
+    def generator_channels(self) -> tuple[int, ...]:
+        """Channels of the generator's feature maps at 4, 8, ..., resolution (facts: 16ch, 16ch, 8ch, ..., ch)."""
+        sizes = self.resolution // 4
+        multipliers = [min(MAX_MULTIPLIER, sizes >> (i + 1)) for i in range(sizes.bit_length() - 1)]
+        widths = [self.base_channels * m for m in multipliers]
+        return (widths[0], *widths)
+
+    @property
+    def discriminator_channels(self) -> tuple[int, ...]:
+        """Channels of the discriminator's feature maps at resolution/2, ..., 8, 4 (ch, 2ch, ..., 16ch)."""
+        blocks = (self.resolution // 4).bit_length() - 1
+        return tuple(self.base_channels * min(MAX_MULTIPLIER, 1 << i) for i in range(blocks))
+
+    def attention_at(self, network: Literal["generator", "discriminator"]) -> tuple[tuple[int, AttentionKind], ...]:
+        """(feature-map size, kind) of every extra layer of a network, the default resolved."""
+        chosen = self.generator_attention if network == "generator" else self.discriminator_attention
+        return ((min(32, self.resolution // 2), "self"),) if chosen is None else chosen

@@ -1,0 +1,110 @@
+"""Spectral normalisation (Miyato et al. 2018): a weight divided by its largest singular value."""
+
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class _DivideBySigma(torch.autograd.Function):
+    """W / sigma with sigma = u^T W v, u and v constants.
+
+    By the quotient rule dW_sn = (dW - W_sn · u^T dW v) / sigma. Written out, the backward pass reads the weight
+    once; autograd on the formula would read and write it five times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        w_sn = w / sigma
+        ctx.save_for_backward(w_sn, u, v, sigma)
+        return w_sn
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        w_sn, u, v, sigma = ctx.saved_tensors
+        along = torch.dot(g.flatten(), w_sn.flatten()) / sigma
+        return torch.addr(g / sigma, u, v * -along), None, None, None
+
+
+class SpectralNorm(nn.Module):
+    """Maps a weight W of shape (out, ...) to W / sigma(W), its largest singular value as an (out, rest) matrix.
+
+    sigma is estimated by one power iteration a call. In training mode the iteration's vector u is kept, so that
+    the estimate follows the weight from step to step; in evaluation mode nothing changes.
+    """
+
+    u: Tensor
+
+    def __init__(self, rows: int, eps: float = 1e-8):
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        w = weight.flatten(1)
+        with torch.no_grad():
+            v = F.normalize(self.u @ w, dim=0, eps=self.eps)
+            wv = w @ v
+            u = F.normalize(wv, dim=0, eps=self.eps)
+            sigma = torch.dot(u, wv)
+            if self.training:
+                self.u.copy_(u)
+        return _DivideBySigma.apply(w, u, v, sigma).view_as(weight)
+
+
+class Conv2d(nn.Conv2d):
+    """A "same" convolution of odd kernel size, xavier-uniform, its weight spectrally normalised if asked."""
+
+    def __init__(self, c_in: int, c_out: int, size: int, *, norm: bool, eps: float = 1e-8, bias: bool = True):
+        super().__init__(c_in, c_out, size, padding=size // 2, bias=bias)
+        self.norm = SpectralNorm(c_out, eps) if norm else nn.Identity()
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.norm(self.weight), self.bias)
+
+
+class Linear(nn.Linear):
+    """A linear layer, xavier-uniform, its weight spectrally normalised if asked."""
+
+    def __init__(self, c_in: int, c_out: int, *, norm: bool, eps: float = 1e-8):
+        super().__init__(c_in, c_out)
+        self.norm = SpectralNorm(c_out, eps) if norm else nn.Identity()
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.norm(self.weight), self.bias)
+
+
+class Embedding(nn.Embedding):
+    """An embedding table, xavier-uniform, spectrally normalised if asked."""
+
+    def __init__(self, count: int, dim: int, *, norm: bool, eps: float = 1e-8):
+        super().__init__(count, dim)
+        self.norm = SpectralNorm(count, eps) if norm else nn.Identity()
+        _initialise(self)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return F.embedding(y, self.norm(self.weight))
+
+
+def _initialise(layer: nn.Conv2d | nn.Linear | nn.Embedding) -> None:
+    nn.init.xavier_uniform_(layer.weight)
+    if getattr(layer, "bias", None) is not None:
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def bake_spectral_norm(network: Network) -> Network:
+    """Replaces every weight by its normalised form, in place: the same function, nothing left to compute.
+
+    For inference: the network can no longer be trained as it was.
+    """
+    for layer in network.modules():
+        if isinstance(layer, Conv2d | Linear | Embedding) and isinstance(layer.norm, SpectralNorm):
+            layer.weight.copy_(layer.norm.eval()(layer.weight))
+            layer.norm = nn.Identity()
+    return network

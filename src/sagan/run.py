@@ -1,0 +1,143 @@
+"""A run directory: the one place that knows its layout.
+
+    config.json             the exact configuration, class names and data key
+    metrics.jsonl           one line a logged step
+    events/                 the same for TensorBoard
+    samples/step-*.png      grids from fixed latents as training went; samples.gif of them
+    samples.png             the grid of the end
+    checkpoints/step-*.safetensors   everything to go on from
+    generator.safetensors   the averaged generator, for inference
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from sagan.config import Config
+from sagan.errors import UserError
+from sagan.files import load_into, load_tensors, save_tensors, write_atomically
+from sagan.model.config import ModelConfig
+from sagan.model.generator import Generator
+from sagan.model.spectral_norm import bake_spectral_norm
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What config.json holds: how the run was configured, and what its data turned out to be."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # a misspelt field is an error, not a silent default
+
+    config: Config
+    class_names: tuple[str, ...]
+    data_key: str
+
+
+class Run:
+    """A run directory.
+
+    Raises:
+        UserError: the directory, or its config.json, is missing or not readable as a run's.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config_path = self.path / "config.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.events_path = self.path / "events"
+        self.samples_path = self.path / "samples.png"
+        self.animation_path = self.path / "samples.gif"
+        self.generator_path = self.path / "generator.safetensors"
+        if not self.config_path.is_file():
+            raise UserError(f"{self.path} is not a run: it has no config.json; give a folder that sagan train wrote")
+        try:
+            self.info = TypeAdapter(RunInfo).validate_json(self.config_path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise UserError(f"{self.config_path} is not a run's configuration: {where}: {first['msg']}") from error
+        except OSError as error:
+            raise UserError(f"{self.config_path} could not be read: {error.strerror}") from error
+
+    @classmethod
+    def create(cls, path: str | Path, info: RunInfo) -> "Run":
+        """A new run. Raises UserError if there is one already, or the folder is not writable."""
+        path = Path(path)
+        if (path / "config.json").exists():
+            raise UserError(f"{path} holds a run already: go on with --resume {path}, or give another --out")
+        text = json.dumps(asdict(info), indent=2) + "\n"
+        write_atomically(path / "config.json", lambda temporary: temporary.write_text(text))
+        return cls(path)
+
+    def checkpoint_path(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
+
+    def sample_path(self, step: int) -> Path:
+        return self.path / "samples" / f"step-{step:08d}.png"
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
+
+    def samples(self) -> list[Path]:
+        """The grids of samples, oldest first."""
+        return sorted((self.path / "samples").glob("step-*.png"))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The metrics log, a dictionary a line; a last line that was cut off by a crash is left out."""
+        if not self.metrics_path.exists():
+            return []
+        rows = []
+        for line in self.metrics_path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def save_generator(self, generator: Generator, step: int) -> None:
+        """Writes inference weights, with all that is needed to rebuild the network."""
+        metadata = {"step": step, "model": asdict(generator.config), "class_names": self.info.class_names}
+        save_tensors(self.generator_path, generator.state_dict(), metadata)
+
+    def best_step(self) -> int | None:
+        """The step of the smallest distance logged so far; None without evaluations."""
+        evaluated = [row for row in self.metrics() if "distance" in row]
+        return min(evaluated, key=lambda row: row["distance"])["step"] if evaluated else None
+
+
+def read_generator(path: str | Path) -> tuple[Generator, tuple[str, ...]]:
+    """The averaged generator of a run (its folder, or its generator.safetensors), as trained, and its class names.
+
+    Raises:
+        UserError: nothing to load there, or the file is damaged.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.exists():
+        path = Run(path).generator_path
+        if not path.exists():
+            raise UserError(f"{path} does not exist yet: the run has not come to its first checkpoint")
+    tensors, metadata = load_tensors(path)
+    try:
+        config = TypeAdapter(ModelConfig).validate_python(metadata.get("model"))
+        class_names = TypeAdapter(tuple[str, ...]).validate_python(metadata.get("class_names"))
+    except ValidationError as error:
+        raise UserError(f"{path} holds no generator of sagan: {error.errors()[0]['msg']}") from error
+    generator = Generator(config)
+    load_into(generator, tensors, path)
+    return generator, class_names
+
+
+def load(path: str | Path) -> Generator:
+    """The averaged generator of a run (its folder, or its generator.safetensors), ready to use.
+
+    In evaluation mode, its spectral norms worked into the weights: `load("runs/demo")(z, y)` gives pictures
+    (N, C, H, W) in [-1, 1] of latents z (N, latent_dim) and classes y (N,).
+
+    Raises:
+        UserError: nothing to load there, or the file is damaged.
+    """
+    generator, _ = read_generator(path)
+    return bake_spectral_norm(generator.eval()).requires_grad_(False)

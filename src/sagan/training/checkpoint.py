@@ -1,0 +1,79 @@
+"""Checkpoints: everything that a step changes, as named tensors in one safetensors file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sagan.errors import UserError
+from sagan.files import DamagedFile, load_into, load_tensors, save_tensors
+from sagan.training.step import Trainer
+
+
+def save_checkpoint(path: Path, trainer: Trainer, step: int) -> None:
+    """Writes the trainer's state after `step` steps. Raises UserError if that fails, leaving nothing behind."""
+    tensors = {}
+    for prefix, module in _modules(trainer).items():
+        tensors |= {f"{prefix}/{name}": t for name, t in module.state_dict().items()}
+    for prefix, optimiser, network in _optimisers(trainer):
+        for name, parameter in network.named_parameters():
+            tensors |= {f"{prefix}/{name}/{key}": t for key, t in optimiser.state[parameter].items()}
+    save_tensors(path, tensors, {"step": step})
+
+
+def load_checkpoint(path: Path, trainer: Trainer) -> int:
+    """Brings the trainer to the state that `save_checkpoint` wrote, and returns the number of steps done.
+
+    Raises DamagedFile if the file is not whole, or of other networks.
+    """
+    tensors, metadata = load_tensors(path)
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, t in tensors.items():
+        prefix, _, rest = name.partition("/")
+        groups.setdefault(prefix, {})[rest] = t
+    for prefix, module in _modules(trainer).items():
+        load_into(module, groups.get(prefix, {}), path)
+    for prefix, optimiser, network in _optimisers(trainer):
+        for name, parameter in network.named_parameters():
+            try:
+                moments = {key: groups[prefix][f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            except KeyError as error:
+                raise DamagedFile(f"{path} is damaged: it lacks {error} of {prefix}") from error
+            optimiser.state[parameter] = {key: t.to(trainer.device) for key, t in moments.items()}
+    return int(metadata["step"])
+
+
+def load_newest(checkpoints: list[Path], trainer: Trainer, warn: Callable[[str], None]) -> int:
+    """Loads the newest checkpoint that is whole, `warn` called with a line for each that is not.
+
+    Returns the number of steps done; 0, the trainer unchanged, when there is no checkpoint yet.
+
+    Raises:
+        UserError: there are checkpoints, all of them damaged.
+    """
+    if not checkpoints:
+        return 0
+    for path in reversed(checkpoints):
+        try:
+            return load_checkpoint(path, trainer)
+        except DamagedFile as error:
+            warn(f"{error}; going back to the one before")
+    folder = checkpoints[0].parent
+    raise UserError(f"{folder} holds no checkpoint that is whole: delete the folder to start the run anew")
+
+
+def _modules(trainer: Trainer) -> dict[str, nn.Module]:
+    return {
+        "generator": trainer.generator,
+        "discriminator": trainer.discriminator,
+        "ema": trainer.ema.network,
+        "lecam": trainer.lecam,
+    }
+
+
+def _optimisers(trainer: Trainer) -> list[tuple[str, torch.optim.Optimizer, nn.Module]]:
+    return [
+        ("generator_adam", trainer.generator_adam, trainer.generator),
+        ("discriminator_adam", trainer.discriminator_adam, trainer.discriminator),
+    ]

@@ -1,0 +1,38 @@
+"""The metrics log of a run: lines of JSON, and the same for TensorBoard."""
+
+import json
+
+from tensorboardX import SummaryWriter
+
+from sagan.errors import UserError
+from sagan.files import write_atomically
+from sagan.run import Run
+
+
+class MetricsLog:
+    """Appends rows to metrics.jsonl and TensorBoard events, from step `start` on.
+
+    Rows of later steps, left by a run that was killed after its last checkpoint, are dropped: they come again.
+    """
+
+    def __init__(self, run: Run, start: int):
+        kept = [json.dumps(row) + "\n" for row in run.metrics() if row["step"] <= start]
+        write_atomically(run.metrics_path, lambda path: path.write_text("".join(kept)))
+        self.path = run.metrics_path
+        self.events = SummaryWriter(str(run.events_path), purge_step=start + 1)
+        self.file = open(self.path, "a")
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Logs values by name at a step. Raises UserError on a full disk."""
+        try:
+            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.flush()
+            for name, value in values.items():
+                self.events.add_scalar(name, value, step)
+        except OSError as error:
+            raise UserError(f"{self.path} could not be written: {error.strerror}; free space, then resume") from error
+
+    def close(self) -> None:
+        self.file.close()
+        self.events.close()
+

@@ -1,0 +1,157 @@
+"""The training loop: steps, and between them the log, the grids, the evaluations and the checkpoints."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from sagan.config import Config
+from sagan.data import Batches, Store
+from sagan.errors import UserError
+from sagan.figures.grid import animate, draw_grid, save
+from sagan.metrics.evaluation import Evaluation
+from sagan.model.generator import Generator
+from sagan.run import Run
+from sagan.sampling import draw_latents, sample
+from sagan.training.checkpoint import load_newest, save_checkpoint
+from sagan.training.log import MetricsLog
+from sagan.training.machine import keep_memory
+from sagan.training.step import Trainer
+
+GRID_COLUMNS = 8
+GRID_ROWS = 12  # classes beyond that are left out of the grids
+
+
+def train(run: Run, store: Store, device: torch.device) -> bool:
+    """Trains a run to its last step, going on from its newest checkpoint if it has one.
+
+    SIGINT or SIGTERM end it after the step in hand, saved; a second one at once. Returns whether it is complete.
+
+    Raises:
+        UserError: nothing usable to go on from, or the disk refuses a write. What was saved before is whole.
+    """
+    keep_memory()
+    config = run.info.config
+    trainer = Trainer(config.model, config.training, device)
+    step = load_newest(run.checkpoints(), trainer, warn=tqdm.write)
+    batches = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
+    evaluation = Evaluation(store, config.output.evaluate_count) if config.output.evaluate_every else None
+    log = MetricsLog(run, step)
+    total = config.training.steps
+    pictures = config.training.batch_size
+    bar = tqdm(total=total * pictures, initial=step * pictures, unit="images", unit_scale=True, desc="training")
+    try:
+        with bar, interruptible() as interrupted:
+            logged, since = step, time.perf_counter()
+            while step < total:
+                last = step + 1 == total
+                measure = last or _due(step + 1, config.output.log_every)
+                values = trainer.step(step, batches, measure=measure)
+                step += 1
+                bar.update(pictures)
+                if measure:
+                    row = _read(trainer, step, values)
+                    row["images_per_second"] = (step - logged) * pictures / (time.perf_counter() - since)
+                    bar.set_postfix_str(f"D {row['loss/discriminator']:.2f} G {row['loss/generator']:.2f}")
+                    log.write(step, row)
+                if last or _due(step, config.output.sample_every):
+                    image = draw_samples(trainer.ema.network, run, config)
+                    save(image, run.sample_path(step))
+                evaluated = evaluation is not None and (last or _due(step, config.output.evaluate_every))
+                if evaluated and evaluation is not None:
+                    log.write(step, {"distance": evaluation(trainer.ema.network, seed=config.training.seed)})
+                if last or evaluated or interrupted() or _due(step, config.output.checkpoint_every):
+                    save_state(run, trainer, step)
+                if measure:
+                    logged, since = step, time.perf_counter()
+                if interrupted():
+                    break
+    finally:
+        log.close()
+    finish(run)
+    return step == total
+
+
+def save_state(run: Run, trainer: Trainer, step: int) -> None:
+    """Writes the checkpoint of a step and, if it is the best or nothing was evaluated, the inference weights."""
+    save_checkpoint(run.checkpoint_path(step), trainer, step)
+    best = run.best_step()
+    if best is None or best == step:
+        run.save_generator(trainer.ema.network, step)
+    for path in run.checkpoints()[: -run.info.config.output.keep]:
+        if path != run.checkpoint_path(best if best is not None else -1):
+            path.unlink()
+
+
+def draw_samples(generator: Generator, run: Run, config: Config) -> Image.Image:
+    """A grid of pictures from fixed latents: a row for each class, or square without classes."""
+    names = run.info.class_names[:GRID_ROWS]
+    rows = len(names) or GRID_COLUMNS
+    z = draw_latents(rows * GRID_COLUMNS, config.model.latent_dim, seed=config.training.seed)
+    y = torch.arange(rows).repeat_interleave(GRID_COLUMNS) if names else torch.zeros(len(z), dtype=torch.int64)
+    return draw_grid(sample(generator, z, y), columns=GRID_COLUMNS, row_labels=names or None)
+
+
+def finish(run: Run) -> None:
+    """Puts the newest grid in samples.png, and all of them into an animation."""
+    samples = run.samples()
+    if samples:
+        frames = [Image.open(path) for path in samples]
+        save(frames[-1], run.samples_path)
+        animate(frames, run.animation_path, 0.2)
+
+
+@contextmanager
+def interruptible() -> Iterator["Interrupted"]:
+    """Turns the first SIGINT or SIGTERM into a question that the loop asks; the second one stops at once."""
+    interrupted = Interrupted()
+    previous = {s: signal.signal(s, interrupted.handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+
+
+class Interrupted:
+    """Whether a signal has come."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+        tqdm.write("stopping after this step; once more to stop at once")
+
+
+def _due(step: int, every: int) -> bool:
+    return step % every == 0
+
+
+def _read(trainer: Trainer, step: int, values: dict[str, torch.Tensor]) -> dict[str, float]:
+    """The numbers to log: what the step returned, every gamma, and the learning rates."""
+    row = {name: value.item() for name, value in values.items()}
+    for network in ("generator", "discriminator"):
+        for name, parameter in getattr(trainer, network).named_parameters():
+            if name.endswith("gamma"):
+                row[f"gamma/{network}.{name.removesuffix('.gamma').removeprefix('attention.')}"] = parameter.item()
+    share = trainer.learning_rate(step - 1)
+    row["learning_rate/generator"] = share * trainer.config.generator_lr
+    row["learning_rate/discriminator"] = share * trainer.config.discriminator_lr
+    if not np.isfinite(row["loss/discriminator"] + row["loss/generator"]):
+        raise UserError(
+            f"the loss is not a number at step {step}: training has come apart; resume from the last checkpoint "
+            "with lower --generator-lr and --discriminator-lr"
+        )
+    return row

@@ -1,0 +1,185 @@
+"""One training step: `discriminator_steps` updates of D, one of G, one of the average."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sagan.config import TrainingConfig
+from sagan.model.config import ModelConfig
+from sagan.model.discriminator import Discriminator
+from sagan.model.generator import Generator
+from sagan.training.augment import augment
+from sagan.training.ema import EMA
+from sagan.training.losses import LOSSES
+from sagan.training.penalties import LeCam, one_centred, zero_centred
+
+Batch = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bf16: asked for, or 'auto' on hardware that gains from it (tensor cores, AMX)."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def to_signed(pictures: Tensor) -> Tensor:
+    """uint8 in [0, 255] to float in [-1, 1], memory order kept."""
+    return pictures.to(torch.get_default_dtype()).div_(127.5).sub_(1)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """No gradient of the weights: backward then computes what the input needs and nothing else."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+@dataclass
+class Noise:
+    """The randomness of one step, a pure function of (seed, step): nothing to save, nothing to lose."""
+
+    seed: int
+    step: int
+    device: torch.device
+
+    def generator(self) -> torch.Generator:
+        # One stream for each step: seeds 2^32 apart never meet, however long the run.
+        return torch.Generator(self.device).manual_seed((self.seed << 32) + self.step)
+
+
+class Trainer:
+    """Both networks, their optimisers and the average: everything that a step changes."""
+
+    def __init__(self, model: ModelConfig, config: TrainingConfig, device: torch.device):
+        torch.manual_seed(config.seed)
+        self.model, self.config, self.device = model, config, device
+        self.generator = Generator(model).to(device)
+        self.discriminator = Discriminator(model).to(device)
+        self.ema = EMA(self.generator, config.ema_decay, config.ema_start)
+        self.lecam = LeCam().to(device)
+        self.loss = LOSSES[config.loss]
+
+        def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
+            return torch.optim.Adam(network.parameters(), lr, (config.beta1, config.beta2), fused=True)
+
+        self.generator_adam = adam(self.generator, config.generator_lr)
+        self.discriminator_adam = adam(self.discriminator, config.discriminator_lr)
+        self.bf16 = uses_bf16(config.precision, device)
+
+    def step(self, step: int, batch: Callable[[int], Batch], *, measure: bool = False) -> dict[str, Tensor]:
+        """Trains one step, number 0, 1, ...; `batch(i)` gives the i-th batch of real pictures.
+
+        Returns what to log: 'loss/discriminator', 'loss/generator', 'logits/real', 'logits/fake' (means), and with
+        `measure` the gradient norms. Scalars on the device, so that nobody waits for them who does not read them.
+        """
+        config = self.config
+        noise = Noise(config.seed, step, self.device).generator()
+        self._set_learning_rates(step)
+        log: dict[str, Tensor] = {}
+        real: list[Batch] = []
+        for i in range(config.discriminator_steps):
+            number = step * config.discriminator_steps + i
+            pictures, labels = batch(number)
+            pictures, labels = pictures.to(self.device), labels.to(self.device)
+            parts = config.accumulate
+            real = [(to_signed(p), y) for p, y in zip(pictures.chunk(parts), labels.chunk(parts), strict=True)]
+            log |= self._discriminator_step(real, noise, penalise=number % config.penalty_every == 0)
+        if measure:
+            log["gradient_norm/discriminator"] = _gradient_norm(self.discriminator)
+        with frozen(self.discriminator):
+            log |= self._generator_step(real, noise)
+        if measure:
+            log["gradient_norm/generator"] = _gradient_norm(self.generator)
+        self.ema.update(self.generator, step)
+        return log
+
+    def learning_rate(self, step: int) -> float:
+        """Share of the full rates at a step: 1, then linearly to 0 from `lr_decay_from` on."""
+        done = step / self.config.steps
+        start = self.config.lr_decay_from
+        return 1.0 if done < start else (1 - done) / (1 - start)
+
+    def _set_learning_rates(self, step: int) -> None:
+        share = self.learning_rate(step)
+        self.generator_adam.param_groups[0]["lr"] = share * self.config.generator_lr
+        self.discriminator_adam.param_groups[0]["lr"] = share * self.config.discriminator_lr
+
+    def _latents(self, labels: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents and classes of generated pictures, as many as `labels`: classes uniform (released code), or those
+        of the real pictures where the loss compares the two in pairs."""
+        n = len(labels)
+        z = torch.randn(n, self.model.latent_dim, generator=noise, device=self.device)
+        if self.loss.needs_real or not self.model.num_classes:
+            return z, labels
+        return z, torch.randint(self.model.num_classes, (n,), generator=noise, device=self.device)
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _discriminator_step(self, parts: list[Batch], noise: torch.Generator, penalise: bool) -> dict[str, Tensor]:
+        config, log = self.config, {}
+        self.discriminator_adam.zero_grad()
+        for real, y_real in parts:
+            z, y_fake = self._latents(y_real, noise)
+            with self._autocast():
+                with torch.no_grad():
+                    fake = self.generator(z, y_fake).to(real.dtype)
+                real, fake = augment(real, config.augment, noise), augment(fake, config.augment, noise)
+                # Real and generated pictures in one pass: one set of spectral norms, larger matrices.
+                logits = self.discriminator(torch.cat([real, fake]), torch.cat([y_real, y_fake]))
+            real_logits, fake_logits = logits.to(real.dtype).chunk(2)
+            loss = self.loss.discriminator(real_logits, fake_logits)
+            log = {
+                "loss/discriminator": loss.detach(),
+                "logits/real": real_logits.detach().mean(),
+                "logits/fake": fake_logits.detach().mean(),
+            }
+            if config.lecam:
+                loss = loss + config.lecam * self.lecam(real_logits, fake_logits)
+            if penalise:
+                loss = loss + self._penalties(real, y_real, fake, y_fake, noise)
+            (loss / len(parts)).backward()
+        self.discriminator_adam.step()
+        return log
+
+    def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, noise: torch.Generator) -> Tensor:
+        """The gradient penalties asked for, in fp32, weighted for the steps on which they are left out."""
+        config, total = self.config, real.new_zeros(())
+        if config.r1:
+            total = total + config.r1 * zero_centred(self.discriminator, real, y_real)
+        if config.r2:
+            total = total + config.r2 * zero_centred(self.discriminator, fake, y_fake)
+        if config.gradient_penalty:
+            total = total + config.gradient_penalty * one_centred(self.discriminator, real, fake, y_real, noise)
+        return total * config.penalty_every
+
+    def _generator_step(self, parts: list[Batch], noise: torch.Generator) -> dict[str, Tensor]:
+        config, log = self.config, {}
+        self.generator_adam.zero_grad()
+        for real, y_real in parts:
+            z, y_fake = self._latents(y_real, noise)
+            with self._autocast():
+                real_logits = None
+                if self.loss.needs_real:
+                    with torch.no_grad():
+                        real_logits = self.discriminator(augment(real, config.augment, noise), y_real).to(real.dtype)
+                fake = augment(self.generator(z, y_fake), config.augment, noise)
+                fake_logits = self.discriminator(fake, y_fake).to(real.dtype)
+            loss = self.loss.generator(real_logits, fake_logits)
+            (loss / len(parts)).backward()
+            log = {"loss/generator": loss.detach()}
+        self.generator_adam.step()
+        return log
+
+
+def _gradient_norm(network: nn.Module) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])

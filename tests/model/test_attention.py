@@ -1,0 +1,127 @@
+import pytest
+import reference
+import torch
+from sagan import ModelConfig, SelfAttention2d
+from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, attend, build_attention
+
+VARIANTS = ("released", "paper", "full")
+
+
+def layer_and_input(variant, size=(7, 5), channels=16, **options):
+    torch.manual_seed(0)
+    layer = SelfAttention2d(channels, variant, spectral_norm=False, **options).double()
+    torch.nn.init.constant_(layer.gamma, 0.7)
+    return layer, torch.randn(3, channels, *size, dtype=torch.float64, requires_grad=True)
+
+
+def plain(layer, x):
+    weights = (getattr(layer, name).weight.flatten(1) for name in ("query", "key", "value", "output"))
+    return reference.attention(x, *weights, layer.gamma, layer.pooled)[0]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("size", [(7, 5), (8, 8), (2, 3), (16, 9)])
+def test_equations_1_to_3_in_float64(variant, size):
+    layer, x = layer_and_input(variant, size)
+    wanted, got = plain(layer, x), layer(x)
+    assert torch.allclose(got, wanted, rtol=1e-10, atol=1e-12)
+
+    direction = torch.randn_like(x)
+    inputs = [x, *layer.parameters()]
+    for a, b in zip(
+        torch.autograd.grad((got * direction).sum(), inputs),
+        torch.autograd.grad((wanted * direction).sum(), inputs),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_reference_map_rows_sum_to_one_over_pooled_locations():
+    layer, x = layer_and_input("released", (7, 5))
+    weights = (getattr(layer, name).weight.flatten(1) for name in ("query", "key", "value", "output"))
+    _, beta = reference.attention(x, *weights, layer.gamma, True)
+    assert beta.shape == (3, 35, 6)
+    assert torch.allclose(beta.sum(2), torch.ones(3, 35, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("d", "e"), [(4, 16), (16, 4), (3, 3), (1, 7)])
+def test_fused_attention_equals_the_whole_map_in_fp32(d, e):
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(2, n, w, requires_grad=True) for n, w in ((33, d), (17, d), (17, e)))
+    got, wanted = attend(q, k, v), reference.attend(q.double(), k.double(), v.double())
+    assert torch.allclose(got.double(), wanted, rtol=1e-5, atol=1e-5)
+    direction = torch.randn_like(got)
+    fast = torch.autograd.grad((got * direction).sum(), (q, k, v))
+    plain = torch.autograd.grad((wanted * direction).sum(), (q, k, v))
+    for a, b in zip(fast, plain, strict=True):
+        assert (a - b).norm() / b.norm() < 1e-5
+
+
+def test_gamma_starts_at_zero_so_the_layer_is_the_identity():
+    layer = SelfAttention2d(16)
+    x = torch.randn(2, 16, 8, 8)
+    assert torch.equal(layer(x), x)
+    layer(x).sum().backward()
+    assert layer.gamma.grad is not None
+    assert layer.gamma.grad.abs() > 0  # yet it learns from the first step
+
+
+@pytest.mark.parametrize(("variant", "query", "value"), [("released", 8, 32), ("paper", 8, 8), ("full", 8, 64)])
+def test_channels_of_each_variant(variant, query, value):
+    layer = SelfAttention2d(64, variant)
+    q, k, v = layer.project(torch.randn(1, 64, 8, 8))
+    keys = 16 if variant == "released" else 64
+    assert (q.shape, k.shape, v.shape) == ((1, 64, query), (1, keys, query), (1, keys, value))
+
+
+def test_reductions_are_configurable():
+    layer = SelfAttention2d(64, query_reduction=4, value_reduction=16)
+    q, _, v = layer.project(torch.randn(1, 64, 4, 4))
+    assert (q.shape[2], v.shape[2]) == (16, 4)
+    assert layer(torch.randn(1, 64, 4, 4)).shape == (1, 64, 4, 4)
+
+
+def test_no_biases_and_a_scalar_gamma():
+    names = {name for name, _ in SelfAttention2d(16).named_parameters()}
+    assert names == {"gamma", "query.weight", "key.weight", "value.weight", "output.weight"}
+
+
+def test_unknown_variant_is_named():
+    with pytest.raises(ValueError, match="released, paper, full"):
+        SelfAttention2d(16, "global")
+
+
+def test_channel_attention_is_a_softmax_over_channels():
+    torch.manual_seed(0)
+    layer = ChannelAttention2d().double()
+    torch.nn.init.constant_(layer.gamma, -0.3)
+    x = torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    wanted = x.clone()
+    for n in range(2):
+        for j in range(5):
+            energy = torch.stack([(x[n, j] * x[n, i]).sum() for i in range(5)])
+            share = energy.exp() / energy.exp().sum()
+            wanted[n, j] += -0.3 * sum(share[i] * x[n, i] for i in range(5))
+    assert torch.allclose(layer(x), wanted)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("channels", [64, 128, 256])
+def test_matched_residual_has_as_many_parameters(variant, channels):
+    config = ModelConfig(attention_variant=variant)
+    attention, residual = (
+        sum(p.numel() for p in build_attention(kind, channels, config, spectral_norm=True).parameters())
+        for kind in ("self", "residual")
+    )
+    if variant == "released":
+        assert residual == attention - 1  # all but the scalar gamma
+    assert abs(residual - attention) <= 5 * channels + 1  # the inner width is a whole number
+
+
+def test_matched_residual_is_the_formula():
+    torch.manual_seed(0)
+    layer = MatchedResidual2d(16, 320, spectral_norm=False)
+    x = torch.randn(1, 16, 6, 6)
+    inner = torch.nn.functional.conv2d(x.clamp_min(0), layer.conv1.weight, padding=1)
+    wanted = x + torch.einsum("oc,nchw->nohw", layer.conv2.weight[:, :, 0, 0], inner.clamp_min(0))
+    assert torch.allclose(layer(x), wanted, atol=1e-6)

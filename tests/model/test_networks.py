@@ -1,0 +1,121 @@
+"""Generator and discriminator: published sizes, shapes, and the fast networks against plain ones."""
+
+import itertools
+
+import pytest
+import torch
+from sagan import Discriminator, Generator, ModelConfig
+from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, SelfAttention2d
+from sagan.model.spectral_norm import SpectralNorm
+
+
+def count(network):
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def test_published_parameter_counts():
+    config = ModelConfig(resolution=128, num_classes=1000, base_channels=64)
+    assert count(Generator(config)) == 42_078_852
+    assert count(Discriminator(config)) == 39_463_618
+
+
+@pytest.mark.parametrize(
+    ("resolution", "classes", "channels"),
+    [(32, 0, 3), (32, 7, 1), (64, 3, 4), (128, 0, 4), (256, 2, 3)],
+)
+def test_shapes_and_range(resolution, classes, channels):
+    config = ModelConfig(
+        resolution=resolution, num_classes=classes, image_channels=channels, latent_dim=9, base_channels=4
+    )
+    z, y = torch.randn(2, 9), torch.tensor([0, max(0, classes - 1)])
+    x = Generator(config)(z, y)
+    assert x.shape == (2, channels, resolution, resolution)
+    assert x.abs().max() <= 1
+    assert Discriminator(config)(x, y).shape == (2,)
+
+
+def test_labels_may_be_left_out_without_classes():
+    config = ModelConfig(resolution=32, base_channels=4)
+    assert Discriminator(config)(Generator(config)(torch.randn(2, 128))).shape == (2,)
+
+
+def test_the_class_matters_to_both_networks():
+    torch.manual_seed(0)
+    config = ModelConfig(resolution=32, num_classes=3, base_channels=4)
+    generator, discriminator = Generator(config), Discriminator(config).eval()
+    for name, parameter in generator.named_parameters():
+        if name.endswith((".scale", ".shift")):
+            torch.nn.init.normal_(parameter)
+    z = torch.randn(2, 128)
+    x = generator.eval()(z, torch.tensor([0, 0]))
+    assert not torch.allclose(x, generator(z, torch.tensor([1, 1])))
+    assert not torch.allclose(discriminator(x, torch.tensor([0, 0])), discriminator(x, torch.tensor([1, 1])))
+
+
+def test_sums_over_locations():
+    """The discriminator pools by the sum, not the mean: the head sees h as a sum of 16 locations."""
+    config = ModelConfig(resolution=32, base_channels=4)
+    discriminator = Discriminator(config).eval()
+    seen = []
+    discriminator.last.register_forward_hook(lambda _, __, output: seen.append(output))
+    logits = discriminator(torch.rand(1, 3, 32, 32))
+    h = seen[0].clamp_min(0).sum((2, 3))
+    assert torch.allclose(logits, discriminator.head(h)[:, 0])
+
+
+@pytest.mark.parametrize(("kind", "module"), [("self", SelfAttention2d), ("channel", ChannelAttention2d), ("residual", MatchedResidual2d)])  # fmt: skip
+@pytest.mark.parametrize("size", [4, 8, 16, 32])
+def test_layers_at_any_size(kind, module, size):
+    config = ModelConfig(
+        resolution=32,
+        base_channels=8,
+        generator_attention=((size, kind),),
+        discriminator_attention=((min(size, 16), kind),),
+    )
+    generator, discriminator = Generator(config), Discriminator(config)
+    seen = {}
+    for name, network in (("g", generator), ("d", discriminator)):
+        (layer,) = (m for m in network.modules() if isinstance(m, module))
+        layer.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output.shape[-1]}))
+    discriminator(generator(torch.randn(1, 128)))
+    assert seen == {"g": size, "d": min(size, 16)}
+
+
+def test_several_layers_at_once_and_none():
+    config = ModelConfig(
+        resolution=32,
+        base_channels=8,
+        generator_attention=((16, "self"), (16, "channel"), (8, "self")),
+        discriminator_attention=(),
+    )
+    assert sum(isinstance(m, SelfAttention2d) for m in Generator(config).modules()) == 2
+    assert sum(isinstance(m, ChannelAttention2d) for m in Generator(config).modules()) == 1
+    assert not any(isinstance(m, SelfAttention2d) for m in Discriminator(config).modules())
+
+
+@pytest.mark.parametrize(("g", "d"), itertools.product([True, False], repeat=2))
+def test_spectral_norm_can_be_switched_for_each(g, d):
+    config = ModelConfig(
+        resolution=32, num_classes=2, base_channels=8, generator_spectral_norm=g, discriminator_spectral_norm=d
+    )
+    for network, on in ((Generator(config), g), (Discriminator(config), d)):
+        normed = [name for name, m in network.named_modules() if isinstance(m, SpectralNorm)]
+        weights = [n for n, p in network.named_parameters() if n.endswith("weight")]
+        assert len(normed) == (len(weights) if on else 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": 48}, "resolution must be 32, 64, 128 or 256, got 48"),
+        ({"image_channels": 2}, "image_channels must be 1, 3 or 4, got 2"),
+        ({"num_classes": -1}, "num_classes must be 0"),
+        ({"resolution": 32, "discriminator_attention": ((32, "self"),)}, "discriminator_attention must be at"),
+        ({"generator_attention": ((24, "self"),)}, "generator_attention must be at"),
+        ({"latent_dim": 0}, "latent_dim"),
+        ({"base_channels": 0}, "base_channels"),
+    ],
+)
+def test_bad_configurations_are_named(options, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        ModelConfig(**options)

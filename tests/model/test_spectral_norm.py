@@ -1,0 +1,64 @@
+import copy
+
+import pytest
+import reference
+import torch
+from sagan.model.spectral_norm import Conv2d, Embedding, Linear, SpectralNorm, bake_spectral_norm
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (16, 40), (40, 16), (1, 12), (10, 1)])
+def test_converges_to_the_singular_value_of_an_svd(shape):
+    torch.manual_seed(0)
+    weight = torch.randn(shape, dtype=torch.float64)
+    norm = SpectralNorm(shape[0]).double()
+    for _ in range(500):
+        normalised = norm(weight)
+    sigma = torch.linalg.svdvals(weight.flatten(1))[0]
+    assert torch.allclose(normalised, weight / sigma, rtol=1e-8)
+    assert torch.linalg.matrix_norm(normalised.flatten(1), 2).item() == pytest.approx(1, rel=1e-8)
+
+
+def test_one_power_iteration_a_call_and_none_kept_in_evaluation_mode():
+    torch.manual_seed(0)
+    weight, norm = torch.randn(6, 4), SpectralNorm(6)
+    u = norm.u.clone()
+    norm.eval()(weight)
+    assert torch.equal(norm.u, u)
+    norm.train()(weight)
+    v = weight.T @ u
+    wanted = weight @ (v / v.norm())
+    assert torch.allclose(norm.u, wanted / wanted.norm(), atol=1e-6)
+
+
+def test_gradient_equals_autograd_on_the_formula():
+    torch.manual_seed(0)
+    norm = SpectralNorm(5).double()
+    weight = torch.randn(5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn_like(weight)
+    twin = copy.deepcopy(norm)
+    (fast,) = torch.autograd.grad((norm(weight) * direction).sum(), weight)
+    (plain,) = torch.autograd.grad((reference.spectral_norm(twin, weight) * direction).sum(), weight)
+    assert torch.allclose(fast, plain, rtol=1e-10)
+
+
+@pytest.mark.parametrize("layer", [Conv2d(3, 8, 3, norm=True), Linear(5, 7, norm=True), Embedding(9, 4, norm=True)])
+def test_baking_changes_nothing_but_the_cost(layer):
+    x = {Conv2d: torch.randn(2, 3, 5, 5), Linear: torch.randn(2, 5), Embedding: torch.tensor([1, 8])}[type(layer)]
+    wanted = layer.eval()(x)
+    bake_spectral_norm(layer)
+    assert not any(isinstance(m, SpectralNorm) for m in layer.modules())
+    assert torch.equal(layer(x), wanted)
+
+
+def test_can_be_switched_off():
+    layer = Conv2d(3, 8, 3, norm=False)
+    x = torch.randn(1, 3, 4, 4)
+    assert torch.equal(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias, padding=1))
+
+
+def test_xavier_uniform():
+    torch.manual_seed(0)
+    weight = Conv2d(64, 32, 3, norm=True).weight
+    bound = (6 / (9 * 64 + 9 * 32)) ** 0.5
+    assert weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)

@@ -1,0 +1,43 @@
+import pytest
+import torch
+from sagan import Generator, ModelConfig
+from sagan.training.ema import EMA
+
+
+def follow(decay, start, steps):
+    torch.manual_seed(0)
+    network = Generator(ModelConfig(resolution=32, num_classes=2, base_channels=4))
+    ema = EMA(network, decay, start)
+    history = [{k: v.clone() for k, v in network.state_dict().items()}]
+    for step in range(steps):
+        network(torch.randn(4, 128), torch.tensor([0, 1, 0, 1]))  # moves the buffers
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        ema.update(network, step)
+        history.append({k: v.clone() for k, v in network.state_dict().items()})
+    return ema.network.state_dict(), history
+
+
+def test_is_the_weighted_sum_of_the_history():
+    average, history = follow(decay=0.8, start=0, steps=5)
+    for name in ("stem.weight", "blocks.0.norm1.scale", "blocks.1.norm2.statistics.running_var"):
+        wanted = history[0][name]
+        for state in history[1:]:
+            wanted = 0.8 * wanted + 0.2 * state[name]
+        assert torch.allclose(average[name], wanted, atol=1e-5), name
+
+
+def test_equals_the_network_before_its_start_and_copies_what_is_no_average():
+    average, history = follow(decay=0.8, start=5, steps=5)
+    assert all(torch.equal(average[name], value) for name, value in history[-1].items())
+    average, history = follow(decay=0.8, start=0, steps=5)
+    for name in ("stem.norm.u", "norm.statistics.num_batches_tracked"):
+        assert torch.equal(average[name], history[-1][name]) or "num_batches" in name
+    assert average["blocks.0.norm1.statistics.num_batches_tracked"] == 5
+
+
+@pytest.mark.parametrize("decay", [0.0])
+def test_without_decay_it_is_the_network(decay):
+    average, history = follow(decay=decay, start=0, steps=3)
+    assert all(torch.allclose(average[name].float(), value.float()) for name, value in history[-1].items())

@@ -1,0 +1,151 @@
+"""The training step: the fast networks train like plain ones, and every option does what it says."""
+
+import itertools
+
+import pytest
+import reference
+import torch
+from sagan import ModelConfig, TrainingConfig
+from sagan.model import attention, resample, spectral_norm
+from sagan.training.step import Trainer, uses_bf16
+
+MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
+CPU = torch.device("cpu")
+
+
+def pictures(number, size=8):
+    noise = torch.Generator().manual_seed(number)
+    x = torch.randint(256, (size, 32, 32, 3), generator=noise, dtype=torch.uint8).permute(0, 3, 1, 2)
+    return x, torch.randint(3, (size,), generator=noise)
+
+
+def trainer(model=MODEL, **options):
+    return Trainer(model, TrainingConfig(**{"batch_size": 8, "precision": "fp32", "steps": 100} | options), CPU)
+
+
+def losses(steps, **options):
+    t = trainer(**options)
+    for network in (t.generator, t.discriminator):
+        for name, parameter in network.named_parameters():
+            if name.endswith("gamma"):
+                torch.nn.init.constant_(parameter, 0.5)  # so that attention takes part from the start
+    rows = [t.step(i, pictures) for i in range(steps)]
+    return torch.tensor([[r["loss/discriminator"], r["loss/generator"]] for r in rows])
+
+
+@pytest.fixture
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("variant", ["released", "paper", "full"])
+def test_fast_and_plain_networks_train_alike_for_50_steps(variant, monkeypatch):
+    """In float64: with Adam, which divides by the gradient's size, fp32 rounding doubles every few steps."""
+    model = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4, attention_variant=variant)
+    monkeypatch.setattr(resample, "FOLD_FROM_PIXELS", 0)
+    fast = losses(50, model=model)
+    monkeypatch.setattr(resample, "upsample_conv3x3", reference.upsample_conv3x3)
+    monkeypatch.setattr(resample, "conv3x3_downsample", reference.conv3x3_downsample)
+    monkeypatch.setattr(attention, "attend", reference.attend)
+    monkeypatch.setattr(spectral_norm.SpectralNorm, "forward", reference.spectral_norm)
+    plain = losses(50, model=model)
+    assert not torch.equal(fast, plain)  # another way was taken
+    assert torch.allclose(fast, plain, rtol=0, atol=1e-8), (fast - plain).abs().max(0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"loss": name} for name in ("non-saturating", "least-squares", "wasserstein", "relativistic")),
+        {"loss": "relativistic", "r1": 0.1, "r2": 0.1},
+        {"gradient_penalty": 10.0, "penalty_every": 2},
+        {"lecam": 0.1},
+        {"augment": ("color", "translation", "cutout")},
+        {"discriminator_steps": 3},
+        {"accumulate": 4},
+    ],
+    ids=str,
+)
+def test_every_option_trains_reproducibly(options):
+    first, second = (losses(3, **options) for _ in range(2))
+    assert torch.isfinite(first).all()
+    assert torch.equal(first, second)
+    assert not torch.equal(first, losses(3))  # and it does something
+
+
+def test_other_seeds_and_no_classes():
+    assert not torch.equal(losses(2), losses(2, seed=1))
+    unconditional = ModelConfig(resolution=32, num_classes=0, latent_dim=8, base_channels=4)
+    assert torch.isfinite(losses(2, model=unconditional)).all()
+
+
+def test_each_step_changes_both_networks_and_no_gradient_reaches_the_other():
+    t = trainer()
+    parameters = [*t.generator.named_parameters(), *t.discriminator.named_parameters()]
+    before = [p.detach().clone() for _, p in parameters]
+    t.step(0, pictures)
+    for (name, parameter), old in zip(parameters, before, strict=True):
+        # Attention's weights have no gradient while gamma is 0, nor has the bias while the hinge's two sides cancel.
+        still = name == "head.bias" or (name.startswith("attention") and "gamma" not in name)
+        assert still or not torch.equal(parameter, old), name
+        assert parameter.requires_grad
+
+
+def test_two_time_scales_and_their_decay():
+    t = trainer(generator_lr=1e-3, discriminator_lr=4e-3, lr_decay_from=0.5)
+    assert [t.learning_rate(i) for i in (0, 49, 50, 75, 99)] == pytest.approx([1, 1, 1, 0.5, 0.02])
+    t.step(75, pictures)
+    assert t.generator_adam.param_groups[0]["lr"] == pytest.approx(5e-4)
+    assert t.discriminator_adam.param_groups[0]["lr"] == pytest.approx(2e-3)
+
+
+def test_discriminator_steps_take_batches_in_order():
+    seen = []
+    t = trainer(discriminator_steps=3)
+    for step in (0, 1):
+        t.step(step, lambda i: seen.append(i) or pictures(i))
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch():
+    """Without batch statistics and spectral norm (which see one part at a time) the parts add up exactly."""
+    model = ModelConfig(resolution=32, num_classes=0, base_channels=4, discriminator_spectral_norm=False)
+    x, y = pictures(0, 8)
+    gradients = []
+    for parts in (1, 4):
+        t = trainer(model, accumulate=parts, discriminator_lr=1e-12)
+        fakes = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        given = iter(fakes.chunk(parts))
+        t.generator.forward = lambda z, y, given=given: next(given)
+        real = [(p.float() / 127.5 - 1, l) for p, l in zip(x.chunk(parts), y.chunk(parts), strict=True)]
+        t._discriminator_step(real, torch.Generator().manual_seed(0), penalise=False)
+        gradients.append([p.grad for p in t.discriminator.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_classes_of_generated_pictures_are_uniform_or_paired():
+    t = trainer()
+    labels = torch.zeros(3000, dtype=torch.int64)
+    _, y = t._latents(labels, torch.Generator().manual_seed(0))
+    assert torch.bincount(y).tolist() == pytest.approx([1000] * 3, abs=120)
+    _, y = trainer(loss="relativistic")._latents(labels, torch.Generator().manual_seed(0))
+    assert torch.equal(y, labels)
+
+
+def test_bf16_never_by_itself_on_a_cpu_without_matrix_units(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert not uses_bf16("auto", CPU)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert uses_bf16("auto", CPU)
+    assert uses_bf16("bf16", CPU)
+    assert not uses_bf16("fp32", CPU)
+
+
+def test_bf16_trains_close_to_fp32():
+    exact, rounded = losses(3), losses(3, precision="bf16")
+    assert not torch.equal(exact, rounded)
+    assert torch.allclose(exact, rounded, atol=0.1)
