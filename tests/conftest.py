@@ -1,8 +1,10 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))  # `import reference`
 
@@ -11,3 +13,28 @@ sys.path.insert(0, str(Path(__file__).parent))  # `import reference`
 def _one_thread_each():
     """Tests run on all cores side by side; more threads in each would only get in each other's way."""
     torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="SIGKILLs in the test of resuming")
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A folder of two class folders, twelve pictures of noise in each, and a cache of its own."""
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(12):
+            picture = Image.fromarray(rng.integers(256, size=(40, 48, 3), dtype=np.uint8))
+            picture.save(tmp_path / "pictures" / name / f"{i}.png")
+    monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def train_options(pictures):
+    """Options of `sagan train` for a run of a second or two."""
+    tiny = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --precision fp32 --device cpu"
+    rhythm = "--log-every 2 --sample-every 4 --checkpoint-every 3"
+    return ["--data", str(pictures), *tiny.split(), *rhythm.split()]

@@ -192,16 +192,18 @@ def _parse(options: type, name: str, arguments: list[str]) -> Any:
 
 def _one_line(box: str) -> str:
     """The message of tyro's error box: what stands between its title and the first rule, and its suggestion."""
-    sections: list[list[str]] = [[]]
-    for line in box.splitlines()[1:-1]:
-        text = line.strip("│ ")
-        if text.startswith("─"):
-            sections.append([])
-        else:
-            sections[-1].append(text)
-    message = " ".join(sections[0]).removesuffix(".")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours, on a terminal
+    blocks: list[list[str]] = [[]]
+    for line in plain.splitlines()[1:]:
+        text = line.strip("│╰╯ ")
+        if text.strip("─-"):
+            blocks[-1].append(text)
+        else:  # a rule
+            blocks.append([])
+    first, *others = [block for block in blocks if block]
+    message = " ".join(first).removesuffix(".")
     message = re.sub(r"^Error parsing (config\.\w+|[\w ]*root): ", "", message)
-    near = [s[1].split()[0] for s in sections if s[0].startswith("Perhaps you meant") and len(s) > 1]
+    near = [block[1].split()[0] for block in others if block[0].startswith("Perhaps you meant")]
     return message + (f"; did you mean {near[0]}?" if near else "")
 
 

@@ -43,10 +43,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Writes tensors and metadata (JSON values) as safetensors, with a checksum of the tensors, atomically."""
+    """Writes tensors and metadata (JSON values) as safetensors, with a checksum of both, atomically."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = {key: json.dumps(value) for key, value in metadata.items()}
-    data = save(tensors, text | {"crc32": str(_checksum(tensors))})
+    data = save(tensors, text | {"crc32": str(_checksum(tensors, text))})
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
@@ -55,7 +55,9 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             text = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            crc32 = text.pop("crc32", "none")
+            # Cloned, since a tensor as it comes is a window on the file, and changes with it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         metadata = {key: json.loads(value) for key, value in text.items()}
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
@@ -63,7 +65,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{path} could not be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError) as error:
         raise DamagedFile(f"{path} is damaged: {error}") from error
-    if metadata.get("crc32") != _checksum(tensors):
+    if crc32 != str(_checksum(tensors, text)):
         raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
     return tensors, metadata
 
@@ -77,8 +79,8 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
         raise DamagedFile(f"{path} does not fit its configuration: {reason[:300]}") from error
 
 
-def _checksum(tensors: dict[str, Tensor]) -> int:
-    checksum = 0
+def _checksum(tensors: dict[str, Tensor], text: dict[str, str]) -> int:
+    checksum = zlib.crc32(json.dumps(text, sort_keys=True).encode())
     for name in sorted(tensors):
         data = tensors[name].reshape(-1).view(torch.uint8).numpy()
         checksum = zlib.crc32(data, zlib.crc32(name.encode(), checksum))

@@ -1,6 +1,7 @@
 """Any source of pictures -> a packed uint8 store -> reproducible batches."""
 
-from .batches import Batches
-from .store import Skipped, Store, prepare
+from sagan.data.batches import Batches
+from sagan.data.sources import Skipped
+from sagan.data.store import Store, prepare
 
 __all__ = ["Batches", "Skipped", "Store", "prepare"]

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .store import Store
+from sagan.data.store import Store
 
 
 class Batches:

@@ -3,6 +3,7 @@
 import logging
 import re
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,8 +117,8 @@ def _to_8_bit(picture: Image.Image) -> Image.Image:
     return picture if picture.mode in ("L", "RGB", "CMYK") else picture.convert("L" if picture.mode == "1" else "RGB")
 
 
-def _from_numbers(values: NDArray[np.generic], kind: str, white: int) -> Image.Image:
-    low, high = float(np.min(values)), float(np.max(values))  # type: ignore[call-overload]
+def _from_numbers(values: NDArray[Any], kind: str, white: int) -> Image.Image:
+    low, high = float(np.min(values)), float(np.max(values))
     if kind == "floating-point" and 1 < high <= 255:
         white = 255
     if not 0 <= low <= high <= white:  # also refuses what is not a number

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import UserError
+from sagan.errors import UserError
 
 CLASS_NAMES = tuple("0123456789")
 CANVAS = (8, 8)

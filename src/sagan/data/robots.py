@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import UserError
+from sagan.errors import UserError
 
 SETS = {"robots": "set1", "monsters": "set2", "robot heads": "set3", "cats": "set4", "people": "set5"}
 CLASS_NAMES = tuple(SETS)
@@ -113,10 +113,9 @@ def compose(variants: list[Variant], choices: NDArray[np.uint64], resolution: in
     return pictures.clip(0, 255, out=pictures)
 
 
-def finish(
-    pictures: NDArray[np.float32], image_channels: int, background: tuple[int, int, int]
-) -> NDArray[np.uint8]:
+def finish(pictures: NDArray[np.float32], image_channels: int, background: tuple[int, int, int]) -> NDArray[np.uint8]:
     """From `compose`'s layout to uint8 (n, R, R, image_channels): alpha kept for 4 channels, else laid on a colour."""
+    colour: NDArray[np.floating]
     colour, alpha = pictures[..., :3], pictures[..., 3:]
     if image_channels == 4:
         straight = 255 * colour / np.maximum(alpha, 1)
@@ -176,8 +175,8 @@ def _folders(root: Path) -> list[Path]:
 
 def _cut(parts: NDArray[np.uint8]) -> Layer:
     """Drop the margin that is empty in every part: eyes and mouths are small."""
-    covered = parts.any(axis=(0, 3))
-    rows, columns = (np.flatnonzero(covered.any(axis=axis)) for axis in (1, 0))
+    covered = parts.max(axis=(0, 3))
+    rows, columns = (np.flatnonzero(covered.max(axis=axis)) for axis in (1, 0))
     if not len(rows):  # a layer whose parts are all empty
         return Layer((slice(0, 0), slice(0, 0)), parts[:, :0, :0])
     box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))

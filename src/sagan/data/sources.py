@@ -7,13 +7,13 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .decode import Unreadable
+from sagan.data.decode import Unreadable
+from sagan.errors import UserError
 
 BUILT_IN = ("robots", "digits")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -79,6 +79,7 @@ def open_source(name: str, labels: bool) -> Source:
 def folder_source(root: Path, labels: bool) -> Source:
     """A folder of class folders, a flat folder, or either with a dataset.json."""
     files = dict(_walk(root))
+    folders = [entry.name for entry in os.scandir(root) if entry.is_dir() and not _hidden(entry.name)]
 
     def read(name: str) -> bytes:
         try:
@@ -87,7 +88,7 @@ def folder_source(root: Path, labels: bool) -> Source:
         except OSError as error:
             raise Unreadable(f"cannot be read: {error.strerror or error}") from None
 
-    return _tree(str(root), files, read, labels)
+    return _tree(str(root), files, folders, read, labels)
 
 
 def zip_source(path: Path, labels: bool) -> Source:
@@ -104,11 +105,14 @@ def zip_source(path: Path, labels: bool) -> Source:
     members = {
         info.filename.replace("\\", "/").lstrip("/"): info
         for info in archive.infolist()
-        if not info.is_dir() and not _hidden(info.filename)
+        if not _hidden(info.filename.rstrip("/"))
     }
-    tops = {name.split("/", 1)[0] if "/" in name else "" for name in members}
-    if len(tops) == 1 and (wrapper := tops.pop()):
-        members = {name[len(wrapper) + 1 :]: info for name, info in members.items()}
+    wanted = [name for name in members if name.endswith("/dataset.json") or _is_picture(name)]
+    tops = {name.split("/", 1)[0] if "/" in name else "" for name in wanted}
+    if "dataset.json" not in members and len(tops) == 1 and (wrapper := tops.pop()):
+        members = {name[len(wrapper) + 1 :]: info for name, info in members.items() if name.startswith(wrapper + "/")}
+    folders = {name.split("/", 1)[0] for name in members if "/" in name}
+    members = {name: info for name, info in members.items() if name and not name.endswith("/")}
 
     def read(name: str) -> bytes:
         info = members[name]
@@ -122,7 +126,7 @@ def zip_source(path: Path, labels: bool) -> Source:
 
     times = path.stat()
     stamps = {name: [info.file_size, info.CRC] for name, info in members.items()}
-    return _tree(str(path), stamps, read, labels, extra=[times.st_size, times.st_mtime_ns])
+    return _tree(str(path), stamps, folders, read, labels, extra=[times.st_size, times.st_mtime_ns])
 
 
 def hub_source(name: str, labels: bool) -> Source:
@@ -154,7 +158,7 @@ def hub_source(name: str, labels: bool) -> Source:
     column = pictures[0]
     table = table.cast_column(column, datasets.Image(decode=False))  # our own decoder is to see the bytes
 
-    numbers, class_names = [0] * len(table), ()
+    numbers, class_names = [0] * len(table), tuple[str, ...]()
     named = [one for one, feature in columns.items() if isinstance(feature, datasets.ClassLabel)]
     if labels and named:
         numbers, class_names = table[named[0]][:], tuple(columns[named[0]].names)
@@ -202,41 +206,37 @@ def natural(text: str) -> list[tuple[bool, int, str]]:
 def _tree(
     title: str,
     files: Mapping[str, object],
+    folders: Iterable[str],
     read: Callable[[str], bytes],
     labels: bool,
     extra: object = None,
 ) -> Source:
-    """A source from the files below a folder or in an archive: relative path -> a stamp of its state."""
-    pictures = sorted((name for name in files if name.lower().endswith(SUFFIXES)), key=lambda name: (natural(name), name))
+    """A source from the files below a folder or in an archive.
+
+    `files` maps relative paths to a stamp of their state, `folders` are those of the first level, `read` is given a
+    relative path.
+    """
+    pictures = sorted(filter(_is_picture, files), key=_order)
     problems = [
         Skipped(name, "not a format that is read: convert it to PNG or JPEG")
         for name in sorted(files)
         if name.lower().endswith(_UNSUPPORTED)
     ]
-    described = labels and "dataset.json" in files
     class_names: tuple[str, ...] = ()
-    if described:
-        where = f"dataset.json in '{printable(title)}'"
-        label_of, class_names = _read_labels(where, read)
-    if described and class_names:
-        problems += [Skipped(name, "has no label in dataset.json") for name in pictures if name not in label_of]
-        problems += [Skipped(name, "is in dataset.json, but is not there") for name in label_of if name not in files]
-        entries = [(name, label_of[name]) for name in pictures if name in label_of]
-    elif labels and not described and any("/" in name for name in files):
-        found = {name.split("/", 1)[0] for name in pictures if "/" in name}
-        empty = {name.split("/", 1)[0] for name in files if "/" in name} - found
-        problems += [
-            Skipped(name, f"class folder '{name}' holds no pictures: left out") for name in sorted(empty, key=natural)
-        ]
-        class_names = tuple(sorted(found, key=lambda name: (natural(name), name)))
-        numbers = {name: number for number, name in enumerate(class_names)}
-        entries = [(name, numbers[name.split("/", 1)[0]]) for name in pictures if "/" in name]
+    label_of: dict[str, int] = {}
+    if labels and "dataset.json" in files:
+        label_of, class_names = _read_labels(f"dataset.json in '{printable(title)}'", read)
         if class_names:
-            problems += [Skipped(name, "lies beside the class folders: left out") for name in pictures if "/" not in name]
-        else:
-            entries = [(name, 0) for name in pictures]
-    else:
-        entries = [(name, 0) for name in pictures]
+            problems += [Skipped(name, "has no label in dataset.json") for name in pictures if name not in label_of]
+            problems += [Skipped(name, "is in dataset.json, but not there") for name in label_of if name not in files]
+    elif labels and any("/" in name for name in pictures):
+        class_names = tuple(sorted({name.split("/", 1)[0] for name in pictures if "/" in name}, key=_order))
+        numbers = {name: number for number, name in enumerate(class_names)}
+        label_of = {name: numbers[name.split("/", 1)[0]] for name in pictures if "/" in name}
+        empty = sorted(set(folders) - set(class_names), key=_order)
+        problems += [Skipped(name, f"class folder '{printable(name)}' holds no pictures: left out") for name in empty]
+        problems += [Skipped(name, "lies beside the class folders: left out") for name in pictures if "/" not in name]
+    entries = [(name, label_of.get(name, 0)) for name in pictures if not class_names or name in label_of]
     if not entries and not problems:
         raise UserError(
             f"data source '{printable(title)}' holds no pictures: none of its {len(files)} files ends in "
@@ -250,6 +250,14 @@ def _tree(
         stamp=[labels, extra, *([name, files[name]] for name in sorted(files))],
         problems=tuple(problems),
     )
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _order(name: str) -> tuple[object, str]:
+    return natural(name), name  # the name itself settles what differs in case only
 
 
 def _walk(root: Path) -> Iterator[tuple[str, object]]:

@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..config import DataConfig
-from ..errors import UserError
-from . import digits, robots
-from .decode import Unreadable, decode
-from .sources import Skipped, Source, open_source, printable
+from sagan.config import DataConfig
+from sagan.data import digits, robots
+from sagan.data.decode import Unreadable, decode
+from sagan.data.sources import Skipped, open_source, printable
+from sagan.errors import UserError
+from sagan.files import write_atomically
 
 FORMAT = 1
 """Version of the layout and of the decoding; a new one makes every store anew."""
@@ -129,7 +130,7 @@ def _prepare_drawn(config: DataConfig, cache: Path, options: dict[str, Any], pro
     resolution, channels = options["resolution"], options["image_channels"]
     if config.source == "robots":
         if config.robots < 1:
-            raise UserError(f"--data robots: {config.robots} pictures to render; give 1 or more")
+            raise UserError(f"robots is {config.robots}: render 1 picture or more")
         count, class_names, version = config.robots, robots.CLASS_NAMES, robots.version()
         batches = robots.render_batches(count, resolution, channels, 0, config.background)
         canvases = [robots.canvas(name) for name in class_names]
@@ -178,9 +179,7 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
     skipped = list(source.problems)
     count = len(source.entries)
     with _Writer(cache, options) as writer, _bar(count, progress, f"reading {printable(config.source)}") as bar:
-        for (name, label), (digest, image, size, reason) in zip(
-            source.entries, _in_order(work, count), strict=True
-        ):
+        for (name, label), (digest, image, size, reason) in zip(source.entries, _in_order(work, count), strict=True):
             content.add([name, label, digest])
             if image is None:
                 skipped.append(Skipped(name, reason))
@@ -192,7 +191,7 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
         key = content.hexdigest()
         store = _open(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
     # Not before the store is there: an index without one costs a decoding, a wrong one would cost a wrong result.
-    _replace(index, json.dumps({"key": key}))
+    write_atomically(index, lambda path: path.write_text(json.dumps({"key": key}), encoding="utf-8"))
     return store
 
 
@@ -326,15 +325,6 @@ def _read_index(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sweep(stores: Path) -> None:

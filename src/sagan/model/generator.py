@@ -45,4 +45,4 @@ class Generator(nn.Module):
             x = block(x, y)
             for layer in self.attention[str(x.shape[-1])]:  # type: ignore[union-attr]
                 x = layer(x)
-        return torch.tanh(self.head(F.relu(self.norm(x, None))))
+        return torch.tanh(self.head(F.relu_(self.norm(x, None))))

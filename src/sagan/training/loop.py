@@ -1,6 +1,7 @@
 """The training loop: steps, and between them the log, the grids, the evaluations and the checkpoints."""
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     keep_memory()
     config = run.info.config
     trainer = Trainer(config.model, config.training, device)
-    step = load_newest(run.checkpoints(), trainer, warn=tqdm.write)
+    step = load_newest(run.checkpoints(), trainer, warn=lambda line: tqdm.write(line, file=sys.stderr))
     batches = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
     evaluation = Evaluation(store, config.output.evaluate_count) if config.output.evaluate_every else None
     log = MetricsLog(run, step)
@@ -132,7 +133,7 @@ class Interrupted:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
-        tqdm.write("stopping after this step; once more to stop at once")
+        tqdm.write("stopping after this step; once more to stop at once", file=sys.stderr)
 
 
 def _due(step: int, every: int) -> bool:

@@ -1,0 +1,144 @@
+"""What a run would be trained on, for people to read before they spend hours on it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sagan.data.sources import printable
+from sagan.data.store import Store
+from sagan.figures.grid import draw_grid
+
+_BAR = 24  # characters of the longest bar
+_MOST_CLASSES = 30
+_MOST_PROBLEMS = 20
+_FEW_PICTURES, _FEW_IN_CLASS = 200, 50
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+
+
+def summarise(store: Store) -> str:
+    """Source, classes, original sizes, what preparing did to the pictures, what was left out, and advice."""
+    side, channels = store.resolution, store.images.shape[3]
+    kind = {1: "grey", 3: "RGB", 4: "RGBA"}[channels]
+    classes = f"{_number(store.num_classes, 'class', 'classes')}" if store.num_classes else "no classes"
+    parts = [
+        f"source    {printable(store.source)}\n"
+        f"pictures  {len(store):,}, {classes}, kept as {side} x {side} {kind}\n"
+        f"store     {store.path}",
+        _sizes(store),
+    ]
+    if store.num_classes:
+        parts.append(_table(store))
+    if store.skipped:
+        parts.append(_problems(store))
+    if remarks := _remarks(store):
+        parts.append("remarks\n" + "\n".join(f"  {remark}" for remark in remarks))
+    return "\n\n".join(parts)
+
+
+def contact_sheet(store: Store, per_class: int = 8) -> Image.Image:
+    """A few pictures as the network will see them: a row for each of the first 20 classes, or 8 x 8 without classes.
+
+    Pictures are spread evenly over a class, so the sheet is the same every time.
+    """
+    if not store.num_classes:
+        chosen = _spread(np.arange(len(store)), 64)
+        return draw_grid(np.asarray(store.images)[chosen], columns=8, title=_title(store))
+    rows, labels = [], []
+    for label in range(min(store.num_classes, 20)):
+        mine = np.flatnonzero(store.labels == label)
+        if not len(mine):
+            continue
+        images = np.asarray(store.images)[_spread(mine, per_class)]
+        # A class of fewer pictures leaves the rest of its row white.
+        rows.append(np.pad(images, ((0, per_class - len(images)), (0, 0), (0, 0), (0, 0)), constant_values=255))
+        labels.append(printable(store.class_names[label]))
+    shown = f", the first {len(labels)}" if store.num_classes > 20 else ""
+    return draw_grid(np.concatenate(rows), columns=per_class, row_labels=labels, title=_title(store) + shown)
+
+
+def _title(store: Store) -> str:
+    classes = f" in {_number(store.num_classes, 'class', 'classes')}" if store.num_classes else ""
+    return f"{_number(len(store), 'picture', 'pictures')}{classes}"
+
+
+def _spread(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    places: NDArray[np.int64] = np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(np.int64)
+    chosen: NDArray[np.int64] = positions[places]
+    return chosen
+
+
+def _sizes(store: Store) -> str:
+    by_area = store.sizes[np.argsort(store.sizes.prod(1), kind="stable")]
+    short, side = store.sizes.min(1), store.resolution
+    smallest, median, largest = (" x ".join(map(str, by_area[at])) for at in (0, len(by_area) // 2, -1))
+    lines = [
+        f"original sizes  {smallest} (smallest), {median} (median), {largest} (largest)",
+        f"cropped         {_of(store.sizes[:, 0] != store.sizes[:, 1])}, to their central square",
+        f"shrunk          {_of(short > side)}",
+        f"enlarged        {_of(short < side)}",
+    ]
+    return "\n".join(lines)
+
+
+def _table(store: Store) -> str:
+    counts = np.bincount(store.labels, minlength=store.num_classes).tolist()
+    names = [printable(name) if len(name) <= 32 else printable(name[:29]) + "..." for name in store.class_names]
+    wide, most = max(map(len, names)), max(counts)
+    rows = [
+        f"  {name:<{wide}}  {count:>{len(f'{most:,}')},}  {'#' * -(-count * _BAR // most)}"
+        for name, count in zip(names, counts, strict=True)
+    ]
+    if len(rows) > _MOST_CLASSES:
+        half = _MOST_CLASSES // 2
+        left = counts[half:-half]
+        between = f"  ... {len(left):,} more classes of {min(left):,} to {max(left):,} pictures ..."
+        rows = [*rows[:half], between, *rows[-half:]]
+    return "classes\n" + "\n".join(rows)
+
+
+def _problems(store: Store) -> str:
+    lines = [f"  {printable(one.name)}: {one.reason}" for one in store.skipped[:_MOST_PROBLEMS]]
+    if len(store.skipped) > _MOST_PROBLEMS:
+        lines.append(f"  and {len(store.skipped) - _MOST_PROBLEMS:,} more")
+    return f"left out: {len(store.skipped):,}\n" + "\n".join(lines)
+
+
+def _remarks(store: Store) -> Sequence[str]:
+    remarks = []
+    if len(store) < _FEW_PICTURES:
+        remarks.append(
+            f"{_number(len(store), 'picture is', 'pictures are')} few: the discriminator will soon know them by heart. "
+            "Add pictures; mirroring and augmentation help."
+        )
+    enlarged = float((store.sizes.min(1) < store.resolution).mean())
+    if enlarged > 0.5:
+        remarks.append(f"{enlarged:.0%} of the pictures are enlarged: a lower resolution loses nothing.")
+    if store.num_classes:
+        counts = np.bincount(store.labels, minlength=store.num_classes)
+        few = int((counts < _FEW_IN_CLASS).sum())
+        if counts.max() > 10 * max(counts.min(), 1):
+            remarks.append(
+                f"The classes are uneven, from {counts.min():,} to {counts.max():,} pictures: the small ones will be "
+                "learnt worse."
+            )
+        if few and len(store) >= _FEW_PICTURES:
+            remarks.append(
+                f"{_number(few, 'class has', 'classes have')} fewer than {_FEW_IN_CLASS} pictures: merge classes, or "
+                "train without labels."
+            )
+        if {name.lower() for name in store.class_names} <= _SPLITS:
+            remarks.append("The classes look like splits of a data set: give one of these folders as the source.")
+        if store.num_classes == 1:
+            remarks.append("There is only one class: the same as training without classes.")
+    return remarks
+
+
+def _of(which: NDArray[np.bool_]) -> str:
+    count = int(which.sum())
+    return "none" if not count else "all" if count == len(which) else f"{count:,} ({100 * count / len(which):.2g}%)"
+
+
+def _number(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"

@@ -1,0 +1,85 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from sagan import UserError
+from sagan.files import DamagedFile, load_tensors, save_tensors, write_atomically
+
+TENSORS = {"a": torch.arange(6.0).view(2, 3), "b/c": torch.tensor(3), "empty": torch.zeros(0, 4)}
+
+
+def test_tensors_and_metadata_come_back(tmp_path):
+    path = tmp_path / "new folder" / "x.safetensors"
+    save_tensors(path, TENSORS, {"step": 7, "names": ["é", "b"]})
+    tensors, metadata = load_tensors(path)
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[k], TENSORS[k]) and tensors[k].dtype == TENSORS[k].dtype for k in TENSORS)
+    assert (metadata["step"], metadata["names"]) == (7, ["é", "b"])
+
+
+def test_memory_order_does_not_matter(tmp_path):
+    x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    save_tensors(tmp_path / "x", {"x": x}, {})
+    assert torch.equal(load_tensors(tmp_path / "x")[0]["x"], x)
+
+
+def test_every_changed_byte_is_noticed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, TENSORS, {"step": 1})
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x10
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(DamagedFile):
+            load_tensors(path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 8, 100, -1])
+def test_cut_off_files_are_damaged(tmp_path, keep):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, TENSORS, {})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DamagedFile, match=r"x\.safetensors is damaged"):
+        load_tensors(path)
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    path = tmp_path / "x.safetensors"
+    torch.save(TENSORS, path)
+    with pytest.raises(DamagedFile):
+        load_tensors(path)
+
+
+def test_safetensors_of_others_are_refused_for_want_of_the_checksum(tmp_path):
+    save_file(TENSORS, tmp_path / "x.safetensors")
+    with pytest.raises(DamagedFile, match="checksum"):
+        load_tensors(tmp_path / "x.safetensors")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="nothing-here does not exist"):
+        load_tensors(tmp_path / "nothing-here")
+
+
+def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
+    path = tmp_path / "x.json"
+    write_atomically(path, lambda p: p.write_text("old"))
+
+    def fails(temporary):
+        temporary.write_text("half of the n")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"x\.json could not be written: No space left on device"):
+        write_atomically(path, fails)
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(path, lambda temporary: temporary.write_text("x") and 1 / 0)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_folder_in_the_way_of_the_parent(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="could not be written"):
+        write_atomically(tmp_path / "file" / "x.json", lambda p: p.write_text(json.dumps(1)))

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+import torch
+from sagan import Config, Generator, ModelConfig, UserError, load
+from sagan.config import PRESETS
+from sagan.run import Run, RunInfo
+
+INFO = RunInfo(
+    Config(model=ModelConfig(resolution=32, num_classes=2, base_channels=4, generator_attention=((8, "channel"),))),
+    ("cats", "dogs"),
+    "key",
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_configuration_comes_back_exactly(tmp_path, preset):
+    info = RunInfo(PRESETS[preset], ("a", "ü"), "key")
+    Run.create(tmp_path / "run", info)
+    assert Run(tmp_path / "run").info == info
+
+
+def test_load_gives_the_saved_generator_with_its_norms_worked_in(tmp_path):
+    torch.manual_seed(0)
+    run = Run.create(tmp_path / "run", INFO)
+    generator = Generator(INFO.config.model)
+    z, y = torch.randn(16, 128), torch.arange(16) % 2
+    for _ in range(3):
+        generator(z, y)
+    run.save_generator(generator, step=5)
+    wanted = generator.eval()(z, y)
+    for path in (run.path, run.generator_path, str(run.path)):
+        loaded = load(path)
+        assert torch.allclose(loaded(z, y), wanted, atol=1e-6)
+        assert not loaded.training
+        assert not any("norm.u" in name for name in loaded.state_dict())
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    Run.create(tmp_path / "run", INFO)
+    with pytest.raises(UserError, match="holds a run already: go on with --resume"):
+        Run.create(tmp_path / "run", INFO)
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run: it has no config\.json"):
+        Run(tmp_path)
+    with pytest.raises(UserError, match="not come to its first checkpoint"):
+        load(Run.create(tmp_path / "run", INFO).path)
+    with pytest.raises(UserError, match="is not a run"):
+        load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["config"]["model"].update(resolution=33), "resolution must be 32"),
+        (lambda c: c["config"]["model"].update(resolutoin=32), "resolutoin"),
+        (lambda c: c["config"]["training"].update(loss="hing"), "config.training.loss"),
+        (lambda c: c["config"]["training"].update(batch_size="many"), "config.training.batch_size"),
+        (lambda c: c.pop("class_names"), "class_names"),
+    ],
+)
+def test_a_changed_configuration_is_one_clear_line(tmp_path, change, message):
+    run = Run.create(tmp_path / "run", INFO)
+    content = json.loads(run.config_path.read_text())
+    change(content)
+    run.config_path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message) as error:
+        Run(run.path)
+    assert "\n" not in str(error.value)
+    assert str(run.config_path) in str(error.value)
+
+
+def test_a_configuration_that_is_no_json(tmp_path):
+    run = Run.create(tmp_path / "run", INFO)
+    run.config_path.write_text("{")
+    with pytest.raises(UserError, match="not a run's configuration"):
+        Run(run.path)
+
+
+def test_the_best_step_is_that_of_the_smallest_distance(tmp_path):
+    run = Run.create(tmp_path / "run", INFO)
+    assert run.best_step() is None
+    rows = [{"step": 1, "loss": 2.0}, {"step": 1, "distance": 9.0}, {"step": 2, "distance": 4.0}, {"step": 3, "distance": 5.0}]  # fmt: skip
+    run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "dist')
+    assert run.best_step() == 2
+    assert len(run.metrics()) == 4

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sagan import Generator, ModelConfig, UserError
+from sagan.sampling import draw_latents, find_classes, sample
+
+
+def test_latents_are_standard_normal():
+    z = draw_latents(20_000, 4, seed=3).numpy()
+    for column in z.T:
+        assert stats.kstest(column, "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(z.T) - np.eye(4)).max() < 0.03
+
+
+def test_truncated_latents_are_the_truncated_normal():
+    z = draw_latents(20_000, 2, seed=3, truncation=0.7).numpy()
+    assert abs(z).max() <= 0.7
+    for column in z.T:
+        assert stats.kstest(column, stats.truncnorm(-0.7, 0.7).cdf).pvalue > 1e-3
+
+
+def test_latents_depend_on_seed_and_row_alone_and_move_smoothly_with_the_truncation():
+    assert torch.equal(draw_latents(5, 8, seed=1), draw_latents(100, 8, seed=1)[:5])
+    assert not torch.equal(draw_latents(5, 8, seed=1), draw_latents(5, 8, seed=2))
+    assert torch.allclose(draw_latents(50, 8, seed=1, truncation=8.0), draw_latents(50, 8, seed=1), atol=1e-3)
+    a, b = (draw_latents(50, 8, seed=1, truncation=t) for t in (1.0, 1.01))
+    assert (a - b).abs().max() < 0.02
+
+
+def test_pictures_are_the_generators_output_in_bytes():
+    torch.manual_seed(0)
+    generator = Generator(ModelConfig(resolution=32, num_classes=2, latent_dim=8, base_channels=4)).eval()
+    z, y = torch.randn(70, 8), torch.arange(70) % 2
+    images = sample(generator, z, y)
+    assert images.shape == (70, 32, 32, 3)
+    assert images.dtype == np.uint8
+    wanted = (generator(z, y).detach().double() + 1) * 127.5
+    assert np.abs(images - wanted.permute(0, 2, 3, 1).numpy()).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"), [((), [0, 1, 2]), (("cats", "0"), [2, 0]), (("2",), [2]), (("1",), [1])]
+)
+def test_classes_by_name_or_number(wanted, found):
+    assert find_classes(wanted, ("dogs", "birds", "cats")) == found
+
+
+def test_a_name_goes_before_a_number():
+    assert find_classes(("1",), ("1", "0")) == [0]
+
+
+@pytest.mark.parametrize("names", [("dogs",), ()])
+def test_an_unknown_class_is_named(names):
+    with pytest.raises(UserError, match="--classes fish: no such class"):
+        find_classes(("fish",), names)
