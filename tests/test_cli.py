@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+
 from sagan.cli import main
 from sagan.run import Run
 

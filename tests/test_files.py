@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
+
 from sagan import UserError
 from sagan.files import DamagedFile, load_tensors, save_tensors, write_atomically
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+
 from sagan import Config, Generator, ModelConfig, UserError, load
 from sagan.config import PRESETS
 from sagan.run import Run, RunInfo
@@ -82,7 +83,7 @@ def test_a_configuration_that_is_no_json(tmp_path):
 def test_the_best_step_is_that_of_the_smallest_distance(tmp_path):
     run = Run.create(tmp_path / "run", INFO)
     assert run.best_step() is None
-    rows = [{"step": 1, "loss": 2.0}, {"step": 1, "distance": 9.0}, {"step": 2, "distance": 4.0}, {"step": 3, "distance": 5.0}]  # fmt: skip
+    rows = [{"step": 1, "loss": 2.0}, *({"step": i, "distance": d} for i, d in ((1, 9.0), (2, 4.0), (3, 5.0)))]
     run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "dist')
     assert run.best_step() == 2
     assert len(run.metrics()) == 4

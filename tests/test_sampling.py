@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+
 from sagan import Generator, ModelConfig, UserError
 from sagan.sampling import draw_latents, find_classes, sample
 
@@ -39,9 +40,7 @@ def test_pictures_are_the_generators_output_in_bytes():
     assert np.abs(images - wanted.permute(0, 2, 3, 1).numpy()).max() <= 0.51
 
 
-@pytest.mark.parametrize(
-    ("wanted", "found"), [((), [0, 1, 2]), (("cats", "0"), [2, 0]), (("2",), [2]), (("1",), [1])]
-)
+@pytest.mark.parametrize(("wanted", "found"), [((), [0, 1, 2]), (("cats", "0"), [2, 0]), (("2",), [2]), (("1",), [1])])
 def test_classes_by_name_or_number(wanted, found):
     assert find_classes(wanted, ("dogs", "birds", "cats")) == found
 

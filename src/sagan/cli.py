@@ -54,15 +54,15 @@ def train(options: Train) -> None:
         raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if run is None:
+        for skipped in store.skipped[:20]:
+            print(f"skipped {skipped.name}: {skipped.reason}", file=sys.stderr)
+        if len(store.skipped) > 20:
+            print(f"... and {len(store.skipped) - 20} more: sagan data {config.data.source}", file=sys.stderr)
         model = replace(config.model, num_classes=store.num_classes)
         info = RunInfo(replace(config, model=model), store.class_names, store.key)
         run = Run.create(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), info)
     elif store.key != run.info.data_key:
         raise UserError(f"{config.data.source} has changed since {run.path} was started: put it back, or start anew")
-    for skipped in store.skipped[:20]:
-        print(f"skipped {skipped.name}: {skipped.reason}", file=sys.stderr)
-    if len(store.skipped) > 20:
-        print(f"... and {len(store.skipped) - 20} more: sagan data {config.data.source}", file=sys.stderr)
     classes = f"{store.num_classes} classes" if store.num_classes else "no classes"
     print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {device}")
     if train_run(run, store, device):
@@ -156,8 +156,14 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
 def _help() -> str:
     lines = [f"  sagan {name:8}{(options.__doc__ or '').splitlines()[0]}" for name, (options, _) in COMMANDS.items()]
     return "\n".join(
-        ["Self-Attention GANs: from a folder of pictures to pictures of your own.", "", *lines, ""]
-        + ["sagan COMMAND --help says what a command takes.", "First steps: sagan train --preset demo"]
+        (
+            "Self-Attention GANs: from a folder of pictures to pictures of your own.",
+            "",
+            *lines,
+            "",
+            "sagan COMMAND --help says what a command takes.",
+            "First steps: sagan train --preset demo",
+        )
     )
 
 
@@ -222,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             near = difflib.get_close_matches(name, COMMANDS, 1)
             raise UserError(f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "see sagan --help"))
-    except UserError as error:
+    except (UserError, OSError) as error:  # what the operating system refuses is named in its own words
         print(f"sagan: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -82,20 +82,20 @@ class TrainingConfig:
     """Fixes initial weights, order of pictures, latents and augmentation."""
 
     def __post_init__(self) -> None:
-        def check(ok: bool, field: str, expected: str) -> None:
+        def check(ok: bool, name: str, expected: str) -> None:
             if not ok:
-                raise ValueError(f"{field} must be {expected}, got {getattr(self, field)}")
+                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)}")
 
-        for field in ("steps", "batch_size", "accumulate", "discriminator_steps", "penalty_every"):
-            check(getattr(self, field) >= 1, field, "1 or more")
+        for name in ("steps", "batch_size", "accumulate", "discriminator_steps", "penalty_every"):
+            check(getattr(self, name) >= 1, name, "1 or more")
         check(self.batch_size % self.accumulate == 0, "accumulate", f"a divisor of batch_size {self.batch_size}")
-        for field in ("generator_lr", "discriminator_lr"):
-            check(getattr(self, field) > 0, field, "above 0")
-        for field in ("beta1", "beta2", "ema_decay"):
-            check(0 <= getattr(self, field) < 1, field, "from 0 to below 1")
+        for name in ("generator_lr", "discriminator_lr"):
+            check(getattr(self, name) > 0, name, "above 0")
+        for name in ("beta1", "beta2", "ema_decay"):
+            check(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
         check(0 <= self.lr_decay_from <= 1, "lr_decay_from", "from 0 to 1")
-        for field in ("ema_start", "r1", "r2", "gradient_penalty", "lecam", "seed"):
-            check(getattr(self, field) >= 0, field, "0 or more")
+        for name in ("ema_start", "r1", "r2", "gradient_penalty", "lecam", "seed"):
+            check(getattr(self, name) >= 0, name, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,7 @@ PRESETS: dict[PresetName, Config] = {
     "imagenet128": Config(
         data=DataConfig(source=""),
         model=ModelConfig(resolution=128, num_classes=1000),
-        training=TrainingConfig(
-            steps=1_000_000, batch_size=256, beta2=0.999, ema_decay=0.999, ema_start=2000
-        ),
+        training=TrainingConfig(steps=1_000_000, batch_size=256, beta2=0.999, ema_decay=0.999, ema_start=2000),
     ),
     # The paper's text to the letter: all keys, values of C/8, Adam (0, 0.9), no average.
     "paper128": Config(

@@ -82,6 +82,6 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
 def _checksum(tensors: dict[str, Tensor], text: dict[str, str]) -> int:
     checksum = zlib.crc32(json.dumps(text, sort_keys=True).encode())
     for name in sorted(tensors):
-        data = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        data = tensors[name].reshape(-1).view(torch.uint8).numpy().data
         checksum = zlib.crc32(data, zlib.crc32(name.encode(), checksum))
     return checksum

@@ -1,12 +1,12 @@
 """A run directory: the one place that knows its layout.
 
-    config.json             the exact configuration, class names and data key
-    metrics.jsonl           one line a logged step
-    events/                 the same for TensorBoard
-    samples/step-*.png      grids from fixed latents as training went; samples.gif of them
-    samples.png             the grid of the end
-    checkpoints/step-*.safetensors   everything to go on from
-    generator.safetensors   the averaged generator, for inference
+config.json             the exact configuration, class names and data key
+metrics.jsonl           one line a logged step
+events/                 the same for TensorBoard
+samples/step-*.png      grids from fixed latents as training went; samples.gif of them
+samples.png             the grid of the end
+checkpoints/step-*.safetensors   everything to go on from
+generator.safetensors   the averaged generator, for inference
 """
 
 import json

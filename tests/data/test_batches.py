@@ -62,7 +62,6 @@ def test_orders_never_change():
     assert Batches(store(10), 10, seed=1, flips=False).chosen(0).tolist() == [2, 3, 0, 7, 4, 1, 8, 5, 9, 6]
 
 
-
 def test_half_are_mirrored_and_which_is_drawn_anew():
     some = store(200)
     batches = Batches(some, 200, seed=0, flips=True)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from sagan.metrics.features import EfficientNetLite0, extract
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy import linalg
+
 from sagan.metrics.frechet import frechet_distance
 
 

@@ -1,6 +1,7 @@
 import pytest
-import reference
 import torch
+
+import reference
 from sagan import ModelConfig, SelfAttention2d
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, attend, build_attention
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+
 from sagan import Discriminator, Generator, ModelConfig
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, SelfAttention2d
 from sagan.model.spectral_norm import SpectralNorm
@@ -63,7 +64,10 @@ def test_sums_over_locations():
     assert torch.allclose(logits, discriminator.head(h)[:, 0])
 
 
-@pytest.mark.parametrize(("kind", "module"), [("self", SelfAttention2d), ("channel", ChannelAttention2d), ("residual", MatchedResidual2d)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "module"),
+    [("self", SelfAttention2d), ("channel", ChannelAttention2d), ("residual", MatchedResidual2d)],
+)
 @pytest.mark.parametrize("size", [4, 8, 16, 32])
 def test_layers_at_any_size(kind, module, size):
     config = ModelConfig(

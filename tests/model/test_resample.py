@@ -1,6 +1,7 @@
 import pytest
-import reference
 import torch
+
+import reference
 from sagan.model import resample
 
 

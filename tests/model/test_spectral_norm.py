@@ -1,8 +1,9 @@
 import copy
 
 import pytest
-import reference
 import torch
+
+import reference
 from sagan.model.spectral_norm import Conv2d, Embedding, Linear, SpectralNorm, bake_spectral_norm
 
 

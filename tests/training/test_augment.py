@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from sagan.training.augment import AUGMENTS, augment
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from sagan.training.losses import LOSSES
 
 REAL, FAKE = [1.5, -0.5, 0.2], [-2.0, 0.3, 0.9]
@@ -12,6 +13,10 @@ REAL, FAKE = [1.5, -0.5, 0.2], [-2.0, 0.3, 0.9]
 def mean(values):
     values = list(values)
     return sum(values) / len(values)
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
 
 
 def softplus(x):
@@ -24,8 +29,8 @@ WANTED = {
         -mean(FAKE),
     ),
     "non-saturating": (
-        mean(-math.log(1 / (1 + math.exp(-r))) for r in REAL) + mean(-math.log(1 - 1 / (1 + math.exp(-f))) for f in FAKE),
-        mean(-math.log(1 / (1 + math.exp(-f))) for f in FAKE),
+        mean(-math.log(sigmoid(r)) for r in REAL) + mean(-math.log(1 - sigmoid(f)) for f in FAKE),
+        mean(-math.log(sigmoid(f)) for f in FAKE),
     ),
     "least-squares": (
         0.5 * mean((r - 1) ** 2 for r in REAL) + 0.5 * mean(f**2 for f in FAKE),
@@ -36,7 +41,7 @@ WANTED = {
         mean(softplus(f - r) for r, f in zip(REAL, FAKE, strict=True)),
         mean(softplus(r - f) for r, f in zip(REAL, FAKE, strict=True)),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LOSSES)

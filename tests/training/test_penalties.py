@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from sagan import Discriminator, ModelConfig
 from sagan.training.penalties import LeCam, one_centred, zero_centred
 

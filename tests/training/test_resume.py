@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+
 from sagan.files import load_tensors
 from sagan.run import Run
 

@@ -1,10 +1,9 @@
 """The training step: the fast networks train like plain ones, and every option does what it says."""
 
-import itertools
-
 import pytest
-import reference
 import torch
+
+import reference
 from sagan import ModelConfig, TrainingConfig
 from sagan.model import attention, resample, spectral_norm
 from sagan.training.step import Trainer, uses_bf16
@@ -120,7 +119,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch():
         fakes = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
         given = iter(fakes.chunk(parts))
         t.generator.forward = lambda z, y, given=given: next(given)
-        real = [(p.float() / 127.5 - 1, l) for p, l in zip(x.chunk(parts), y.chunk(parts), strict=True)]
+        real = [(p.float() / 127.5 - 1, labels) for p, labels in zip(x.chunk(parts), y.chunk(parts), strict=True)]
         t._discriminator_step(real, torch.Generator().manual_seed(0), penalise=False)
         gradients.append([p.grad for p in t.discriminator.parameters()])
     for a, b in zip(*gradients, strict=True):

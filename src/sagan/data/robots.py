@@ -64,13 +64,16 @@ def layer_files(class_name: str) -> list[list[list[Path]]]:
 
 
 def load(class_name: str, resolution: int) -> list[Variant]:
-    """Read every part of a class, shrunk to the resolution, on all cores (the slow part: about 200 parts a second)."""
+    """Read every part of a class, shrunk to the resolution, on all cores (the slow part: about 100 parts a second)."""
 
     def part(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as picture:
             premultiplied = picture.convert("RGBA").convert("RGBa")  # else transparent pixels darken the edges
         # The box filter before Lanczos makes large parts about twice as fast to shrink, and changes nothing visible.
-        return np.asarray(premultiplied.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0))
+        shrunk = premultiplied.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        pixels = np.array(shrunk)
+        np.minimum(pixels[..., :3], pixels[..., 3:], out=pixels[..., :3])  # where Lanczos overshoots
+        return pixels
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [

@@ -75,7 +75,7 @@ def _sizes(store: Store) -> str:
     smallest, median, largest = (" x ".join(map(str, by_area[at])) for at in (0, len(by_area) // 2, -1))
     lines = [
         f"original sizes  {smallest} (smallest), {median} (median), {largest} (largest)",
-        f"cropped         {_of(store.sizes[:, 0] != store.sizes[:, 1])}, to their central square",
+        f"cropped         {_of(store.sizes[:, 0] != store.sizes[:, 1])}",
         f"shrunk          {_of(short > side)}",
         f"enlarged        {_of(short < side)}",
     ]

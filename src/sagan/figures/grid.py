@@ -75,8 +75,9 @@ def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: 
     """Write frames of one size as an endless GIF, whole or not at all. UserError when that is not possible."""
     if not frames:
         raise ValueError("no frames to animate")
-    # One palette for all frames, taken from the last and usually richest, keeps still areas from flickering.
-    palette = frames[-1].convert("RGB").quantize(256)
+    # One palette for all keeps still areas from flickering; a few frames know its colours.
+    some = [np.asarray(frames[at].convert("RGB")) for at in np.linspace(0, len(frames) - 1, 8).round().astype(int)]
+    palette = Image.fromarray(np.concatenate(some)).quantize(256)
     pictures = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     write_atomically(
         Path(path),

@@ -34,4 +34,3 @@ class Evaluation:
         z = draw_latents(len(self.labels), generator.config.latent_dim, seed=seed)
         batches = sample_batches(generator, z, self.labels, BATCH)
         return frechet_distance(self.real, extract(self.features, batches, len(z)))
-

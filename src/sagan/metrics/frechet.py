@@ -20,4 +20,6 @@ def _mean_and_root(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x = x.astype(np.float64)
     mean = x.mean(0)
     root = (x - mean) / np.sqrt(len(x) - 1)
-    return mean, np.linalg.qr(root, mode="r") if len(x) > x.shape[1] else root
+    if len(root) > len(mean):
+        root = np.linalg.qr(root, mode="r")
+    return mean, root

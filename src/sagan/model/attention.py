@@ -128,3 +128,12 @@ def build_attention(kind: AttentionKind, channels: int, config: ModelConfig, *, 
         return attention
     parameters = sum(p.numel() for p in attention.parameters())
     return MatchedResidual2d(channels, parameters, spectral_norm=spectral_norm, eps=config.spectral_norm_eps)
+
+
+def add_attention(
+    layers: nn.ModuleDict, size: int, kind: AttentionKind, channels: int, config: ModelConfig, *, spectral_norm: bool
+) -> None:
+    """Appends the layer to those that follow the feature map of `size` in `layers`."""
+    at = layers[str(size)]
+    assert isinstance(at, nn.Sequential)
+    at.append(build_attention(kind, channels, config, spectral_norm=spectral_norm))

@@ -3,6 +3,8 @@
 ReLUs and additions work in place wherever no backward pass reads what they overwrite: less memory to move.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, config: ModelConfig):
         super().__init__()
-        sn = {"norm": config.generator_spectral_norm, "eps": config.spectral_norm_eps}
+        sn: dict[str, Any] = {"norm": config.generator_spectral_norm, "eps": config.spectral_norm_eps}
         self.norm1 = ConditionalBatchNorm2d(c_in, config.num_classes, config.batch_norm_eps)
         self.conv1 = UpConv2d(c_in, c_out, 3, **sn)
         self.norm2 = ConditionalBatchNorm2d(c_out, config.num_classes, config.batch_norm_eps)
@@ -40,7 +42,7 @@ class DownBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, config: ModelConfig, *, first: bool = False, downsample: bool = True):
         super().__init__()
         self.first, self.downsample = first, downsample
-        sn = {"norm": config.discriminator_spectral_norm, "eps": config.spectral_norm_eps}
+        sn: dict[str, Any] = {"norm": config.discriminator_spectral_norm, "eps": config.spectral_norm_eps}
         self.conv1 = Conv2d(c_in, c_out, 3, **sn)
         self.conv2 = (DownConv2d if downsample else Conv2d)(c_out, c_out, 3, **sn)
         # Without downsampling and at equal width the released code adds x itself.

@@ -62,7 +62,10 @@ class ModelConfig:
         check(self.value_reduction is None or self.value_reduction >= 1, "value_reduction", "1 or more")
         check(self.spectral_norm_eps > 0, "spectral_norm_eps", "above 0")
         check(self.batch_norm_eps > 0, "batch_norm_eps", "above 0")
-        for field, largest in (("generator_attention", self.resolution), ("discriminator_attention", self.resolution // 2)):
+        for field, largest in (
+            ("generator_attention", self.resolution),
+            ("discriminator_attention", self.resolution // 2),
+        ):
             sizes = {4 << i for i in range((largest // 4).bit_length())}
             at = getattr(self, field) or ()
             check(all(size in sizes for size, _ in at), field, f"at feature-map sizes out of {sorted(sizes)}")

@@ -1,10 +1,13 @@
 """The generator: a latent and a class to a picture."""
 
+from itertools import pairwise
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan.model.attention import build_attention
+from sagan.model.attention import add_attention
 from sagan.model.blocks import UpBlock
 from sagan.model.config import ModelConfig
 from sagan.model.norm import ConditionalBatchNorm2d
@@ -22,27 +25,22 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         channels = config.generator_channels
-        sn = {"norm": config.generator_spectral_norm, "eps": config.spectral_norm_eps}
+        sn: dict[str, Any] = {"norm": config.generator_spectral_norm, "eps": config.spectral_norm_eps}
 
         self.stem = Linear(config.latent_dim, 4 * 4 * channels[0], **sn)
-        self.blocks = nn.ModuleList(
-            UpBlock(c_in, c_out, config) for c_in, c_out in zip(channels[:-1], channels[1:], strict=True)
-        )
-        self.attention = nn.ModuleDict({str(4 << i): nn.ModuleList() for i in range(len(channels))})
+        self.blocks = nn.ModuleList(UpBlock(c_in, c_out, config) for c_in, c_out in pairwise(channels))
+        self.attention = nn.ModuleDict({str(4 << i): nn.Sequential() for i in range(len(channels))})
         for size, kind in config.attention_at("generator"):
             c = channels[(size // 4).bit_length() - 1]
-            layer = build_attention(kind, c, config, spectral_norm=config.generator_spectral_norm)
-            self.attention[str(size)].append(layer)  # type: ignore[operator]
+            add_attention(self.attention, size, kind, c, config, spectral_norm=config.generator_spectral_norm)
         self.norm = ConditionalBatchNorm2d(channels[-1], 0, config.batch_norm_eps)
         self.head = Conv2d(channels[-1], config.image_channels, 3, **sn)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         # The linear layer's output is read as (N, 4, 4, C): channels last in memory, as the convolutions like it.
         x = self.stem(z).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
-        for layer in self.attention["4"]:  # type: ignore[union-attr]
-            x = layer(x)
+        x = self.attention["4"](x)
         for block in self.blocks:
             x = block(x, y)
-            for layer in self.attention[str(x.shape[-1])]:  # type: ignore[union-attr]
-                x = layer(x)
+            x = self.attention[str(x.shape[-1])](x)
         return torch.tanh(self.head(F.relu_(self.norm(x, None))))

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MOMENTUM = 0.1
+
 
 class ConditionalBatchNorm2d(nn.Module):
     """Batch norm with a learnt scale and shift for each class (de Vries et al. 2017); one of each if unconditional.
@@ -12,22 +14,23 @@ class ConditionalBatchNorm2d(nn.Module):
     and variance are used and the running ones follow with momentum 0.1; in evaluation mode the running ones are used.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int, num_classes: int, eps: float = 1e-5):
         super().__init__()
-        self.num_classes = num_classes
-        self.statistics = nn.BatchNorm2d(channels, eps=eps, affine=False)
+        self.num_classes, self.eps = num_classes, eps
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
         rows = (num_classes,) if num_classes else ()
         self.scale = nn.Parameter(torch.ones(*rows, channels))
         self.shift = nn.Parameter(torch.zeros(*rows, channels))
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
+        statistics = (self.running_mean, self.running_var)
         if not self.num_classes:
-            bn = self.statistics
-            if self.training:
-                bn.num_batches_tracked.add_(1)
-            return F.batch_norm(
-                x, bn.running_mean, bn.running_var, self.scale, self.shift, self.training, bn.momentum, bn.eps
-            )
-        scale = F.embedding(y, self.scale)[:, :, None, None]
-        shift = F.embedding(y, self.shift)[:, :, None, None]
-        return torch.addcmul(shift, self.statistics(x), scale)
+            return F.batch_norm(x, *statistics, self.scale, self.shift, self.training, MOMENTUM, self.eps)
+        assert y is not None, "a conditional generator needs the labels y"
+        x = F.batch_norm(x, *statistics, None, None, self.training, MOMENTUM, self.eps)
+        scale, shift = (F.embedding(y, table)[:, :, None, None] for table in (self.scale, self.shift))
+        return torch.addcmul(shift, x, scale)

@@ -41,7 +41,7 @@ def translation(x: Tensor, noise: torch.Generator) -> Tensor:
 
 def cutout(x: Tensor, noise: torch.Generator) -> Tensor:
     """A square of half the side, anywhere, set to zero."""
-    n, _, height, width = x.shape
+    n, _, height, _ = x.shape
     side = height // 2
     centre = torch.randint(0, height + 1 - side % 2, (2, n, 1), generator=noise, device=x.device)
     start = centre - side // 2

@@ -13,7 +13,7 @@ from sagan.training.step import Trainer
 
 def save_checkpoint(path: Path, trainer: Trainer, step: int) -> None:
     """Writes the trainer's state after `step` steps. Raises UserError if that fails, leaving nothing behind."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for prefix, module in _modules(trainer).items():
         tensors |= {f"{prefix}/{name}": t for name, t in module.state_dict().items()}
     for prefix, optimiser, network in _optimisers(trainer):

@@ -3,22 +3,23 @@
 import copy
 
 import torch
-from torch import nn
+
+from sagan.model.generator import Generator
 
 
 class EMA:
-    """Follows a network: each of its floating-point tensors becomes decay · average + (1 - decay) · current.
+    """Follows a generator: each of its floating-point tensors becomes decay · average + (1 - decay) · current.
 
-    Batch-norm statistics are averaged too, so that they fit the averaged weights; the spectral norms' vectors and
-    the counters are copied. Before step `start` the average equals the network.
+    Batch-norm statistics are averaged too, so that they fit the averaged weights; the spectral norms' vectors are
+    copied. Before step `start` the average equals the generator.
     """
 
-    def __init__(self, network: nn.Module, decay: float, start: int = 0):
+    def __init__(self, network: Generator, decay: float, start: int = 0):
         self.decay, self.start = decay, start
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
+    def update(self, network: Generator, step: int) -> None:
         averaged: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         for (name, average), current in zip(
             self.network.state_dict().items(), network.state_dict().values(), strict=True

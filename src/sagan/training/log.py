@@ -1,6 +1,7 @@
 """The metrics log of a run: lines of JSON, and the same for TensorBoard."""
 
 import json
+from contextlib import suppress
 
 from tensorboardX import SummaryWriter
 
@@ -20,7 +21,7 @@ class MetricsLog:
         write_atomically(run.metrics_path, lambda path: path.write_text("".join(kept)))
         self.path = run.metrics_path
         self.events = SummaryWriter(str(run.events_path), purge_step=start + 1)
-        self.file = open(self.path, "a")
+        self.file = open(self.path, "a")  # noqa: SIM115 - closed in close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Logs values by name at a step. Raises UserError on a full disk."""
@@ -33,6 +34,6 @@ class MetricsLog:
             raise UserError(f"{self.path} could not be written: {error.strerror}; free space, then resume") from error
 
     def close(self) -> None:
-        self.file.close()
-        self.events.close()
-
+        with suppress(OSError):  # a full disk, which `write` has reported
+            self.file.close()
+            self.events.close()

@@ -1,0 +1,257 @@
+"""What each kind of source is found to hold."""
+
+import json
+import os
+import struct
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from sagan.config import DataConfig
+from sagan.data import prepare
+from sagan.data.sources import natural, open_source
+from sagan.errors import UserError
+
+
+def load(source, **options):
+    return prepare(DataConfig(source=str(source), **options), resolution=8, image_channels=3, progress=False)
+
+
+def problems(store):
+    return {one.name: one.reason for one in store.skipped}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+class TestTree:
+    def test_class_folders(self, tree, png, zipped):
+        files = {f"{name}/{i}.png": png(100 * k + i) for k, name in enumerate(("10", "2", "b", "A")) for i in (10, 9)}
+        files["b/deeper/still/x.JPG"] = png(7, kind="JPEG")
+        files |= {".hidden/1.png": b"", "__MACOSX/b/1.png": b"", "b/.DS_Store": b"", "b/notes.txt": b"", "a.md": b""}
+        store = load(tree(files, zipped=zipped))
+        assert store.class_names == ("2", "10", "A", "b")
+        assert store.num_classes == 4
+        expected = [f"{name}/{i}.png" for name in store.class_names for i in (9, 10)] + ["b/deeper/still/x.JPG"]
+        assert list(store.names) == expected
+        assert store.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 3]
+        assert not store.skipped
+        numbers = {"2": 109, "10": 9, "A": 309, "b": 209}
+        for name, first in numbers.items():
+            image = store.images[store.names.index(f"{name}/9.png")]
+            assert (image == [first % 256, first // 256, 77]).all()
+        assert store.sizes.tolist() == [[8, 8]] * 9
+
+    def test_flat(self, tree, png, zipped):
+        store = load(tree({f"{i}.png": png(i) for i in (1, 2, 10)}, zipped=zipped))
+        assert list(store.names) == ["1.png", "2.png", "10.png"]
+        assert store.class_names == ()
+        assert store.labels.tolist() == [0, 0, 0]
+
+    def test_without_labels(self, tree, png, zipped):
+        files = {"a/1.png": png(1), "b/2.png": png(2), "3.png": png(3), "dataset.json": b"not even JSON"}
+        store = load(tree(files, zipped=zipped), labels=False)
+        assert store.class_names == ()
+        assert sorted(store.names) == ["3.png", "a/1.png", "b/2.png"]
+
+    def test_problems_are_listed(self, tree, png, zipped):
+        files = {
+            "a/1.png": png(1),
+            "a/text.jpg": b"this is text",
+            "a/empty.png": b"",
+            "a/half.png": png(1)[:40],
+            "a/phone.heic": b"?",
+            "b/readme.txt": b"",
+            "beside.png": png(2),
+        }
+        store = load(tree(files, zipped=zipped))
+        assert store.class_names == ("a",)
+        assert problems(store) == {
+            "a/text.jpg": "not a picture of a format that is read",
+            "a/empty.png": "empty file",
+            "a/half.png": "truncated or damaged",
+            "a/phone.heic": "not a format that is read: convert it to PNG or JPEG",
+            "b": "class folder 'b' holds no pictures: left out",
+            "beside.png": "lies beside the class folders: left out",
+        }
+
+    def test_nothing_left(self, tree, zipped):
+        files = {f"{i}.jpg": b"text" for i in range(9)}
+        with pytest.raises(UserError, match=r"no usable picture \(0.jpg: not a picture.*; and 6 more\)"):
+            load(tree(files, zipped=zipped))
+
+    def test_no_pictures(self, tree, zipped):
+        with pytest.raises(UserError, match=r"holds no pictures: none of its 1 files ends in \.jpg"):
+            load(tree({"a/b.txt": b""}, zipped=zipped))
+
+    def test_stylegan_labels(self, tree, png, zipped):
+        files = {f"00000/img{i:08d}.png": png(i) for i in range(4)}
+        labels = [["00000/img00000000.png", 2], ["00000/img00000001.png", 0], ["00000/img00000003.png", 2]]
+        files["dataset.json"] = json.dumps({"labels": [*labels, ["gone.png", 1]]}).encode()
+        store = load(tree(files, zipped=zipped))
+        assert store.class_names == ("0", "1", "2")
+        assert store.labels.tolist() == [2, 0, 2]
+        assert problems(store) == {
+            "00000/img00000002.png": "has no label in dataset.json",
+            "gone.png": "is in dataset.json, but not there",
+        }
+
+    def test_stylegan_without_labels(self, tree, png, zipped):
+        files = {"00000/a.png": png(1), "00001/b.png": png(2), "dataset.json": b'{"labels": null}'}
+        store = load(tree(files, zipped=zipped))
+        assert (store.class_names, len(store)) == ((), 2)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"{", "is not JSON"),
+            (b"\xff\xfe\x00", "is not JSON"),
+            (b"[" * 100_000, "is not JSON"),
+            (b'{"labels": 3}', "should hold"),
+            (b"[1]", "should hold"),
+            (b'{"labels": [["a.png"]]}', "is not a pair"),
+            (b'{"labels": [["a.png", [0.5, 1]]]}', "only integer class labels are supported"),
+            (b'{"labels": [["a.png", true]]}', "only integer class labels are supported"),
+            (b'{"labels": [["a.png", -1]]}', "labels go from -1"),
+            (b'{"labels": [["a.png", 1000000000000]]}', "number the classes from 0"),
+        ],
+    )
+    def test_wrong_labels(self, tree, png, zipped, content, reason):
+        with pytest.raises(UserError, match=reason) as caught:
+            load(tree({"a.png": png(1), "dataset.json": content}, zipped=zipped))
+        assert "dataset.json" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_natural_order():
+    names = ["b", "A10", "a9", "10", "2", "", "1b", "Ünder", "²"]
+    assert sorted(names, key=natural)[:3] == ["", "1b", "2"]
+    assert sorted(["img10", "img9", "IMG1"], key=natural) == ["IMG1", "img9", "img10"]
+
+
+def test_an_empty_class_folder(tree, png):
+    root = tree({"a/1.png": png(1)})
+    (root / "b").mkdir()
+    assert problems(load(root)) == {"b": "class folder 'b' holds no pictures: left out"}
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        load(tmp_path / "none")
+
+
+def test_links_are_followed_and_loops_are_not(tree, png, tmp_path):
+    root = tree({"a/1.png": png(1)})
+    elsewhere = tree({"2.png": png(2)}, "elsewhere")
+    (root / "b").symlink_to(elsewhere)
+    (root / "a" / "loop").symlink_to(root)
+    (root / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(root / "a" / "pipe.png")
+    store = load(root)
+    assert list(store.names) == ["a/1.png", "b/2.png"]
+    assert list(problems(store)) == ["a/gone.png"]
+
+
+def test_names_that_are_no_text(tree, png):
+    root = tree({"a/1.png": png(1)})
+    name = os.fsdecode(b"a/\xff\x1b[31m.png")
+    (root / name).write_bytes(png(2))
+    (root / "a" / "\x1b[2J.png").write_bytes(b"")
+    for _ in range(2):  # made, then opened
+        store = load(root)
+        assert set(store.names) == {"a/1.png", name}
+
+
+def test_a_folder_around_everything_in_an_archive_does_not_count(tree, png):
+    store = load(tree({"mine/a/1.png": png(1), "mine/b/2.png": png(2), "README.txt": b""}, zipped=True))
+    assert store.class_names == ("a", "b")
+    assert load(tree({"mine/1.png": png(1), "mine/2.png": png(2)}, "flat", zipped=True)).class_names == ()
+
+
+def test_members_outside_the_archive_are_not_touched(tree, png, tmp_path):
+    store = load(tree({"a/../../evil.png": png(1), "/abs/2.png": png(2), "b/3.png": png(3)}, zipped=True))
+    assert list(store.names) == ["abs/2.png", "b/3.png"]
+    assert not (tmp_path / "evil.png").exists()
+
+
+def test_damaged_archives(tree, png, tmp_path):
+    (tmp_path / "text.zip").write_text("text")
+    with pytest.raises(UserError, match=r"text\.zip' is not a readable \.zip"):
+        load(tmp_path / "text.zip")
+    path = tree({"1.png": png(1), "2.png": png(2)}, zipped=True)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IDAT") + 6] ^= 255
+    path.write_bytes(data)
+    assert problems(load(path)) == {"1.png": "damaged in the archive"}
+
+
+def test_encrypted_members(tree, png):
+    path = tree({"1.png": png(1), "2.png": png(2)}, zipped=True)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\1\2") + 8
+    data[at : at + 2] = struct.pack("<H", 1)
+    path.write_bytes(data)
+    assert problems(load(path)) == {"1.png": "encrypted"}
+
+
+def test_members_that_unpack_to_gigabytes(tree, png, tmp_path, monkeypatch):
+    monkeypatch.setattr("sagan.data.sources.MAX_BYTES", 2**20)
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.png", png(1))
+        archive.writestr("2.png", png(1) + bytes(2**24))
+    assert problems(load(path)) == {"2.png": "more than the limit of 1 megabytes"}
+
+
+@pytest.mark.parametrize(("name", "hint"), [("robot", "did you mean 'robots'"), ("digit", "'digits'"), ("x/y", "give")])
+def test_unknown_sources(name, hint):
+    with pytest.raises(UserError, match=f"'{name}' does not exist.*{hint}.*'hf:USER/NAME', 'robots' or 'digits'"):
+        load(name)
+
+
+class TestHub:
+    @pytest.fixture
+    def hub(self, tree, png, tmp_path, monkeypatch):
+        """A data set of four pictures as the Hub would give it, once with class names and once with numbers."""
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+
+        def make(label, split="train"):
+            pictures = [{"bytes": png(i), "path": None} for i in range(3)] + [{"bytes": b"text", "path": None}]
+            features = {"note": datasets.Value("string"), "img": datasets.Image(), "label": label}
+            data = {"note": list("abcd"), "img": pictures, "label": [1, 0, 1, 0]}
+            table = datasets.Dataset.from_dict(data, features=datasets.Features(features))
+            (tmp_path / "set" / "data").mkdir(parents=True)
+            table.to_parquet(tmp_path / "set" / "data" / f"{split}-00000-of-00001.parquet")
+            return f"hf:{tmp_path / 'set'}"
+
+        make.datasets = datasets
+        return make
+
+    def test_named_classes(self, hub):
+        name = hub(hub.datasets.ClassLabel(names=["cat", "dog"]))
+        store = load(name)
+        assert store.class_names == ("cat", "dog")
+        assert store.labels.tolist() == [1, 0, 1]
+        np.testing.assert_array_equal(store.images[:, 0, 0], [[0, 0, 77], [1, 0, 77], [2, 0, 77]])
+        assert problems(store) == {"00000003": "not a picture of a format that is read"}
+        assert load(name, labels=False).class_names == ()
+
+    def test_numbered_classes_and_splits(self, hub):
+        name = hub(hub.datasets.Value("int64"), split="test")
+        store = load(f"{name}@test")
+        assert store.class_names == ("0", "1")
+        with pytest.raises(UserError, match="check the name, the split"):
+            load(f"{name}@nonsense")
+
+    def test_no_network(self, hub):
+        with pytest.raises(UserError, match="'hf:nobody/nothing' cannot be loaded") as caught:
+            load("hf:nobody/nothing")
+        assert "\n" not in str(caught.value)
+
+    def test_not_installed(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(UserError, match=r"pip install 'sagan\[hub\]'"):
+            open_source("hf:a/b", True)
