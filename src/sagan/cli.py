@@ -43,6 +43,7 @@ class Train:
 def train(options: Train) -> None:
     """Runs `sagan train`."""
     from sagan.data import prepare
+    from sagan.data.sources import printable
     from sagan.run import Run, RunInfo
     from sagan.training.loop import train as train_run
     from sagan.training.machine import choose_device
@@ -55,7 +56,7 @@ def train(options: Train) -> None:
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if run is None:
         for skipped in store.skipped[:20]:
-            print(f"skipped {skipped.name}: {skipped.reason}", file=sys.stderr)
+            print(f"skipped {printable(skipped.name)}: {skipped.reason}", file=sys.stderr)
         if len(store.skipped) > 20:
             print(f"... and {len(store.skipped) - 20} more: sagan data {config.data.source}", file=sys.stderr)
         model = replace(config.model, num_classes=store.num_classes)

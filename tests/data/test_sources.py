@@ -127,6 +127,7 @@ def test_natural_order():
     names = ["b", "A10", "a9", "10", "2", "", "1b", "Ünder", "²"]
     assert sorted(names, key=natural)[:3] == ["", "1b", "2"]
     assert sorted(["img10", "img9", "IMG1"], key=natural) == ["IMG1", "img9", "img10"]
+    assert sorted(["9" * 5000, "10", "0", "007", "x"], key=natural) == ["0", "007", "10", "9" * 5000, "x"]
 
 
 def test_an_empty_class_folder(tree, png):

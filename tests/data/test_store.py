@@ -66,6 +66,7 @@ def test_pictures_are_those_of_plain_pillow(tmp_path, channels):
 
 def test_the_second_time_nothing_is_read(root, unread):
     first = load(root)
+    (root / "a" / "notes.txt").write_text("no picture: no matter")
     unread()
     second = load(root)
     assert second.key == first.key
@@ -77,6 +78,8 @@ def test_the_key_is_the_content(root, tree, png):
     key = load(root).key
     copy = tree({f"{name}/{i}.png": png(100 * k + i) for k, name in enumerate("ab") for i in range(6)}, "copy")
     assert load(copy).key == key
+    assert load(copy).source == str(copy)
+    assert load(root).source == str(root)
     (copy / "a" / "0.png").write_bytes(png(55))
     assert load(copy).key != key
     (copy / "a" / "0.png").write_bytes(png(0))

@@ -199,8 +199,11 @@ def printable(text: str) -> str:
 
 def natural(text: str) -> list[tuple[bool, int, str]]:
     """Sorting key in which '2' comes before '10', whatever the case of letters."""
-    pieces = re.findall("[0-9]+|[^0-9]+", text)
-    return [(False, int(piece), "") if piece[0] in "0123456789" else (True, 0, piece.lower()) for piece in pieces]
+    return [
+        # Of two numbers the one with more digits is greater; int() would refuse the thousands an archive can hold.
+        (not digits, len(digits.lstrip("0")), digits.lstrip("0") or other.lower())
+        for digits, other in re.findall("([0-9]+)|([^0-9]+)", text)
+    ]
 
 
 def _tree(
@@ -217,11 +220,9 @@ def _tree(
     relative path.
     """
     pictures = sorted(filter(_is_picture, files), key=_order)
-    problems = [
-        Skipped(name, "not a format that is read: convert it to PNG or JPEG")
-        for name in sorted(files)
-        if name.lower().endswith(_UNSUPPORTED)
-    ]
+    foreign = sorted(name for name in files if name.lower().endswith(_UNSUPPORTED))
+    problems = [Skipped(name, "not a format that is read: convert it to PNG or JPEG") for name in foreign]
+    empty: list[str] = []
     class_names: tuple[str, ...] = ()
     label_of: dict[str, int] = {}
     if labels and "dataset.json" in files:
@@ -247,7 +248,7 @@ def _tree(
         entries=entries,
         read=lambda number: read(entries[number][0]),
         class_names=class_names,
-        stamp=[labels, extra, *([name, files[name]] for name in sorted(files))],
+        stamp=[labels, extra, empty, *([name, files.get(name)] for name in [*pictures, *foreign, "dataset.json"])],
         problems=tuple(problems),
     )
 

@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -46,7 +46,7 @@ class Store:
     key: str
     """Names the content: equal keys, equal pictures and labels in the same order."""
     source: str
-    """What the pictures were first read from, for people to read."""
+    """What the pictures were read from, for people to read."""
     images: np.memmap[Any, np.dtype[np.uint8]]
     """(N, H, W, C) uint8, read-only, on disk until it is touched."""
     labels: NDArray[np.int64]
@@ -155,7 +155,7 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
     index = cache / "index" / f"{fingerprint}.json"
     key = _read_index(index)
     if key is not None and (store := _open(cache, key)) is not None:
-        return store
+        return replace(store, source=source.title)  # it may have been made from a copy elsewhere
     if not source.entries:
         raise UserError(_nothing_left(config.source, source.problems))
 
@@ -192,7 +192,7 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
         store = _open(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
     # Not before the store is there: an index without one costs a decoding, a wrong one would cost a wrong result.
     write_atomically(index, lambda path: path.write_text(json.dumps({"key": key}), encoding="utf-8"))
-    return store
+    return replace(store, source=source.title)
 
 
 def _in_order(work: Any, count: int) -> Iterator[tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]]:

@@ -25,6 +25,7 @@ from sagan.training.log import MetricsLog
 from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
 
+MOST_FRAMES = 60  # of the animation
 GRID_COLUMNS = 8
 GRID_ROWS = 12  # classes beyond that are left out of the grids
 
@@ -103,7 +104,8 @@ def finish(run: Run) -> None:
     """Puts the newest grid in samples.png, and all of them into an animation."""
     samples = run.samples()
     if samples:
-        frames = [Image.open(path) for path in samples]
+        every = -(-len(samples) // MOST_FRAMES)
+        frames = [Image.open(path) for path in reversed(samples[::-every])]  # the last one among them
         save(frames[-1], run.samples_path)
         animate(frames, run.animation_path, 0.2)
 
