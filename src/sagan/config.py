@@ -149,8 +149,8 @@ PRESETS: dict[PresetName, Config] = {
         training=TrainingConfig(
             steps=1400,
             batch_size=32,
-            generator_lr=4e-4,
-            discriminator_lr=8e-4,
+            generator_lr=1e-3,
+            discriminator_lr=2e-3,
             lr_decay_from=0.5,
             ema_decay=0.99,
         ),
