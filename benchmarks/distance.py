@@ -18,6 +18,7 @@ from sagan.data import prepare
 from sagan.metrics.evaluation import BATCH, Evaluation
 from sagan.metrics.features import extract
 from sagan.metrics.frechet import frechet_distance
+from sagan.training.machine import keep_memory
 
 
 def main() -> None:
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
 
+    keep_memory()
     config = Run(arguments.run).info.config
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     evaluation = Evaluation(store, arguments.count)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -229,6 +230,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             near = difflib.get_close_matches(name, COMMANDS, 1)
             raise UserError(f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "see sagan --help"))
+    except BrokenPipeError:  # whoever reads our output has seen enough: sagan data ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the interpreter's last flush fail
     except (UserError, OSError) as error:  # what the operating system refuses is named in its own words
         print(f"sagan: {error}", file=sys.stderr)
         return 2
