@@ -6,8 +6,8 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/ready  ## five minutes on two cores: runs/demo with samples.png in it
-	$(BIN)/sagan train --preset demo --out runs/demo
+demo: $(VENV)/ready  ## five minutes on two cores: runs/demo with samples.png in it; stopped, it goes on where it was
+	$(BIN)/sagan train $(if $(wildcard runs/demo/config.json),--resume runs/demo,--preset demo --out runs/demo)
 
 test: $(VENV)/ready-dev  ## every test, on all cores
 	$(BIN)/python -m pytest -n auto

@@ -145,13 +145,14 @@ PRESETS: dict[PresetName, Config] = {
     # The built-in robots in five minutes on two CPU cores.
     "demo": Config(
         data=DataConfig(source="robots"),
-        model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=32),
+        model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=24),
         training=TrainingConfig(
-            steps=1400,
+            steps=1500,
             batch_size=32,
-            generator_lr=1e-3,
-            discriminator_lr=2e-3,
-            lr_decay_from=0.5,
+            generator_lr=5e-4,
+            discriminator_lr=1e-3,
+            beta2=0.99,
+            lr_decay_from=0.7,
             ema_decay=0.99,
         ),
         output=OutputConfig(log_every=20, sample_every=100, checkpoint_every=200),

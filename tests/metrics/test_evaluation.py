@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from sagan import DataConfig, Generator, ModelConfig
 from sagan.data import prepare
 from sagan.metrics.evaluation import Evaluation
