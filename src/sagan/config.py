@@ -94,8 +94,9 @@ class TrainingConfig:
         for name in ("beta1", "beta2", "ema_decay"):
             check(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
         check(0 <= self.lr_decay_from <= 1, "lr_decay_from", "from 0 to 1")
-        for name in ("ema_start", "r1", "r2", "gradient_penalty", "lecam", "seed"):
+        for name in ("ema_start", "r1", "r2", "gradient_penalty", "lecam"):
             check(getattr(self, name) >= 0, name, "0 or more")
+        check(0 <= self.seed < 2**31, "seed", f"from 0 to {2**31 - 1}")
 
 
 @dataclass(frozen=True)

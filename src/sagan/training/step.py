@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -43,17 +42,9 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
-@dataclass
-class Noise:
-    """The randomness of one step, a pure function of (seed, step): nothing to save, nothing to lose."""
-
-    seed: int
-    step: int
-    device: torch.device
-
-    def generator(self) -> torch.Generator:
-        # One stream for each step: seeds 2^32 apart never meet, however long the run.
-        return torch.Generator(self.device).manual_seed((self.seed << 32) + self.step)
+def randomness(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """The random numbers of one step, a pure function of (seed, step): nothing to save, nothing to lose."""
+    return torch.Generator(device).manual_seed((seed << 32) + step)
 
 
 class Trainer:
@@ -82,7 +73,7 @@ class Trainer:
         `measure` the gradient norms. Scalars on the device, so that nobody waits for them who does not read them.
         """
         config = self.config
-        noise = Noise(config.seed, step, self.device).generator()
+        noise = randomness(config.seed, step, self.device)
         self._set_learning_rates(step)
         log: dict[str, Tensor] = {}
         real: list[Batch] = []
