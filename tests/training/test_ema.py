@@ -21,16 +21,16 @@ def follow(decay, start, steps):
 
 
 def test_is_the_weighted_sum_of_the_history():
-    average, history = follow(decay=0.8, start=0, steps=5)
+    average, history = follow(decay=0.25, start=0, steps=5)
     for name in ("stem.weight", "blocks.0.norm1.scale", "blocks.1.norm2.running_var"):
         wanted = history[0][name]
-        for state in history[1:]:
-            wanted = 0.8 * wanted + 0.2 * state[name]
+        for state, decay in zip(history[1:], (1 / 10, 2 / 11, 0.25, 0.25, 0.25), strict=True):  # 3 / 12 is 0.25
+            wanted = decay * wanted + (1 - decay) * state[name]
         assert torch.allclose(average[name], wanted, atol=1e-5), name
 
 
 def test_equals_the_network_before_its_start_and_copies_what_is_no_average():
-    average, history = follow(decay=0.8, start=5, steps=5)
+    average, history = follow(decay=0.8, start=12, steps=5)
     assert all(torch.equal(average[name], value) for name, value in history[-1].items())
     average, history = follow(decay=0.8, start=0, steps=5)
     assert torch.equal(average["stem.norm.u"], history[-1]["stem.norm.u"])

@@ -11,7 +11,8 @@ class EMA:
     """Follows a generator: each of its floating-point tensors becomes decay · average + (1 - decay) · current.
 
     Batch-norm statistics are averaged too, so that they fit the averaged weights; the spectral norms' vectors are
-    copied. Before step `start` the average equals the generator.
+    copied. Before step `start` the average equals the generator; in the first steps after it the decay is
+    (1 + t) / (10 + t) at most, so that a young average is not held back by the weights it started from.
     """
 
     def __init__(self, network: Generator, decay: float, start: int = 0):
@@ -20,6 +21,8 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: Generator, step: int) -> None:
+        t = max(0, step - self.start)
+        decay = min(self.decay, (1 + t) / (10 + t))
         averaged: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         for (name, average), current in zip(
             self.network.state_dict().items(), network.state_dict().values(), strict=True
@@ -30,4 +33,4 @@ class EMA:
                 averaged[0].append(average)
                 averaged[1].append(current)
         if averaged[0]:
-            torch._foreach_lerp_(averaged[0], averaged[1], 1 - self.decay)
+            torch._foreach_lerp_(averaged[0], averaged[1], 1 - decay)
