@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 
+from sagan.errors import UserError
 from sagan.files import load_tensors
 from sagan.run import Run
 
@@ -38,7 +39,7 @@ def steps_logged(run):
     """The number of steps that a run's log has come to so far."""
     try:
         rows = Run(run).metrics()
-    except Exception:
+    except UserError:  # there is no run yet
         return 0
     return rows[-1]["step"] if rows else 0
 

@@ -34,6 +34,6 @@ class MetricsLog:
             raise UserError(f"{self.path} could not be written: {error.strerror}; free space, then resume") from error
 
     def close(self) -> None:
-        with suppress(OSError):  # a full disk, which `write` has reported
-            self.file.close()
-            self.events.close()
+        for sink in (self.file, self.events):
+            with suppress(OSError):  # a full disk, which `write` has reported
+                sink.close()
