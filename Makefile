@@ -22,7 +22,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sagan needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e .
+	$(PIP) -e '.[metrics]'
 	touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready

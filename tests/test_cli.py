@@ -24,10 +24,10 @@ def run(capsys, *arguments):
 def test_help_lists_the_commands(capsys, arguments):
     status, output, _ = run(capsys, *arguments)
     assert status == 0
-    assert all(f"sagan {command} " in output for command in ("train", "sample", "data"))
+    assert all(f"sagan {command} " in output for command in ("train", "sample", "evaluate", "data"))
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "data"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "data"])
 def test_help_of_each_command(capsys, command):
     status, output, _ = run(capsys, command, "--help")
     assert not status
@@ -63,6 +63,10 @@ def test_version(capsys):
         ("sample nothing-here", "nothing-here is not a run"),
         ("sample x --count 0", "count must be 1 or more, got 0"),
         ("sample x --truncation -1", "truncation must be above 0, got -1"),
+        ("evaluate nothing-here", "nothing-here does not exist: give a run, or two folders of pictures"),
+        ("evaluate x --count 1", "count must be 2 or more, got 1"),
+        ("evaluate x --features y --resize legacy", "resize legacy is what the Inception network does by itself"),
+        ("evaluate x --out figures.txt", "--out figures.txt: give a .json file"),
         ("data nothing-here", "nothing-here"),
         ("data", "SOURCE"),
     ],
@@ -156,13 +160,13 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
     from sagan.training import loop
 
     class Given:
-        def __init__(self, store, count):
+        def __init__(self, store, features, count, device):
             self.values = iter([9.0, 3.0, 5.0, 4.0, 6.0])
 
         def __call__(self, generator, seed):
-            return next(self.values)
+            return {"fid": next(self.values), "diversity": 1.0}
 
-    monkeypatch.setattr(loop, "Evaluation", Given)
+    monkeypatch.setattr(loop, "Monitor", Given)
     options = ["--steps", 10, "--evaluate-every", 2, "--checkpoint-every", 100, "--out", tmp_path / "run"]
     assert run(capsys, "train", *train_options, *options)[0] == 0
     trained = Run(tmp_path / "run")
@@ -173,12 +177,32 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
     assert load_tensors(trained.generator_path)[1]["step"] == 4
 
 
-def test_evaluation_without_its_packages_says_what_to_install(capsys, tmp_path, train_options, monkeypatch):
+def test_without_the_packages_of_evaluation_training_goes_on_and_says_what_to_install(
+    capsys, tmp_path, train_options, monkeypatch
+):
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
     options = ["--steps", 2, "--evaluate-every", 2, "--out", tmp_path / "run"]
     status, _, errors = run(capsys, "train", *train_options, *options)
-    assert status == 2
+    assert status == 0
+    assert "training goes on without evaluations" in errors
     assert "pip install 'sagan[metrics]'" in errors
+
+
+def test_features_asked_for_that_are_missing_are_an_error(capsys, tmp_path, train_options):
+    options = ["--evaluate-every", 2, "--evaluate-features", "nothing.pt", "--out", tmp_path / "run"]
+    status, _, errors = run(capsys, "train", *train_options, *options)
+    assert status == 2
+    assert "--features nothing.pt: no such file" in errors
+
+
+def test_training_evaluates_draws_the_curve_and_warns(capsys, tmp_path, train_options):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    options = ["--steps", 4, "--evaluate-every", 2, "--evaluate-count", 8, "--out", tmp_path / "run"]
+    # A generator that stands still under a discriminator of great steps, so that something is to be warned of.
+    assert run(capsys, "train", *train_options, *options)[0] == 0
+    rows = [row for row in Run(tmp_path / "run").metrics() if "frechet_distance/EfficientNet-Lite0" in row]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert all(row["frechet_distance/EfficientNet-Lite0"] > 0 and row["diversity"] > 0 for row in rows)
 
 
 def test_changed_data_are_noticed(capsys, tmp_path, train_options, pictures):

@@ -4,7 +4,8 @@ import torch
 from scipy import stats
 
 from sagan import Generator, ModelConfig, UserError
-from sagan.sampling import draw_latents, find_classes, sample
+from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.sampling import draw_latents, estimate_statistics, find_classes, sample, use_batch_statistics
 
 
 def test_latents_are_standard_normal():
@@ -38,6 +39,43 @@ def test_pictures_are_the_generators_output_in_bytes():
     assert images.dtype == np.uint8
     wanted = (generator(z, y).detach().double() + 1) * 127.5
     assert np.abs(images - wanted.permute(0, 2, 3, 1).numpy()).max() <= 0.51
+
+
+def test_a_generator_that_came_apart_is_named():
+    generator = Generator(ModelConfig(resolution=32, latent_dim=8, base_channels=4)).eval()
+    torch.nn.init.constant_(generator.head.bias, float("nan"))
+    with pytest.raises(UserError, match="not numbers"):
+        sample(generator, torch.randn(2, 8), torch.zeros(2, dtype=torch.int64))
+
+
+class TestBatchNormStatistics:
+    @pytest.fixture
+    def generator(self):
+        torch.manual_seed(0)
+        return Generator(ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)).eval()
+
+    def test_standing_statistics_are_the_means_over_batches(self, generator):
+        """Of the first batch norm, whose input does not depend on the others'."""
+        seen, norm = [], generator.blocks[0].norm1
+        norm.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].double()))
+        state = {name: t.clone() for name, t in generator.state_dict().items()}
+        estimate_statistics(generator, batches=3, batch_size=16, seed=5)
+        assert norm.running_mean.double() == pytest.approx(np.mean([x.mean((0, 2, 3)) for x in seen], 0), abs=1e-6)
+        assert norm.running_var.double() == pytest.approx(np.mean([x.var((0, 2, 3)) for x in seen], 0), rel=1e-5)
+        after = generator.state_dict()
+        assert not any(module.training for module in generator.modules())
+        assert all(torch.equal(t, after[name]) for name, t in state.items() if "running" not in name)
+        assert not any(torch.equal(t, after[name]) for name, t in state.items() if "running" in name)
+
+    def test_batch_statistics_are_those_of_training_mode(self, generator):
+        z, y = torch.randn(16, 8), torch.arange(16) % 3
+        state = {name: t.clone() for name, t in generator.state_dict().items()}
+        use_batch_statistics(generator)
+        with torch.no_grad():
+            pictures = generator(z, y)
+            assert all(torch.equal(t, generator.state_dict()[name]) for name, t in state.items())
+            wanted = bake_spectral_norm(generator).train()(z, y)
+        assert torch.allclose(pictures, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(("wanted", "found"), [((), [0, 1, 2]), (("cats", "0"), [2, 0]), (("2",), [2]), (("1",), [1])])

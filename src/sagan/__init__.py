@@ -2,6 +2,7 @@
 
 from sagan.config import PRESETS, Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.errors import UserError
+from sagan.evaluation import Evaluation, evaluate
 from sagan.model.attention import SelfAttention2d
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
@@ -16,6 +17,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "Discriminator",
+    "Evaluation",
     "Generator",
     "ModelConfig",
     "OutputConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "TrainingConfig",
     "UserError",
     "draw_latents",
+    "evaluate",
     "load",
     "sample",
 ]

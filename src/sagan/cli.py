@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sagan.config import PRESETS, Config, DataConfig, PresetName
+from sagan.config import PRESETS, Config, DataConfig, EvaluationConfig, PresetName
 from sagan.errors import UserError
 
 RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -147,16 +147,52 @@ def data(options: Data) -> None:
     print(f"contact sheet: {options.out}")
 
 
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure how near generated pictures are to real ones: a run against its data, or two folders."""
+
+    generated: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FOLDER")]
+    """A run, its generator.safetensors or one of its checkpoints; or a folder or .zip of pictures."""
+    reference: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCE")] = None
+    """Pictures to compare with: a folder, a .zip, hf:USER/NAME, robots or digits; default: the run's own data."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where to write the figures (.json, and the nearest neighbours beside it); default: evaluations/ in the run."""
+    device: str = "auto"
+    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1'."""
+    cache: str = ""
+    """Folder of picture stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder."""
+    config: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def evaluate(options: Evaluate) -> None:
+    """Runs `sagan evaluate`."""
+    from dataclasses import asdict
+
+    from sagan.evaluation import default_path, evaluate
+
+    if options.out is not None and options.out.suffix != ".json":
+        raise UserError(f"--out {options.out}: give a .json file")
+    found = evaluate(
+        options.generated, options.reference, device=options.device, cache=options.cache, **asdict(options.config)
+    )
+    out = options.out or ("step" in found.generated and default_path(Path(options.generated), found)) or None
+    print(found)
+    if out:
+        found.save(out)
+        print(f"{out}" + (f", {out.with_suffix('.png')}" if found.nearest else ""))
+
+
 # name: (its options, what runs it)
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "train": (Train, train),
     "sample": (Sample, sample),
+    "evaluate": (Evaluate, evaluate),
     "data": (Data, data),
 }
 
 
 def _help() -> str:
-    lines = [f"  sagan {name:8}{(options.__doc__ or '').splitlines()[0]}" for name, (options, _) in COMMANDS.items()]
+    lines = [f"  sagan {name:12}{(options.__doc__ or '').splitlines()[0]}" for name, (options, _) in COMMANDS.items()]
     return "\n".join(
         (
             "Self-Attention GANs: from a folder of pictures to pictures of your own.",

@@ -4,6 +4,7 @@ The command line is derived from these classes; their docstrings are its help.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -115,10 +116,12 @@ class OutputConfig:
     """Steps between two checkpoints."""
     keep: int = 2
     """Number of newest checkpoints to keep; the best evaluated one is kept besides."""
-    evaluate_every: int = 0
-    """Steps between two evaluations (Frechet distance in EfficientNet-Lite0 features); 0: none."""
-    evaluate_count: int = 2000
+    evaluate_every: int = 1000
+    """Steps between two evaluations, which choose the best checkpoint and warn of collapse; 0: none."""
+    evaluate_count: int = 1000
     """Pictures, real and generated, of one evaluation."""
+    evaluate_features: str = "efficientnet-lite0"
+    """Features of these evaluations: efficientnet-lite0 (cheap), inception (FID), or a TorchScript file."""
 
     def __post_init__(self) -> None:
         for name in ("log_every", "sample_every", "checkpoint_every", "keep"):
@@ -128,6 +131,55 @@ class OutputConfig:
             raise ValueError(f"evaluate_every must be 0 or more, got {self.evaluate_every}")
         if self.evaluate_count < 2:
             raise ValueError(f"evaluate_count must be 2 or more, got {self.evaluate_count}")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How pictures are compared.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+
+    features: str = "auto"
+    """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are here."""
+    inception: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The weights of the Inception network, where they cannot be fetched."""
+    resize: Literal["auto", "bicubic", "bilinear", "legacy"] = "auto"
+    """To the features' size: bicubic (as clean-fid), bilinear, or legacy (unfiltered, as StyleGAN's and EDM's FID)."""
+    feature_size: int | None = None
+    """Side that pictures are resized to for a TorchScript file, in pixels; default: as they are."""
+    count: int = 10_000
+    """Pictures to generate, or to take of a folder at most; the literature takes 50,000."""
+    reference_count: int = 50_000
+    """Pictures of the reference to take at most; 0: all."""
+    resolution: int | None = None
+    """Side at which pictures are compared, in pixels; default: the run's, or that of the first folder's pictures."""
+    seed: int = 0
+    """Fixes the latents, and the subsets of the kernel distance."""
+    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Cut latents off at this magnitude; figures with truncation are to be named so."""
+    class_shares: Literal["reference", "uniform"] = "reference"
+    """Classes of the generated pictures: as often as in the reference, or all alike."""
+    ema: bool = True
+    """Measure the averaged generator, not the trained one."""
+    batch_norm: Literal["running", "batch", "standing"] = "running"
+    """Statistics of batch norms: as trained, of each batch of 64, or estimated anew (standing)."""
+    standing_batches: int = 16
+    """Batches of 64 from which standing statistics are estimated."""
+    neighbours: bool = True
+    """Also precision, recall, density, coverage, and the nearest reference picture of each sample."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 2), ("reference_count", 0), ("seed", 0), ("standing_batches", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        for name in ("feature_size", "resolution", "truncation"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+        if self.resize == "legacy" and self.features not in ("auto", "inception"):
+            raise ValueError("resize legacy is what the Inception network does by itself: take bicubic or bilinear")
 
 
 @dataclass(frozen=True)
@@ -156,7 +208,9 @@ PRESETS: dict[PresetName, Config] = {
             lr_decay_from=0.7,
             ema_decay=0.99,
         ),
-        output=OutputConfig(log_every=20, sample_every=100, checkpoint_every=200),
+        output=OutputConfig(
+            log_every=20, sample_every=100, checkpoint_every=300, evaluate_every=300, evaluate_count=300
+        ),
     ),
     # A few hundred to a few thousand pictures of one's own.
     "small": Config(

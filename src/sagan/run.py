@@ -7,6 +7,8 @@ samples/step-*.png      grids from fixed latents as training went; samples.gif o
 samples.png             the grid of the end
 checkpoints/step-*.safetensors   everything to go on from
 generator.safetensors   the averaged generator, for inference
+evaluation.png          the distance to the data as training went
+evaluations/*.json      what sagan evaluate measured, with all that is needed to repeat it
 """
 
 import json
@@ -50,6 +52,8 @@ class Run:
         self.samples_path = self.path / "samples.png"
         self.animation_path = self.path / "samples.gif"
         self.generator_path = self.path / "generator.safetensors"
+        self.curve_path = self.path / "evaluation.png"
+        self.evaluations_path = self.path / "evaluations"
         if not self.config_path.is_file():
             raise UserError(f"{self.path} is not a run: it has no config.json; give a folder that sagan train wrote")
         try:
@@ -104,30 +108,55 @@ class Run:
 
     def best_step(self) -> int | None:
         """The step of the smallest distance logged so far; None without evaluations."""
-        evaluated = [row for row in self.metrics() if "distance" in row]
-        return min(evaluated, key=lambda row: row["distance"])["step"] if evaluated else None
+        return best_step(self.metrics())
 
 
-def read_generator(path: str | Path) -> tuple[Generator, tuple[str, ...]]:
-    """The averaged generator of a run (its folder, or its generator.safetensors), as trained, and its class names.
+def best_step(rows: list[dict[str, Any]]) -> int | None:
+    """The step of the smallest distance in a metrics log; None without evaluations."""
+    key = distance_key(rows)
+    return min((row[key], row["step"]) for row in rows if key in row)[1] if key else None
+
+
+def distance_key(rows: list[dict[str, Any]]) -> str | None:
+    """The name, in a metrics log, of the distance that its newest evaluation measured; None without evaluations."""
+    keys = (key for row in reversed(rows) for key in row)
+    return next((key for key in keys if key in ("fid", "distance") or key.startswith("frechet_distance/")), None)
+
+
+def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generator, tuple[str, ...], int]:
+    """The generator of a run as trained, its class names, and its step.
+
+    Args:
+        path: the run's folder, its generator.safetensors, or one of its checkpoints.
+        averaged: the moving average, from which pictures are drawn; else the generator that was trained, which the
+            checkpoints hold: of a folder, the newest.
 
     Raises:
         UserError: nothing to load there, or the file is damaged.
     """
     path = Path(path)
     if path.is_dir() or not path.exists():
-        path = Run(path).generator_path
+        run = Run(path)
+        path = run.generator_path if averaged else (run.checkpoints() or [run.generator_path])[-1]
         if not path.exists():
             raise UserError(f"{path} does not exist yet: the run has not come to its first checkpoint")
     tensors, metadata = load_tensors(path)
-    try:
-        config = TypeAdapter(ModelConfig).validate_python(metadata.get("model"))
-        class_names = TypeAdapter(tuple[str, ...]).validate_python(metadata.get("class_names"))
-    except ValidationError as error:
-        raise UserError(f"{path} holds no generator of sagan: {error.errors()[0]['msg']}") from error
+    if "model" not in metadata:  # a checkpoint: its configuration is the run's
+        run = Run(path.parent.parent)
+        config, class_names = run.info.config.model, run.info.class_names
+        prefix = "ema/" if averaged else "generator/"
+        tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    elif not averaged:
+        raise UserError(f"{path} holds the average only: give the run's folder, or one of its checkpoints")
+    else:
+        try:
+            config = TypeAdapter(ModelConfig).validate_python(metadata.get("model"))
+            class_names = TypeAdapter(tuple[str, ...]).validate_python(metadata.get("class_names"))
+        except ValidationError as error:
+            raise UserError(f"{path} holds no generator of sagan: {error.errors()[0]['msg']}") from error
     generator = Generator(config)
     load_into(generator, tensors, path)
-    return generator, class_names
+    return generator, class_names, int(metadata.get("step", 0))
 
 
 def load(path: str | Path) -> Generator:
@@ -139,5 +168,5 @@ def load(path: str | Path) -> Generator:
     Raises:
         UserError: nothing to load there, or the file is damaged.
     """
-    generator, _ = read_generator(path)
+    generator, _, _ = read_generator(path)
     return bake_spectral_norm(generator.eval()).requires_grad_(False)

@@ -26,7 +26,7 @@ def write_samples(
     Raises:
         UserError: no such run, class or place to write.
     """
-    generator, names = read_generator(run)
+    generator, names, _ = read_generator(run)
     generator = bake_spectral_norm(generator.eval())
     out = out or (run if run.is_dir() else run.parent) / f"samples-{seed}.png"
     wanted = find_classes(classes, names)

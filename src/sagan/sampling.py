@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sagan.errors import UserError
 from sagan.model.generator import Generator
+from sagan.model.norm import MOMENTUM, ConditionalBatchNorm2d
 
 
 def draw_latents(count: int, latent_dim: int, *, seed: int, truncation: float | None = None) -> Tensor:
@@ -25,16 +26,48 @@ def draw_latents(count: int, latent_dim: int, *, seed: int, truncation: float | 
 
 @torch.no_grad()
 def sample_batches(generator: Generator, z: Tensor, y: Tensor, batch_size: int = 64) -> Iterator[Tensor]:
-    """Pictures (n, C, H, W) uint8 of latents z (N, latent_dim) and labels y (N,), batch by batch, on the CPU."""
+    """Pictures (n, C, H, W) uint8 of latents z (N, latent_dim) and labels y (N,), batch by batch, on the CPU.
+
+    Raises:
+        UserError: a picture is not a number, so the generator's training has come apart.
+    """
     device = next(generator.parameters()).device
     for z_part, y_part in zip(z.split(batch_size), y.split(batch_size), strict=True):
         x = generator(z_part.to(device), y_part.to(device))
+        if not torch.isfinite(x).all():
+            raise UserError("the generator's pictures are not numbers (NaN): its training came apart before this step")
         yield x.add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
 
 
 def sample(generator: Generator, z: Tensor, y: Tensor) -> np.ndarray:
     """The pictures as an array (N, H, W, C) uint8."""
     return torch.cat(list(sample_batches(generator, z, y))).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@torch.no_grad()
+def estimate_statistics(generator: Generator, *, batches: int, batch_size: int, seed: int) -> None:
+    """Puts standing statistics into a generator's batch norms: means over batches of new latents, classes uniform.
+
+    As in Brock et al. 2019 (section 3.1); nothing else in the generator changes.
+    """
+    norms = [m for m in generator.modules() if isinstance(m, ConditionalBatchNorm2d)]
+    z = draw_latents(batches * batch_size, generator.config.latent_dim, seed=seed)
+    classes = np.random.Generator(np.random.Philox(seed)).integers(generator.config.num_classes or 1, size=len(z))
+    y = torch.from_numpy(classes)
+    device = next(generator.parameters()).device
+    for i, (z_part, y_part) in enumerate(zip(z.split(batch_size), y.split(batch_size), strict=True)):
+        for norm in norms:
+            norm.train().momentum = 1 / (i + 1)  # the running mean of all batches so far
+        generator(z_part.to(device), y_part.to(device))
+    for norm in norms:
+        norm.eval().momentum = MOMENTUM
+
+
+def use_batch_statistics(generator: Generator) -> None:
+    """Makes a generator's batch norms use each batch's own statistics, as in training, and leave the others alone."""
+    for norm in generator.modules():
+        if isinstance(norm, ConditionalBatchNorm2d):
+            norm.train().momentum = 0
 
 
 def find_classes(wanted: Sequence[str], class_names: Sequence[str]) -> list[int]:

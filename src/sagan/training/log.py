@@ -13,20 +13,23 @@ from sagan.run import Run
 class MetricsLog:
     """Appends rows to metrics.jsonl and TensorBoard events, from step `start` on.
 
-    Rows of later steps, left by a run that was killed after its last checkpoint, are dropped: they come again.
+    `rows` holds all rows so far. Those of later steps, left by a run that was killed after its last checkpoint, are
+    dropped: they come again.
     """
 
     def __init__(self, run: Run, start: int):
-        kept = [json.dumps(row) + "\n" for row in run.metrics() if row["step"] <= start]
-        write_atomically(run.metrics_path, lambda path: path.write_text("".join(kept)))
+        self.rows = [row for row in run.metrics() if row["step"] <= start]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_atomically(run.metrics_path, lambda path: path.write_text(text))
         self.path = run.metrics_path
         self.events = SummaryWriter(str(run.events_path), purge_step=start + 1)
         self.file = open(self.path, "a")  # noqa: SIM115 - closed in close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Logs values by name at a step. Raises UserError on a full disk."""
+        self.rows.append({"step": step, **values})
         try:
-            self.file.write(json.dumps({"step": step, **values}) + "\n")
+            self.file.write(json.dumps(self.rows[-1]) + "\n")
             self.file.flush()
             for name, value in values.items():
                 self.events.add_scalar(name, value, step)

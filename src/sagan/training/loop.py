@@ -12,15 +12,18 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from sagan.config import Config
+from sagan.config import Config, OutputConfig
 from sagan.data import Batches, Store
+from sagan.data.store import cache_folder
 from sagan.errors import UserError
 from sagan.figures.grid import animate, draw_grid, save
-from sagan.metrics.evaluation import Evaluation
+from sagan.metrics.features import open_features
+from sagan.metrics.monitor import Monitor
 from sagan.model.generator import Generator
-from sagan.run import Run
+from sagan.run import Run, best_step
 from sagan.sampling import draw_latents, sample
 from sagan.training.checkpoint import load_newest, save_checkpoint
+from sagan.training.health import find_problems
 from sagan.training.log import MetricsLog
 from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
@@ -41,10 +44,11 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     keep_memory()
     config = run.info.config
     trainer = Trainer(config.model, config.training, device)
-    step = load_newest(run.checkpoints(), trainer, warn=lambda line: tqdm.write(line, file=sys.stderr))
+    step = load_newest(run.checkpoints(), trainer, warn=_say)
     batches = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
-    evaluation = Evaluation(store, config.output.evaluate_count) if config.output.evaluate_every else None
+    monitor = open_monitor(config, store, device)
     log = MetricsLog(run, step)
+    problems = find_problems(log.rows, trainer.chance_loss())
     total = config.training.steps
     pictures = config.training.batch_size
     bar = tqdm(total=total * pictures, initial=step * pictures, unit="images", unit_scale=True, desc="training")
@@ -65,11 +69,15 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
                 if last or _due(step, config.output.sample_every):
                     image = draw_samples(trainer.ema.network, run, config)
                     save(image, run.sample_path(step))
-                evaluated = evaluation is not None and (last or _due(step, config.output.evaluate_every))
-                if evaluated and evaluation is not None:
-                    log.write(step, {"distance": evaluation(trainer.ema.network, seed=config.training.seed)})
+                evaluated = monitor is not None and (last or _due(step, config.output.evaluate_every))
+                if monitor is not None and evaluated:
+                    log.write(step, monitor(trainer.ema.network, seed=config.training.seed))
+                if evaluated or measure:
+                    before, problems = problems, find_problems(log.rows, trainer.chance_loss())
+                    for kind in problems.keys() - before.keys():
+                        _say(f"step {step}: {problems[kind]}")
                 if last or evaluated or interrupted() or _due(step, config.output.checkpoint_every):
-                    save_state(run, trainer, step)
+                    save_state(run, trainer, step, best_step(log.rows))
                 if measure:
                     logged, since = step, time.perf_counter()
                 if interrupted():
@@ -80,10 +88,28 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     return step == total
 
 
-def save_state(run: Run, trainer: Trainer, step: int) -> None:
+def open_monitor(config: Config, store: Store, device: torch.device) -> Monitor | None:
+    """What evaluates during training; None where that is not asked for, or its default features are missing.
+
+    Raises:
+        UserError: other features were asked for and are missing.
+    """
+    output = config.output
+    if not output.evaluate_every or len(store) < 2:
+        return None
+    try:
+        features = open_features(output.evaluate_features, cache=cache_folder(config.data) / "features")
+    except UserError as error:
+        if output.evaluate_features != OutputConfig.evaluate_features:
+            raise
+        _say(f"training goes on without evaluations: {error}")
+        return None
+    return Monitor(store, features, output.evaluate_count, device)
+
+
+def save_state(run: Run, trainer: Trainer, step: int, best: int | None) -> None:
     """Writes the checkpoint of a step and, if it is the best or nothing was evaluated, the inference weights."""
     save_checkpoint(run.checkpoint_path(step), trainer, step)
-    best = run.best_step()
     if best is None or best == step:
         run.save_generator(trainer.ema.network, step)
     for path in run.checkpoints()[: -run.info.config.output.keep]:
@@ -135,7 +161,11 @@ class Interrupted:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
-        tqdm.write("stopping after this step; once more to stop at once", file=sys.stderr)
+        _say("stopping after this step; once more to stop at once")
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
 
 
 def _due(step: int, every: int) -> bool:

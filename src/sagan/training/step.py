@@ -93,6 +93,11 @@ class Trainer:
         self.ema.update(self.generator, step)
         return log
 
+    def chance_loss(self) -> float:
+        """The loss of a discriminator that knows nothing, its logits all 0."""
+        nothing = torch.zeros(1)
+        return self.loss.discriminator(nothing, nothing).item()
+
     def learning_rate(self, step: int) -> float:
         """Share of the full rates at a step: 1, then linearly to 0 from `lr_decay_from` on."""
         done = step / self.config.steps

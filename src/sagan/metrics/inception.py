@@ -1,0 +1,58 @@
+"""Where the weights of the original FID network come from: a file of the user's, the cache, or the network."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from sagan.errors import UserError
+
+URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+"""TensorFlow's graph of December 2015 as TorchScript, 96 MB: what the tools of StyleGAN, EDM and clean-fid use."""
+SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+
+
+def find(path: Path | None, cache: Path) -> Path:
+    """The checked file: the one given, the one in the cache folder, or a new one there, fetched with a progress bar.
+
+    Raises:
+        UserError: it cannot be fetched, or is not the published one.
+    """
+    if path is not None:
+        _check(path, f"give the file of {URL}")
+        return path
+    path = place_in(cache)
+    if not path.exists():
+        _fetch(path)
+    _check(path, "delete it, to fetch it again")
+    return path
+
+
+def place_in(cache: Path) -> Path:
+    """Where the file is kept in the cache folder."""
+    return cache / URL.rsplit("/", 1)[1]
+
+
+def _fetch(path: Path) -> None:
+    print(f"fetching the Inception network (96 MB, once) into {path.parent}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(URL, str(path), hash_prefix=SHA256)
+    except (OSError, RuntimeError) as error:  # no network, a full disk; another content than was published
+        reason = getattr(error, "reason", None) or " ".join(str(error).split())
+        raise UserError(
+            f"the Inception network could not be fetched ({reason}): get {URL} elsewhere and give it with "
+            "--inception FILE, or take --features efficientnet-lite0 (whose distance is not FID)"
+        ) from error
+
+
+def _check(path: Path, advice: str) -> None:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{path} could not be read: {error.strerror}; {advice}") from error
+    if digest.hexdigest() != SHA256:
+        raise UserError(f"{path} is not the published Inception network (its SHA-256 differs): {advice}")

@@ -1,0 +1,47 @@
+"""A cheap evaluation, for use again and again while a generator is being trained."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sagan.data import Store
+from sagan.metrics.features import Features, extract
+from sagan.metrics.frechet import frechet_distance
+from sagan.metrics.reference import choose, reference_features
+from sagan.model.generator import Generator
+from sagan.sampling import draw_latents, sample_batches
+
+
+class Monitor:
+    """Measures `count` generated pictures against as many of the data, their classes as the data's are.
+
+    The features of the real pictures are computed once. A Frechet distance of so few pictures is far above that of
+    many: its values belong beside each other only.
+    """
+
+    def __init__(self, store: Store, features: Features, count: int, device: torch.device):
+        chosen = choose(store, count)
+        self.features, self.device = features.to(device), device
+        self.labels = torch.from_numpy(store.labels[chosen])
+        self.real = reference_features(store, chosen, features, device=device, label="real pictures")
+        self.distance_key = "fid" if features.name == "Inception" else f"frechet_distance/{features.name}"
+
+    def __call__(self, generator: Generator, *, seed: int) -> dict[str, float]:
+        """The Frechet distance, and 'diversity': the variance of generated features within a class over that of real
+        ones (1: as varied as the data; 0: one picture for each class)."""
+        z = draw_latents(len(self.labels), generator.config.latent_dim, seed=seed)
+
+        def pictures(i: int, j: int) -> Tensor:
+            return torch.cat(list(sample_batches(generator, z[i:j], self.labels[i:j])))
+
+        generated = extract(self.features, pictures, len(z), device=self.device, label="evaluation", progress=False)
+        y = self.labels.numpy()
+        return {
+            self.distance_key: frechet_distance(self.real, generated),
+            "diversity": _variance_within(generated, y) / max(_variance_within(self.real, y), 1e-12),
+        }
+
+
+def _variance_within(x: np.ndarray, y: np.ndarray) -> float:
+    """The mean squared distance of features (N, D) from the mean of their class."""
+    return float(np.mean([((x[y == c] - x[y == c].mean(0)) ** 2).sum(1).mean() for c in np.unique(y)]))

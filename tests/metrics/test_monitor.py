@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from sagan import DataConfig, Generator, ModelConfig
+from sagan.data import prepare
+from sagan.metrics.features import EfficientNetLite0
+from sagan.metrics.frechet import frechet_distance
+from sagan.metrics.monitor import Monitor
+from sagan.sampling import draw_latents, sample_batches
+
+CPU = torch.device("cpu")
+DISTANCE = "frechet_distance/EfficientNet-Lite0"
+
+
+class Copying(torch.nn.Module):
+    """A perfect generator: it knows the pictures by heart and hands them out one after the other."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.config = ModelConfig(resolution=32)
+        self.none = torch.nn.Parameter(torch.zeros(()))
+        self.images = iter(images.split(1))
+
+    def forward(self, z, y):
+        return torch.cat([next(self.images) for _ in z]).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+@pytest.fixture
+def store(pictures):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    return prepare(DataConfig(source=str(pictures)), resolution=32, image_channels=3)
+
+
+def test_the_data_themselves_are_at_distance_zero_and_as_varied_as_the_data(store):
+    order = np.random.Generator(np.random.Philox(0)).permutation(len(store))
+    found = Monitor(store, EfficientNetLite0(), len(store), CPU)(
+        Copying(torch.from_numpy(np.array(store.images)[order])), seed=0
+    )
+    assert abs(found[DISTANCE]) < 1e-3
+    assert found["diversity"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_generator_of_one_picture_a_class_has_no_diversity(store):
+    monitor = Monitor(store, EfficientNetLite0(), len(store), CPU)
+    one_each = torch.from_numpy(np.stack([np.array(store.images)[store.labels == y][0] for y in monitor.labels]))
+    assert monitor(Copying(one_each), seed=0)["diversity"] < 1e-3
+
+
+def test_is_the_frechet_distance_of_samples_with_the_data_s_classes(store):
+    torch.manual_seed(0)
+    generator = Generator(ModelConfig(resolution=32, num_classes=2, latent_dim=8, base_channels=4)).eval()
+    monitor = Monitor(store, EfficientNetLite0(), 10, CPU)
+    assert monitor.real.shape == (10, 1280)
+    z = draw_latents(10, 8, seed=5)
+    pictures = torch.cat(list(sample_batches(generator, z, monitor.labels)))
+    wanted = frechet_distance(monitor.real, monitor.features(pictures).numpy())
+    assert monitor(generator, seed=5)[DISTANCE] == pytest.approx(wanted, rel=1e-4)
+    assert wanted > 10
