@@ -14,7 +14,7 @@ from torch import Tensor
 from sagan.attention import LayerStatistics, Points, attention_layers, observe_attention, to_locations
 from sagan.data import Store, prepare
 from sagan.errors import UserError
-from sagan.figures.attention import MapSection, choose_points, draw_maps, save_figure, to_image
+from sagan.figures.attention import MapSection, choose_points, draw_maps, figure_format, save_figure, to_image
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
@@ -76,11 +76,12 @@ def write_attention(
         UserError: no such run, class, layer, point or data, or no place to write.
     """
     out = out or (path if path.is_dir() else path.parent) / "attend.png"
+    figure_format(out)  # before anything is computed
     subjects = []
     if network != "discriminator":
-        subjects.append(_generated(path, count, classes, seed, truncation))
+        subjects.append(generated_subject(path, count, classes, seed, truncation))
     if network != "generator":
-        subjects.append(_real(path, count, classes, seed))
+        subjects.append(real_subject(path, count, classes, seed))
     chosen = [choose_layers(subject.network, layer) for subject in subjects]
     rows = sum(len(names) * len(subject.inputs) for names, subject in zip(chosen, subjects, strict=True))
     if rows > MOST_ROWS:
@@ -88,7 +89,7 @@ def write_attention(
             f"a figure of {rows} rows is too long: lower --count, or name fewer --classes (up to {MOST_ROWS})"
         )
     if points is not None:
-        to_locations(points, subjects[0].network.config.resolution, 1)  # complain before anything is computed
+        to_locations(points, subjects[0].network.config.resolution, 1)
     sections, measured = [], []
     for names, subject in zip(chosen, subjects, strict=True):
         statistics = observe_attention(subject.network, *subject.measured).statistics()
@@ -130,23 +131,10 @@ def choose_layers(network: Generator | Discriminator, layer: str) -> list[str]:
     return list(attention_layers(network, [layer]))
 
 
-def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> str:
-    """A line for each layer of each network: how strongly it is used, and how far it looks."""
-    head = ("network", "layer", "queries", "keys", "gamma", "|gamma o|/|x|", "distance", "if uniform", "variation")
-    rows: list[tuple[str, ...]] = [head]
-    for network, statistics in measured:
-        for name, s in statistics.items():
-            sizes = (f"{s.grid} x {s.grid}", f"{s.keys} x {s.keys}")
-            distances = (f"{s.distance:.1f} px", f"{s.uniform_distance:.1f} px")
-            rows.append(
-                (network, name, *sizes, f"{s.gamma:+.4f}", f"{s.strength:.4f}", *distances, f"{s.variation:.2f}")
-            )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(lines)
-
-
-def _generated(path: Path, count: int | None, classes: Sequence[str], seed: int, truncation: float | None) -> Subject:
+def generated_subject(
+    path: Path, count: int | None, classes: Sequence[str], seed: int, truncation: float | None
+) -> Subject:
+    """A run's generator, and latents of `count` pictures of each class: those of `sagan sample`."""
     generator, names = read_generator(path)
     generator = bake_spectral_norm(generator.eval())
     wanted, count = _rows(classes, names, count)
@@ -159,7 +147,12 @@ def _generated(path: Path, count: int | None, classes: Sequence[str], seed: int,
     return Subject("generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None)
 
 
-def _real(path: Path, count: int | None, classes: Sequence[str], seed: int) -> Subject:
+def real_subject(path: Path, count: int | None, classes: Sequence[str], seed: int) -> Subject:
+    """A run's discriminator, and `count` pictures of each class out of the run's data, drawn by the seed.
+
+    Raises:
+        UserError: no checkpoint, the data cannot be read or have other classes now, or no such class.
+    """
     discriminator = bake_spectral_norm(read_discriminator(path).eval())
     info = Run(path).info
     config, names = info.config, info.class_names
@@ -175,6 +168,22 @@ def _real(path: Path, count: int | None, classes: Sequence[str], seed: int) -> S
     x, y = _pictures(store, chosen)
     measured = _pictures(store, order[-MEASURED:])
     return Subject("discriminator", discriminator, x, y, measured, [names[i] for i in y] if names else None)
+
+
+def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> str:
+    """A line for each layer of each network: how strongly it is used, and how far it looks."""
+    head = ("network", "layer", "queries", "keys", "gamma", "|gamma o|/|x|", "distance", "if uniform", "variation")
+    rows: list[tuple[str, ...]] = [head]
+    for network, statistics in measured:
+        for name, s in statistics.items():
+            sizes = (f"{s.grid} x {s.grid}", f"{s.keys} x {s.keys}")
+            distances = (f"{s.distance:.1f} px", f"{s.uniform_distance:.1f} px")
+            rows.append(
+                (network, name, *sizes, f"{s.gamma:+.4f}", f"{s.strength:.4f}", *distances, f"{s.variation:.2f}")
+            )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(lines)
 
 
 def _rows(classes: Sequence[str], names: Sequence[str], count: int | None) -> tuple[list[int], int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -119,19 +120,23 @@ def to_image(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
+def figure_format(path: Path) -> str:
+    """'png' or 'svg', by the file's name. UserError if it is neither."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise UserError(f"{path}: a figure is written as .png or .svg; give a name that ends so")
+    return kind
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a .png or .svg file, whole or not at all, the same bytes for the same figure.
 
     Raises:
         UserError: another kind of file, or it cannot be written.
     """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise UserError(f"{path}: a figure is written as .png or .svg; give a name that ends so")
-    import matplotlib
-
+    kind = figure_format(path)
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "sagan"}), _quiet():
+    with rc_context({"svg.hashsalt": "sagan"}), _quiet():
         write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=_DPI, metadata=metadata))
 
 
