@@ -24,7 +24,7 @@ from sagan.training.step import to_signed
 
 NetworkName = Literal["generator", "discriminator", "both"]
 
-MEASURED = 32  # pictures that the table is an average over
+MEASURED = 16  # pictures that the table is an average over
 POINTS = 5  # query points of a picture, where none are given
 CLASSES = 8  # rows by default: a picture of each of so many classes,
 WITHOUT_CLASSES = 6  # or so many pictures

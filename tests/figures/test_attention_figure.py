@@ -75,7 +75,7 @@ def test_smooth_maps_peak_at_the_same_place():
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("resolution", [32, 128])
 def test_any_pictures_in_several_sections(channels, resolution):
-    labels = ["cats $x^", "a name that is much too long to fit beside a row"]
+    labels = ["cats $x^", "A NAME THAT IS MUCH TOO LONG TO FIT BESIDE A ROW"]
     points = [[(0, 0)], [(resolution - 1, resolution - 1)]]
     one = section(points, [[one_hot(0, 0)], [one_hot(7, 7)]], resolution=resolution, channels=channels, labels=labels)
     found, page = drawn(one, one)

@@ -13,6 +13,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,7 +28,7 @@ COLOURS = ("#ff3b4e", "#19b34a", "#2f7bff", "#ff9500", "#b44cff", "#00b8c8", "#f
 
 _INK, _GREY = "#28282e", "#76767e"
 _TILE, _GUTTER, _MARGIN = 112, 6, 14  # layout units; a tile is the smallest multiple of the picture from _TILE up
-_LABEL_WIDTH, _LETTER = 120, 6.2  # a label is cut to this width, at so much a letter
+_LABEL_SIZE, _LABEL_WIDTH = 7.5, 120  # points; layout units, to which a label is cut
 _TITLE, _HEAD, _CAPTION, _GAP, _FOOT = 44, 24, 16, 16, 34  # heights of the texts, and between two sections
 _LEAST_WIDTH = 640  # of the page right of the labels, for the texts
 _UNITS_PER_INCH, _DPI = 100, 200
@@ -71,8 +73,8 @@ def draw_maps(sections: Sequence[MapSection], *, smooth: bool = False) -> Figure
         if queries > len(COLOURS):
             raise ValueError(f"{queries} points, but {len(COLOURS)} colours")
     tiles = [_tile(section.images.shape[1]) for section in sections]
-    longest = max((len(_shorten(label)) for section in sections for label in section.labels or ()), default=0)
-    left = _MARGIN + (round(longest * _LETTER) + _GUTTER if longest else 0)
+    widest = max((_width(_shorten(label)) for section in sections for label in section.labels or ()), default=0)
+    left = _MARGIN + (round(widest) + _GUTTER if widest else 0)
     width = max((1 + s.points.shape[1]) * (tile + _GUTTER) for s, tile in zip(sections, tiles, strict=True))
     heights = [
         _TITLE + _HEAD + len(s.images) * (t + _CAPTION + _GUTTER) + _GAP for s, t in zip(sections, tiles, strict=True)
@@ -192,7 +194,7 @@ def _draw_section(page: _Page, section: MapSection, left: float, top: float, til
         y = first + row * (tile + _CAPTION + _GUTTER)
         if section.labels:
             label = _shorten(section.labels[row])
-            page.text(left - _GUTTER, y + tile / 2, label, size=7.5, ha="right")
+            page.text(left - _GUTTER, y + tile / 2, label, size=_LABEL_SIZE, ha="right")
         axes = page.picture(_rgb(image), columns[0], y, tile, "#d0d0d6")
         for i, (px, py) in enumerate(section.points[row]):
             _dot(axes, px + 0.5, py + 0.5, i, 9)
@@ -236,8 +238,18 @@ def _tile(resolution: int) -> int:
 
 
 def _shorten(label: str) -> str:
-    most = int(_LABEL_WIDTH / _LETTER)
-    return label if len(label) <= most else label[: most - 3].rstrip() + "..."
+    if _width(label) <= _LABEL_WIDTH:
+        return label
+    while label and _width(label + "...") > _LABEL_WIDTH:
+        label = label[:-1]
+    return label.rstrip() + "..."
+
+
+def _width(label: str) -> float:
+    """Of a row's label, in layout units."""
+    with _quiet():
+        points = text_to_path.get_text_width_height_descent(label, FontProperties(size=_LABEL_SIZE), ismath=False)[0]
+    return points / 72 * _UNITS_PER_INCH
 
 
 def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
