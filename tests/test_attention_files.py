@@ -103,7 +103,7 @@ def test_from_a_run_to_the_figure(capsys, tmp_path, train_options, pictures):
         ("attend run --truncation 0", "truncation must be above 0"),
         ("attend run --network x", "'x'"),
         ("attend run --layer 32", "layer 32 of the generator is not there; with maps: 16.0"),
-        ("attend run --out x.jpeg", "x.jpeg: a figure is written as .png or .svg"),
+        ("attend run --out x.jpeg", "out must be a .png or a .svg, got x.jpeg"),
         ("attend run --network discriminator", "has no checkpoint in"),
         ("attend run/generator.safetensors --network both", "is not a run"),
     ],

@@ -14,7 +14,7 @@ from torch import Tensor
 from sagan.attention import LayerStatistics, Points, attention_layers, observe_attention, to_locations
 from sagan.data import Store, prepare
 from sagan.errors import UserError
-from sagan.figures.attention import MapSection, choose_points, draw_maps, figure_format, save_figure, to_image
+from sagan.figures.attention import MapSection, choose_points, draw_maps, save_figure, to_image
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
@@ -76,7 +76,6 @@ def write_attention(
         UserError: no such run, class, layer, point or data, or no place to write.
     """
     out = out or (path if path.is_dir() else path.parent) / "attend.png"
-    figure_format(out)  # before anything is computed
     subjects = []
     if network != "discriminator":
         subjects.append(generated_subject(path, count, classes, seed, truncation))
@@ -135,7 +134,7 @@ def generated_subject(
     path: Path, count: int | None, classes: Sequence[str], seed: int, truncation: float | None
 ) -> Subject:
     """A run's generator, and latents of `count` pictures of each class: those of `sagan sample`."""
-    generator, names = read_generator(path)
+    generator, names, _ = read_generator(path)
     generator = bake_spectral_norm(generator.eval())
     wanted, count = _rows(classes, names, count)
     y = torch.tensor(wanted or [0]).repeat_interleave(count)

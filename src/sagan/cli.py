@@ -149,6 +149,8 @@ class Attend:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         if self.truncation is not None and self.truncation <= 0:
             raise ValueError(f"truncation must be above 0, got {self.truncation}")
+        if self.out is not None and self.out.suffix.lower() not in (".png", ".svg"):
+            raise ValueError(f"out must be a .png or a .svg, got {self.out}")
         if len(self.points) > 8:
             raise ValueError(f"points must be 8 or fewer, got {len(self.points)}")
         self.query_points()

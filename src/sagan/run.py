@@ -6,6 +6,7 @@ events/                 the same for TensorBoard
 samples/step-*.png      grids from fixed latents as training went; samples.gif of them
 samples.png             the grid of the end
 checkpoints/step-*.safetensors   everything to go on from
+attend.png              what the attention layers look at, by sagan attend
 generator.safetensors   the averaged generator, for inference
 evaluation.png          the distance to the data as training went
 evaluations/*.json      what sagan evaluate measured, with all that is needed to repeat it

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,9 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sagan.attention import lay_on_picture
-from sagan.errors import UserError
+from sagan.figures import curves
 from sagan.figures.grid import opaque
-from sagan.files import write_atomically
 
 COLOURS = ("#ff3b4e", "#19b34a", "#2f7bff", "#ff9500", "#b44cff", "#00b8c8", "#f032c6", "#9a6b1e")
 """Of the query points, in their order; a figure takes as many points as there are colours."""
@@ -122,24 +120,14 @@ def to_image(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def figure_format(path: Path) -> str:
-    """'png' or 'svg', by the file's name. UserError if it is neither."""
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg"):
-        raise UserError(f"{path}: a figure is written as .png or .svg; give a name that ends so")
-    return kind
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a .png or .svg file, whole or not at all, the same bytes for the same figure.
 
     Raises:
         UserError: another kind of file, or it cannot be written.
     """
-    kind = figure_format(path)
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with rc_context({"svg.hashsalt": "sagan"}), _quiet():
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=_DPI, metadata=metadata))
+    with _quiet():
+        curves.save_figure(figure, path)
 
 
 @contextmanager
