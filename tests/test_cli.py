@@ -98,6 +98,7 @@ def test_from_a_folder_to_pictures(capsys, tmp_path, train_options, pictures):
     assert [p.name for p in trained.samples()] == ["step-00000004.png", "step-00000008.png"]
     assert trained.samples_path.read_bytes() == trained.sample_path(8).read_bytes()
     assert Image.open(trained.animation_path).n_frames == 2
+    assert Image.open(folder / "attend.png").width > 300
 
     rows = trained.metrics()
     assert [row["step"] for row in rows] == [2, 4, 6, 8]

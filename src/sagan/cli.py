@@ -69,6 +69,10 @@ def train(options: Train) -> None:
     print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {device}")
     if train_run(run, store, device):
         print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
+        if any(kind == "self" for _, kind in config.model.attention_at("generator")):
+            from sagan.attention_files import write_attention
+
+            print(f"what its last attention layer looks at: {write_attention(run.path, None)[0]}")
     else:
         print(f"stopped and saved; go on with: sagan train --resume {run.path}")
 
