@@ -259,12 +259,83 @@ def evaluate(options: Evaluate) -> None:
         print(f"{out}" + (f", {out.with_suffix('.png')}" if found.nearest else ""))
 
 
+@dataclass(frozen=True)
+class Plot:
+    """Draw a run's losses, logits, gammas and evaluations, and how its pictures changed."""
+
+    run: RunArgument
+    """Folder of the run; it may be in training still."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .png or .svg for the curves, samples-over-time.png beside it; default: curves.png in the run."""
+
+
+def plot(options: Plot) -> None:
+    """Runs `sagan plot`."""
+    from sagan.plot_files import write_curves, write_film_strip
+
+    out = write_curves(options.run, options.out)
+    print(out)
+    strip = write_film_strip(options.run, options.out and out.with_name("samples-over-time.png"))
+    print(strip or "no film strip: the run has no grid of samples yet")
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Walk smoothly between latents and between classes: a grid, or a GIF or MP4 that repeats without a jump."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its generator.safetensors."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .png (a row for each walk), .gif or .mp4; default: interpolation.png in the run."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Pictures along a walk; default: 9 or more in a grid, 12.5 a second in a GIF, 25 in an MP4."""
+    count: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Walks of each kind; default: 1 in a grid, up to 4 side by side in a GIF or MP4; 8 without classes."""
+    classes: tuple[str, ...] = ()
+    """Names or numbers of the classes to walk within and through; default: the first eight."""
+    seconds: float = 6.0
+    """Length of a GIF or MP4."""
+    seed: int = 0
+    """The same seed gives the same walks."""
+    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 2), ("count", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}")
+        for name in ("seconds", "truncation"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def interpolate(options: Interpolate) -> None:
+    """Runs `sagan interpolate`."""
+    from sagan.walk_files import write_interpolation
+
+    out = write_interpolation(
+        options.run,
+        options.out,
+        steps=options.steps,
+        count=options.count,
+        classes=options.classes,
+        seconds=options.seconds,
+        seed=options.seed,
+        truncation=options.truncation,
+    )
+    print(out)
+
+
 # name: (its options, what runs it)
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "train": (Train, train),
     "sample": (Sample, sample),
     "evaluate": (Evaluate, evaluate),
     "attend": (Attend, attend),
+    "plot": (Plot, plot),
+    "interpolate": (Interpolate, interpolate),
     "data": (Data, data),
 }
 

@@ -9,6 +9,10 @@ checkpoints/step-*.safetensors   everything to go on from
 attend.png              what the attention layers look at, by sagan attend
 generator.safetensors   the averaged generator, for inference
 evaluation.png          the distance to the data as training went
+curves.png              losses, logits, gammas and the rest as training went (sagan plot)
+samples-over-time.png   the pictures of a few latents as training went (sagan plot)
+interpolation.png       walks between latents and classes (sagan interpolate)
+report.html             all of it in one file (sagan report)
 evaluations/*.json      what sagan evaluate measured, with all that is needed to repeat it
 """
 
@@ -55,6 +59,10 @@ class Run:
         self.animation_path = self.path / "samples.gif"
         self.generator_path = self.path / "generator.safetensors"
         self.curve_path = self.path / "evaluation.png"
+        self.curves_path = self.path / "curves.png"
+        self.film_strip_path = self.path / "samples-over-time.png"
+        self.interpolation_path = self.path / "interpolation.png"
+        self.report_path = self.path / "report.html"
         self.evaluations_path = self.path / "evaluations"
         if not self.config_path.is_file():
             raise UserError(f"{self.path} is not a run: it has no config.json; give a folder that sagan train wrote")

@@ -59,6 +59,17 @@ def test_labels_stand_beside_their_rows():
     assert inked == [True, False, True]
 
 
+def test_labels_stand_above_their_columns_and_neighbours_share_one():
+    images = np.full((4, 64, 64, 3), 255, np.uint8)
+    page = np.asarray(draw_grid(images, columns=4, column_labels=["wide word"] * 2 + ["", "x" * 99]).convert("L"))
+    inked = page[:30] < 128
+    columns = [inked[:, 12 + 67 * i : 76 + 67 * i].any() for i in range(4)]
+    assert columns == [True, True, False, True]
+    assert inked[:, 76:79].any()  # the shared one lies across the gutter
+    assert not inked[:, 76 + 67 * 2 : 79 + 67 * 2].any()
+    assert not (page[33:] < 128).any()
+
+
 def test_a_long_title_is_not_cut_off():
     narrow = draw_grid(noise(1), columns=1, title="a rather long title over a single picture")
     assert (np.asarray(narrow)[:, -10:] == 255).all()
@@ -68,6 +79,8 @@ def test_a_long_title_is_not_cut_off():
 def test_misuse():
     with pytest.raises(ValueError, match="2 labels for 1 rows"):
         draw_grid(noise(2), columns=2, row_labels=["a", "b"])
+    with pytest.raises(ValueError, match="1 labels for 2 columns"):
+        draw_grid(noise(2), columns=2, column_labels=["a"])
     with pytest.raises(ValueError, match="float64"):
         draw_grid(noise(2) / 255, columns=2)
     with pytest.raises(ValueError, match="no frames"):

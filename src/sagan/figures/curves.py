@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ _INK, _FAINT, _BEST = "#28282e", "#8a8a94", "#c2255c"
 _GENERATOR, _DISCRIMINATOR = "#e8590c", "#1971c2"
 _REAL, _FAKE = "#2f9e44", "#9c36b5"
 _EVALUATION = "#0b7285"
+_RAMPS = {"generator": ("Oranges", _GENERATOR), "discriminator": ("Blues", _DISCRIMINATOR)}  # of many layers, of one
 _PANEL = (4.3, 2.7)  # inches
 _COLUMNS = 3
 _DPI = 160
@@ -61,6 +63,8 @@ class Panel:
 
     title: str
     keys: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    """Of the keys, in the legend; none: made from the keys."""
     noisy: bool = False
     """Values of single batches: a running mean is drawn over them."""
     logarithmic: bool = False
@@ -73,7 +77,7 @@ class Panel:
 _GROUPS = {  # first part of a key: its panel
     "loss": Panel("Losses", (), noisy=True),
     "logits": Panel("Mean logits", (), noisy=True, zero_line=True),
-    "gamma": Panel("Gamma of the attention layers", (), zero_line=True),
+    "gamma": Panel("Gamma", (), zero_line=True),
     "gradient_norm": Panel("Gradient norms", (), noisy=True, logarithmic=True),
     "learning_rate": Panel("Learning rates", (), from_zero=True),
     "images_per_second": Panel("Images per second", (), noisy=True, from_zero=True),
@@ -91,16 +95,12 @@ def arrange(rows: Rows) -> list[Panel]:
     A key that belongs to no group is an evaluation figure. Values that are not numbers are left out.
     """
     keys = list(dict.fromkeys(key for row in rows for key, value in row.items() if key != "step" and _is_number(value)))
-    of_group = {name: tuple(sorted(key for key in keys if key.split("/")[0] == name)) for name in _GROUPS}
-    others = [key for key in keys if key.split("/")[0] not in _GROUPS]
+    of_group = {name: tuple(sorted((k for k in keys if _group(k) == name), key=_place)) for name in _GROUPS}
+    others = [key for key in keys if _group(key) not in _GROUPS]
     evaluations = [Panel(_title(key), (key,), best=is_distance(key)) for key in others]
     evaluations.sort(key=lambda panel: not panel.best)
-    known = [
-        Panel(p.title, of_group[name], p.noisy, p.logarithmic, p.from_zero, p.zero_line)
-        for name, p in _GROUPS.items()
-        if of_group[name]
-    ]
-    return evaluations + known
+    known = [replace(panel, keys=of_group[name]) for name, panel in _GROUPS.items() if of_group[name]]
+    return evaluations + [part for panel in known for part in _split_gammas(panel)]
 
 
 def draw_curves(rows: Rows, keys: Iterable[str] | None = None) -> Figure:
@@ -115,6 +115,7 @@ def draw_curves(rows: Rows, keys: Iterable[str] | None = None) -> Figure:
         ValueError: no row has one of these values.
     """
     rows = [row for row in rows if _is_number(row.get("step"))]
+    keys = None if keys is None else tuple(keys)
     if keys is not None:
         wanted = {"step", *keys}
         rows = [{key: value for key, value in row.items() if key in wanted} for row in rows]
@@ -124,8 +125,8 @@ def draw_curves(rows: Rows, keys: Iterable[str] | None = None) -> Figure:
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((columns * _PANEL[0], lines * _PANEL[1] + 0.3), layout="constrained", dpi=_DPI)
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, hspace=0.03, wspace=0.03)  # type: ignore[call-arg, union-attr]
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
+        figure = Figure((columns * _PANEL[0], lines * _PANEL[1] + 0.3), layout=layout, dpi=_DPI)
         grid = figure.add_gridspec(lines, columns)
         for i, panel in enumerate(panels):
             _draw_panel(figure.add_subplot(grid[divmod(i, columns)]), panel, rows)
@@ -134,36 +135,55 @@ def draw_curves(rows: Rows, keys: Iterable[str] | None = None) -> Figure:
     return figure
 
 
+def figure_format(path: Path) -> str:
+    """'png' or 'svg', by the file's name. UserError if it is neither."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise UserError(f"{path}: a figure is written as .png or .svg; give a name that ends so")
+    return kind
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a figure as .png or .svg, whole or not at all, the same figure to the same bytes.
 
     Raises:
         UserError: another suffix, or the file cannot be written.
     """
-    kind = path.suffix.lower()
-    if kind not in (".png", ".svg"):
-        raise UserError(f"--out {path}: give a .png or a .svg")
-    metadata = {"Date": None} if kind == ".svg" else {"Software": None}
+    kind = figure_format(path)
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with matplotlib.rc_context({"svg.hashsalt": "sagan"}):
-        write_atomically(path, lambda temporary: figure.savefig(temporary, metadata=metadata))
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind, metadata=metadata))
+
+
+def _split_gammas(panel: Panel) -> list[Panel]:
+    """Many layers: the generator's in one panel, the discriminator's in another."""
+    parts = {network: tuple(key for key in panel.keys if f"/{network}." in key) for network in _RAMPS}
+    if len(panel.keys) <= 2 or sum(map(len, parts.values())) < len(panel.keys):
+        return [panel]
+    return [
+        replace(panel, title=f"{panel.title}, {network}", keys=keys, names=tuple(_layer(key)[1] for key in keys))
+        for network, keys in parts.items()
+        if keys
+    ]
 
 
 def _draw_panel(axes: Axes, panel: Panel, rows: Rows) -> None:
     colours = _colours(panel.keys)
     if panel.zero_line:
         axes.axhline(0, color=_FAINT, linewidth=0.8)
-    for key in panel.keys:
+    for key, name in zip(panel.keys, panel.names or map(_name, panel.keys), strict=True):
         steps, values = _curve(rows, key)
         window = _window(len(values)) if panel.noisy else 1
         drawn = _running_mean(values, window)
         marker = "o" if len(values) <= 30 else ""
-        style: dict[str, Any] = {"color": colours[key], "marker": marker, "markersize": 3.5, "label": _label(key)}
+        style: dict[str, Any] = {"color": colours[key], "marker": marker, "markersize": 3.5, "label": name}
         if window > 1:
-            axes.plot(steps, values, color=colours[key], alpha=0.25, linewidth=0.8)
-        axes.plot(steps, drawn, **style)
+            axes.plot(steps, values, color=colours[key], alpha=0.25, linewidth=0.8, zorder=1.5)
+        axes.plot(steps, drawn, gid=key, **style)  # gid: what an SVG calls it
     values = np.concatenate([_curve(rows, key)[1] for key in panel.keys])
     values = values[np.isfinite(values)]
-    _scale_axes(axes, panel, values, {row["step"] for row in rows})
+    _scale_axes(axes, panel, values)
+    axes.set_xlim(0, 1.03 * max(1, *(row["step"] for row in rows)))
     if not len(values):
         axes.text(0.5, 0.5, "no finite value logged", transform=axes.transAxes, ha="center", color=_FAINT)
     elif panel.best:
@@ -171,18 +191,13 @@ def _draw_panel(axes: Axes, panel: Panel, rows: Rows) -> None:
     _add_legend(axes, panel)
 
 
-def _scale_axes(axes: Axes, panel: Panel, values: NDArray[np.float64], steps: set[float]) -> None:
-    axes.margins(x=0.03)
+def _scale_axes(axes: Axes, panel: Panel, values: NDArray[np.float64]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(_format_step))
-    if len(steps) == 1:
-        (step,) = steps
-        axes.set_xlim(step - 1, step + 1)
-        axes.set_xticks([step])
     if panel.logarithmic and len(values) and values.min() > 0:
         axes.set_yscale("log")
         decades = np.log10(values.max() / values.min())
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if decades < 1.5 else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if panel.from_zero and len(values) and values.min() >= 0:
@@ -211,18 +226,17 @@ def _mark_best(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float6
 
 
 def _add_legend(axes: Axes, panel: Panel) -> None:
-    """Two names or fewer go beside the title, more of them below it."""
-    columns, lines = 3, -(-len(panel.keys) // 3)
-    below = len(panel.keys) > 2
-    axes.set_title(panel.title, pad=8 + 14 * lines if below else 8)
-    if len(panel.keys) < 2:
-        return
-    place: dict[str, Any] = (
-        {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.98), "ncols": columns}
-        if below
-        else {"loc": "lower right", "bbox_to_anchor": (1.02, 0.98), "ncols": 2}
-    )
-    axes.legend(**place, handlelength=1, handletextpad=0.5, columnspacing=1, borderaxespad=0.2)
+    """Two names stand beside the title, more of them below it."""
+    handles, names = axes.get_legend_handles_labels()
+    beside = len(names) <= 2
+    columns = 2 if beside else max(1, 60 // (max(map(len, names)) + 6))
+    axes.set_title(panel.title, pad=8 if beside else 10 + 14 * -(-len(names) // columns))
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.005)}
+    if beside:
+        place = {"loc": "lower right", "bbox_to_anchor": (1.02, 1.005)}
+    place |= {"handlelength": 1, "handletextpad": 0.5, "columnspacing": 1, "borderaxespad": 0.2}
+    if len(names) > 1:
+        axes.legend(handles, names, ncols=columns, **place)
 
 
 def _curve(rows: Rows, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -248,6 +262,16 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _group(key: str) -> str:
+    return key.partition("/")[0]
+
+
+def _place(key: str) -> tuple[bool, list[tuple[int, str]]]:
+    """Sorting key: the generator before the discriminator, real before generated pictures, 8 before 16."""
+    name = key.partition("/")[2]
+    return name.startswith(("discriminator", "fake")), [(int(n or 0), s) for n, s in re.findall(r"(\d+)|(\D+)", name)]
+
+
 def _title(key: str) -> str:
     """'frechet_distance/EfficientNet-Lite0' to 'Frechet distance, EfficientNet-Lite0'."""
     name, _, of = key.partition("/")
@@ -255,23 +279,23 @@ def _title(key: str) -> str:
     return name[:1].upper() + name[1:] + (f", {of}" if of else "")
 
 
-def _label(key: str) -> str:
-    """'gamma/generator.16.0' to 'generator 16', 'gamma/generator.16.1' to 'generator 16, 2nd'."""
-    name = key.partition("/")[2] or key
-    layer = re.fullmatch(r"(\w+)\.(\d+)\.(\d+)", name)
-    if not layer:
-        return name
-    network, size, number = layer.groups()
-    return f"{network} {size}" + (f".{number}" if number != "0" else "")
+def _name(key: str) -> str:
+    """'loss/generator' to 'generator', 'gamma/generator.16.0' to 'generator 16'."""
+    return " ".join(_layer(key)).strip()
+
+
+def _layer(key: str) -> tuple[str, str]:
+    """'gamma/generator.16.0' to ('generator', '16'), 'gamma/generator.16.1' to ('generator', '16.1')."""
+    network, _, layer = (key.partition("/")[2] or key).partition(".")
+    return network, layer.removesuffix(".0")
 
 
 def _colours(keys: Sequence[str]) -> dict[str, Any]:
     """A network has its colour throughout, its layers shades of it; so have real and generated pictures."""
-    ramps = {"generator": ("Oranges", _GENERATOR), "discriminator": ("Blues", _DISCRIMINATOR)}
     of_name = {"logits/real": _REAL, "logits/fake": _FAKE}
     found: dict[str, Any] = {}
-    for network, (ramp, colour) in ramps.items():
-        own = [key for key in keys if key.partition("/")[2].split(".")[0] == network]
+    for network, (ramp, colour) in _RAMPS.items():
+        own = [key for key in keys if _layer(key)[0] == network]
         shades = matplotlib.colormaps[ramp](np.linspace(0.45, 0.95, len(own)))
         found |= {key: tuple(shade) if len(own) > 1 else colour for key, shade in zip(own, shades, strict=True)}
     others = [key for key in keys if key not in found and key not in of_name]

@@ -1,6 +1,7 @@
 """Grids of pictures: arrays in, one picture out; and the two ways a figure reaches the disk."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def draw_grid(
     *,
     columns: int,
     row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
     title: str | None = None,
     scale: int | None = None,
 ) -> Image.Image:
@@ -30,6 +32,7 @@ def draw_grid(
         images: (N, H, W, C) uint8; C is 1 (grey), 3 (RGB) or 4 (RGBA, shown over a light checkerboard).
         columns: pictures a row; the last row may be shorter.
         row_labels: one name for every row, written left of it.
+        column_labels: one name for every column, written above it; neighbours of one name share it.
         title: one line above the grid.
         scale: magnification; None: the smallest that makes a picture 64 pixels wide or more.
     """
@@ -40,13 +43,16 @@ def draw_grid(
     rows = -(-count // columns)
     if row_labels is not None and len(row_labels) != rows:
         raise ValueError(f"{len(row_labels)} labels for {rows} rows")
-    scale = scale or -(-_TILE // width)
+    if column_labels is not None and len(column_labels) != columns:
+        raise ValueError(f"{len(column_labels)} labels for {columns} columns")
+    scale = scale or _scale(width)
     height, width = height * scale, width * scale
 
     label_font, title_font = ImageFont.load_default(_LABEL_SIZE), ImageFont.load_default(_TITLE_SIZE)
-    labels = [_shorten(label, label_font) for label in row_labels or ()]
+    labels = [_shorten(label, label_font, _LABEL_WIDTH) for label in row_labels or ()]
     left = _MARGIN + max((int(label_font.getlength(label)) + _MARGIN for label in labels), default=0)
-    top = _MARGIN + (_TITLE_SIZE + _MARGIN if title else 0)
+    head = _MARGIN + (_TITLE_SIZE + _MARGIN if title else 0)  # where the column labels begin
+    top = head + (_LABEL_SIZE + _MARGIN // 2 if column_labels else 0)
     size = (
         left + columns * (width + _GUTTER) - _GUTTER + _MARGIN,
         top + rows * (height + _GUTTER) - _GUTTER + _MARGIN,
@@ -60,10 +66,39 @@ def draw_grid(
     for row, label in enumerate(labels):
         middle = top + row * (height + _GUTTER) + height // 2
         draw.text((left - _MARGIN, middle), label, _INK, label_font, anchor="rm")
+    column = 0
+    for label, group in groupby(column_labels or ()):
+        number = len(list(group))
+        middle = left + column * (width + _GUTTER) + (number * (width + _GUTTER) - _GUTTER) // 2
+        text = _shorten(label, label_font, number * (width + _GUTTER) - 2 * _GUTTER)
+        draw.text((middle, head + _LABEL_SIZE // 2), text, _INK, label_font, anchor="mm")
+        column += number
     for number, image in enumerate(images.repeat(scale, axis=1).repeat(scale, axis=2)):
         row, column = divmod(number, columns)
         page.paste(opaque(image), (left + column * (width + _GUTTER), top + row * (height + _GUTTER)))
     return page
+
+
+def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]:
+    """The pictures on a page that `draw_grid` drew of square ones, without title or column labels.
+
+    Args:
+        page: RGB.
+        side: of the pictures before they were magnified, in pixels.
+        columns: pictures a row.
+
+    Returns (rows, columns, side, side, 3) uint8. Raises ValueError if the page is of another size than that.
+    """
+    scale = _scale(side)
+    step = side * scale + _GUTTER
+    left, rows = page.width - _MARGIN + _GUTTER - columns * step, (page.height - 2 * _MARGIN + _GUTTER) // step
+    if left < _MARGIN or rows < 1 or page.height != rows * step - _GUTTER + 2 * _MARGIN:
+        raise ValueError(f"{page.width} x {page.height} pixels are no grid of {columns} pictures of {side} a row")
+    pixels = np.asarray(page.convert("RGB"))
+    tops, lefts = (start + step * np.arange(n) for start, n in ((_MARGIN, rows), (left, columns)))
+    inside = scale * np.arange(side)  # one pixel of each magnified one
+    y, x = tops[:, None] + inside, lefts[:, None] + inside
+    return pixels[y[:, None, :, None], x[None, :, None, :]]
 
 
 def save(image: Image.Image, path: Path | str) -> None:
@@ -77,7 +112,9 @@ def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: 
         raise ValueError("no frames to animate")
     # One palette for all keeps still areas from flickering; a few frames know its colours.
     some = [np.asarray(frames[at].convert("RGB")) for at in np.linspace(0, len(frames) - 1, 8).round().astype(int)]
-    palette = Image.fromarray(np.concatenate(some)).quantize(256)
+    colours = Image.fromarray(np.concatenate(some)).quantize(255).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*colours[: 3 * 255], *_PAPER])  # or the paper would take on a tint
     pictures = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     write_atomically(
         Path(path),
@@ -105,9 +142,14 @@ def opaque(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray((image[..., :3] * alpha + greys * (1 - alpha)).round().astype(np.uint8))
 
 
-def _shorten(label: str, font: Any) -> str:
-    if font.getlength(label) <= _LABEL_WIDTH:
+def _scale(width: int) -> int:
+    """The smallest magnification that makes a picture a tile wide or more."""
+    return -(-_TILE // width)
+
+
+def _shorten(label: str, font: Any, width: int) -> str:
+    if font.getlength(label) <= width:
         return label
-    while label and font.getlength(label + "...") > _LABEL_WIDTH:
+    while label and font.getlength(label + "...") > width:
         label = label[:-1]
     return label.rstrip() + "..."
