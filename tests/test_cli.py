@@ -25,11 +25,12 @@ def test_help_lists_the_commands(capsys, arguments):
     status, output, _ = run(capsys, *arguments)
     assert status == 0
     assert all(
-        f"sagan {command} " in output for command in ("train", "sample", "evaluate", "plot", "interpolate", "data")
+        f"sagan {command} " in output
+        for command in ("train", "sample", "evaluate", "plot", "interpolate", "report", "data")
     )
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "plot", "interpolate", "data"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "plot", "interpolate", "report", "data"])
 def test_help_of_each_command(capsys, command):
     status, output, _ = run(capsys, command, "--help")
     assert not status
