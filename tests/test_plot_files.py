@@ -59,7 +59,7 @@ def test_a_run_without_samples_has_curves_alone(capsys, tmp_path):
     assert not run.film_strip_path.exists()
 
 
-@pytest.mark.parametrize("text", [None, "", '{"step": 20, "lo', '{"step": 20}\n', "[1]\n7\n"])
+@pytest.mark.parametrize("text", [None, "", '{"step": 20, "lo', '{"step": 20}\n', '[1]\n7\n{"step": "x", "fid": 1}\n'])
 def test_a_log_with_nothing_in_it(capsys, tmp_path, text):
     run = run_with(tmp_path / "run", samples=[4])
     run.metrics_path.unlink()

@@ -328,6 +328,23 @@ def interpolate(options: Interpolate) -> None:
     print(out)
 
 
+@dataclass(frozen=True)
+class Report:
+    """Gather a run's pictures, curves, figures and configuration into one HTML file that can be mailed."""
+
+    run: RunArgument
+    """Folder of the run; it may be in training still."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .html file; default: report.html in the run."""
+
+
+def report(options: Report) -> None:
+    """Runs `sagan report`."""
+    from sagan.report import write_report
+
+    print(write_report(options.run, options.out))
+
+
 # name: (its options, what runs it)
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "train": (Train, train),
@@ -336,6 +353,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "attend": (Attend, attend),
     "plot": (Plot, plot),
     "interpolate": (Interpolate, interpolate),
+    "report": (Report, report),
     "data": (Data, data),
 }
 

@@ -68,4 +68,4 @@ def read_film_strip(run: Run) -> Image.Image | None:
 
 def read_rows(run: Run) -> list[dict[str, Any]]:
     """The lines of the metrics log that have a step."""
-    return [row for row in run.metrics() if isinstance(row, dict) and "step" in row]
+    return [row for row in run.metrics() if isinstance(row, dict) and isinstance(row.get("step"), int)]

@@ -1,5 +1,6 @@
 """Training, looked at: the curves of a metrics log, a panel for each group of values."""
 
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -149,10 +150,19 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         UserError: another suffix, or the file cannot be written.
     """
-    kind = figure_format(path)
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    if figure_format(path) == "svg":
+        write_atomically(path, lambda temporary: temporary.write_bytes(to_svg(figure)))
+    else:
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None}))
+
+
+def to_svg(figure: Figure, *, transparent: bool = False) -> bytes:
+    """A figure as SVG, on white or on nothing."""
+    buffer = io.BytesIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # nothing that changes, no addresses
     with matplotlib.rc_context({"svg.hashsalt": "sagan"}):
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind, metadata=metadata))
+        figure.savefig(buffer, format="svg", metadata=metadata, transparent=transparent)
+    return buffer.getvalue()
 
 
 def _split_gammas(panel: Panel) -> list[Panel]:

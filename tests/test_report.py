@@ -1,0 +1,342 @@
+"""sagan report: one file that says what the run is, needs nothing else and lets nothing from outside run."""
+
+import base64
+import json
+import re
+import shlex
+import shutil
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sagan import PRESETS, Config, DataConfig, Generator, ModelConfig, OutputConfig, TrainingConfig
+from sagan.cli import Train, _parse, main
+from sagan.figures.grid import animate, draw_grid, save
+from sagan.report import compare_with_preset, train_command
+from sagan.run import Run, RunInfo
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & \u202e {{ 7 * 7 }}"
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """A page taken apart: its tags and their attributes, the text outside of style, and that tags are closed."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.text, self.style, self.open = [], "", "", []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] == ["style"]:
+            self.style += data
+        else:
+            self.text += data
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def report(capsys, *arguments):
+    status = main(["report", *map(str, arguments)])
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def read(path):
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    page.headings = re.findall(r"<h2>(.*?)</h2>", html)
+    return page
+
+
+def assert_self_contained(page):
+    """Every address is a data URI, nothing can run, and nothing within the pictures points elsewhere."""
+    known = {"html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "figure"}
+    known |= {"figcaption", "h1", "h2", "h3", "p", "dl", "dt", "dd", "div", "img", "video", "table", "tr", "th", "td"}
+    known |= {"details", "summary", "code", "pre"}
+    assert {tag for tag, _ in page.tags} <= known
+    for tag, attributes in page.tags:
+        assert not any(name.startswith("on") or name in ("href", "srcset", "style", "action") for name in attributes)
+        if "src" in attributes:
+            assert re.match(r"data:(image/(png|gif|svg\+xml)|video/mp4);base64,[A-Za-z0-9+/=]+$", attributes["src"]), (
+                tag
+            )
+    assert "url(" not in page.style
+    assert "@import" not in page.style
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; ")
+    assert "http" not in policy
+    for svg in pictures(page, "image/svg+xml"):
+        for element in ElementTree.fromstring(svg).iter():
+            assert not element.tag.endswith(("script", "image", "foreignObject"))
+            assert all(value.startswith("#") for name, value in element.attrib.items() if name.endswith("href"))
+
+
+def pictures(page, mime):
+    found = (a["src"].partition(";base64,") for _, a in page.tags if "src" in a)
+    return [base64.b64decode(data) for head, _, data in found if head == f"data:{mime}"]
+
+
+def bare_run(path, names=("cats", "dogs"), source="pictures/", model=None):
+    model = model or ModelConfig(resolution=32, num_classes=len(names), latent_dim=8, base_channels=4)
+    config = Config(data=DataConfig(source=source), model=model)
+    return Run.create(path, RunInfo(config, tuple(names), "the key"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run on noise, of which each test takes a copy."""
+    folder = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        for i in range(8):
+            save(
+                Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)),
+                folder / "data" / name / f"{i}.png",
+            )
+    options = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --precision fp32 --device cpu --steps 6"
+    rhythm = "--log-every 2 --sample-every 3 --evaluate-every 0"
+    places = ["--data", str(folder / "data"), "--cache", str(folder / "cache"), "--out", str(folder / "run")]
+    assert main(["train", *options.split(), *rhythm.split(), *places]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+EVALUATION = {
+    "generated": {"path": "/home/me/run", "step": 6, "pictures": 2000, "truncation": None, "checksum": "abc"},
+    "reference": {"source": "robots", "pictures": 3000},
+    "features": {"network": "EfficientNet-Lite0"},
+    "figures": [
+        {"name": "Frechet distance (EfficientNet-Lite0)", "value": 121.9095, "spread": None, "about": "0 is best"},
+        {"name": "kernel distance", "value": 0.111407, "spread": 0.00129},
+    ],
+    "classes": {"cats": 133.3186},
+    "remarks": ["few pictures"],
+}
+
+
+def write_evaluation(run, content, name="step-00000006"):
+    run.evaluations_path.mkdir(exist_ok=True)
+    path = run.evaluations_path / f"{name}.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_a_finished_run(capsys, run):
+    status, output, errors = report(capsys, run.path)
+    assert (status, output, errors) == (0, f"{run.report_path}\n", "")
+    page = read(run.report_path)
+    assert_self_contained(page)
+    assert page.headings == [
+        "The run",
+        "Samples",
+        "Over training",
+        "Curves",
+        "The log",
+        "Configuration",
+        "How to repeat it",
+    ]
+    assert "6 of 6 steps, 24 pictures seen" in page.text
+    assert "those of step 6 (averaged)" in page.text
+    count = sum(p.numel() for p in Generator(run.info.config.model).parameters())
+    assert f"{count:,} parameters; self-attention (released) at 16\u00a0×\u00a016" in page.text
+    assert pictures(page, "image/png")[0] == run.samples_path.read_bytes()
+    assert len(pictures(page, "image/svg+xml")) == 6
+    assert all(attributes["alt"] for attributes in page.all("img"))
+    assert [p.name for p in run.path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_everything_that_the_run_has_is_in_it(capsys, run):
+    first = {"step": 6, "frechet_distance/EfficientNet-Lite0": 21.5, "diversity": 0.5}
+    with open(run.metrics_path, "a") as file:
+        file.write(json.dumps(first) + "\n" + json.dumps(first | {"frechet_distance/EfficientNet-Lite0": 30.25}) + "\n")
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    for number, name in enumerate(("attend.png", "interpolation.png", "evaluations/step-00000006.png")):
+        save(draw_grid(images + number, columns=2), run.path / name)
+    animate([draw_grid(images + i, columns=2) for i in (0, 90)], run.path / "interpolation.gif", 0.1)
+    write_evaluation(run, EVALUATION)
+    assert report(capsys, run.path)[0] == 0
+    page = read(run.report_path)
+    assert_self_contained(page)
+    assert page.headings == [
+        *("The run", "Samples", "Over training", "What it attends to", "Walks", "Curves", "Evaluations"),
+        *("The log", "Configuration", "How to repeat it"),
+    ]
+    embedded = pictures(page, "image/png") + pictures(page, "image/gif")
+    for name in ("attend.png", "interpolation.png", "interpolation.gif", "evaluations/step-00000006.png"):
+        assert (run.path / name).read_bytes() in embedded
+    for text in ("21.5 at step 6", "121.9", "0.1114 ± 0.00129", "0 is best", "few pictures", "133.3"):
+        assert text in page.text
+    assert "generated: step 6, pictures 2,000" in page.text
+    assert "reference: robots, pictures 3,000" in page.text
+    assert "/home/me" not in page.text
+
+
+def test_a_film_is_embedded(capsys, tmp_path):
+    run = bare_run(tmp_path / "run")
+    run.interpolation_path.with_suffix(".mp4").write_bytes(b"film")
+    assert report(capsys, run.path)[0] == 0
+    page = read(run.report_path)
+    assert_self_contained(page)
+    assert pictures(page, "video/mp4") == [b"film"]
+
+
+def test_a_run_that_has_only_begun(capsys, tmp_path):
+    run = bare_run(tmp_path / "run", names=())
+    assert report(capsys, run.path)[0] == 0
+    page = read(run.report_path)
+    assert_self_contained(page)
+    assert page.headings == ["The run", "Configuration", "How to repeat it", "Left out"]
+    assert "0 of 100,000 steps" in page.text
+    assert "metrics.jsonl holds nothing yet" in page.text
+
+
+def test_nothing_from_outside_is_markup(capsys, tmp_path):
+    run = bare_run(tmp_path / "a<b>&'c", names=(HOSTILE, "dogs"), source=HOSTILE)
+    run.metrics_path.write_text(json.dumps({"step": 1, HOSTILE: 2.0, "fid": 1.0}) + "\n")
+    images = np.zeros((16, 32, 32, 3), np.uint8)
+    save(draw_grid(images, columns=8, row_labels=run.info.class_names), run.sample_path(1))
+    figure = {"name": HOSTILE, "value": 1.0, "about": HOSTILE}
+    content = {"generated": HOSTILE, "reference": {HOSTILE: HOSTILE}, "features": {"network": HOSTILE}}
+    write_evaluation(run, content | {"figures": [figure], "classes": {HOSTILE: 1.0}, "remarks": [HOSTILE]})
+    write_evaluation(run, {"figures": [{"name": HOSTILE, "value": HOSTILE}]}, "wrong")
+    assert report(capsys, run.path)[0] == 0
+    page = read(run.report_path)
+    assert_self_contained(page)
+    assert page.text.count(HOSTILE) >= 12
+    assert "a<b>&'c" in page.text
+    assert "49" not in page.text
+
+
+@pytest.mark.parametrize("model", [ModelConfig(num_classes=40, generator_attention=((8, "channel"), (32, "residual")))])
+def test_many_classes_and_other_layers(capsys, tmp_path, model):
+    run = bare_run(tmp_path / "run", [f"class {i}" for i in range(40)], model=model)
+    assert report(capsys, run.path)[0] == 0
+    page = read(run.report_path)
+    assert "class 11 and 28 more" in page.text
+    assert "class 38, class 39" in page.text
+    assert "channel attention at 8\u00a0×\u00a08, residual at 32\u00a0×\u00a032" in page.text
+
+
+def test_an_evaluation_that_is_none_is_left_out_by_name(capsys, tmp_path):
+    run = bare_run(tmp_path / "run")
+    write_evaluation(run, EVALUATION)
+    wrong = [
+        "",
+        "{",
+        "[]",
+        "7",
+        "{}",
+        '{"figures": 3}',
+        '{"figures": [{}]}',
+        '{"figures": [{"name": "x", "value": "y"}]}',
+    ]
+    for number, content in enumerate([*wrong, "\xff"]):
+        (run.evaluations_path / f"wrong{number}.json").write_bytes(content.encode("latin-1"))
+    assert report(capsys, run.path)[0] == 0
+    page = read(run.report_path)
+    assert page.headings[-1] == "Left out"
+    assert [f"evaluations/wrong{i}.json could not be read" in page.text for i in range(9)] == [True] * 9
+    assert "121.9" in page.text
+
+
+def test_a_figure_without_more_than_its_value(capsys, tmp_path):
+    run = bare_run(tmp_path / "run")
+    run.metrics_path.write_text('{"step": 1, "fid": 13.0}\n')
+    write_evaluation(run, {"figures": [{"name": "fid", "value": 12.5}]})
+    assert report(capsys, run.path)[0] == 0
+    page = read(run.report_path)
+    assert "12.5" in page.text
+    assert "Left out" not in page.headings
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n cut off"])
+def test_a_damaged_picture_is_left_out_by_name(capsys, tmp_path, content):
+    run = bare_run(tmp_path / "run")
+    names = ["samples/step-00000006.png", "attend.png", "interpolation.gif"]
+    for name in names:
+        (run.path / name).parent.mkdir(exist_ok=True)
+        (run.path / name).write_bytes(content)
+    assert report(capsys, run.path)[0] == 0
+    page = read(run.report_path)
+    assert_self_contained(page)
+    assert page.headings == ["The run", "Configuration", "How to repeat it", "Left out"]
+    assert all(f"{name.rpartition('/')[2]} could not be read" in page.text for name in names)
+    assert f"{run.sample_path(6)} is not a grid of this run's samples" in page.text  # what the film strip is cut from
+
+
+def test_where_it_cannot_be_written(capsys, tmp_path):
+    run = bare_run(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    for out, message in ((tmp_path / "file" / "x.html", "could not be written"), (tmp_path / "x.pdf", "give a .html")):
+        status, _, errors = report(capsys, run.path, "--out", out)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert message in errors
+    assert report(capsys, tmp_path)[0] == 2
+    assert report(capsys, run.path, "--out", tmp_path / "new" / "x.html")[0] == 0
+
+
+CONFIGS = [
+    *PRESETS.values(),
+    Config(),
+    Config(
+        data=DataConfig(source="-my 'pictures'; rm", labels=False, background=(1, 2, 3), flips=True),
+        model=ModelConfig(
+            resolution=64,
+            generator_attention=((32, "self"), (16, "channel")),
+            discriminator_attention=(),
+            attention_variant="full",
+            value_reduction=4,
+            spectral_norm_eps=1e-4,
+        ),
+        training=TrainingConfig(augment=("cutout",), beta2=0.5, loss="relativistic", r1=0.1, precision="bf16"),
+        output=OutputConfig(keep=5),
+    ),
+    replace(PRESETS["small"], training=replace(PRESETS["small"].training, augment=(), steps=7)),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_command_gives_the_configuration_again(config):
+    config = replace(config, data=replace(config.data, cache="/somewhere"))
+    words = shlex.split(train_command(config, "runs/my run"))
+    assert words[:2] == ["sagan", "train"]
+    parsed = _parse(Train, "train", words[2:])
+    assert str(parsed.out) == "runs/my run"
+    same_model = replace(parsed.config.model, num_classes=config.model.num_classes)
+    assert replace(parsed.config, model=same_model, data=replace(parsed.config.data, cache="/somewhere")) == config
+
+
+def test_the_nearest_preset_and_what_differs():
+    config = PRESETS["demo"]
+    config = replace(config, training=replace(config.training, steps=300), model=replace(config.model, num_classes=2))
+    assert compare_with_preset(config) == ("demo", [("--steps", "300", "1500")])
+
+
+def test_the_weights_step_is_that_of_the_file(capsys, tmp_path):
+    run = bare_run(tmp_path / "run")
+    torch.manual_seed(0)
+    run.save_generator(Generator(run.info.config.model), 3)
+    assert report(capsys, run.path)[0] == 0
+    assert "those of step 3 (averaged)" in read(run.report_path).text
