@@ -126,11 +126,15 @@ def first_size(name: str) -> int:
     if name in BUILT_IN:
         raise UserError(f"--resolution is missing: {name} can be drawn at any; give the side in pixels")
     source = open_source(name, labels=False)
-    for number in range(len(source.entries)):
-        with contextlib.suppress(Unreadable), _quiet():
-            _, size = decode(source.read(number), resolution=8, image_channels=3, background=(255, 255, 255))
+    problems = list(source.problems)
+    for number, (picture, _) in enumerate(source.entries):
+        try:
+            with _quiet():
+                _, size = decode(source.read(number), resolution=8, image_channels=3, background=(255, 255, 255))
             return min(size)
-    raise UserError(_nothing_left(name, source.problems))
+        except Unreadable as error:
+            problems.append(Skipped(picture, str(error)))
+    raise UserError(_nothing_left(name, problems))
 
 
 def cache_folder(config: DataConfig) -> Path:

@@ -39,7 +39,7 @@ def _fetch(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(URL, str(path), hash_prefix=SHA256)
     except (OSError, RuntimeError) as error:  # no network, a full disk; another content than was published
-        reason = getattr(error, "reason", None) or " ".join(str(error).split())
+        reason = getattr(getattr(error, "reason", error), "strerror", None) or " ".join(str(error).split())
         raise UserError(
             f"the Inception network could not be fetched ({reason}): get {URL} elsewhere and give it with "
             "--inception FILE, or take --features efficientnet-lite0 (whose distance is not FID)"
