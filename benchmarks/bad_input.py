@@ -16,7 +16,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-TINY = "--resolution 32 --base-channels 4 --batch-size 4 --steps 6 --checkpoint-every 3 --device cpu".split()
+from sagan.files import load_tensors, save_tensors
+
+TINY = (
+    "--resolution 32 --base-channels 4 --batch-size 4 --steps 6 --checkpoint-every 3 --evaluate-every 0 --device cpu"
+).split()
 
 
 def show(what: str, *arguments: object, prefix: tuple[str, ...] = ()) -> None:
@@ -26,6 +30,9 @@ def show(what: str, *arguments: object, prefix: tuple[str, ...] = ()) -> None:
     print(f"\n{what}\n  $ sagan {' '.join(map(str, arguments[:4]))} ...   exit status {done.returncode}")
     for line in lines:
         print("  " + line.split("\r")[-1])
+    for line in done.stdout.splitlines():
+        if line.startswith("note: "):
+            print("  " + line)
 
 
 def picture(path: Path) -> Path:
@@ -45,6 +52,29 @@ def huge_png(side: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     )
+
+
+def show_evaluations(folder: Path) -> None:
+    """What `sagan evaluate` says; the run is there already."""
+    run, pictures, device = folder / "run", folder / "pictures", ("--device", "cpu")
+    os.environ["https_proxy"] = "http://localhost:1"  # no network, wherever this runs
+    show("Evaluation with Inception, offline, its weights not in the cache",
+         "evaluate", run, "--features", "inception", *device)  # fmt: skip
+    del os.environ["https_proxy"]
+    show("Evaluation of a folder alone", "evaluate", pictures, *device)
+    picture(folder / "one" / "0.png")
+    show("Evaluation of too few pictures", "evaluate", folder / "one", pictures, *device)
+    for i in range(8):
+        Image.open(picture(folder / "grey" / f"{i}.png")).convert("L").save(folder / "grey" / f"{i}.png")
+    show("Evaluation of grey pictures against coloured ones", "evaluate", folder / "grey", pictures, *device)
+    nan = np.full((64, 64), np.nan, np.float32)
+    (folder / "nan").mkdir()
+    Image.fromarray(nan, mode="F").save(folder / "nan" / "nan.tif")
+    show("Evaluation of pictures that are not numbers", "evaluate", folder / "nan", pictures, *device)
+    tensors, metadata = load_tensors(run / "generator.safetensors")
+    tensors["head.bias"].fill_(float("nan"))
+    save_tensors(folder / "came-apart.safetensors", tensors, metadata)
+    show("Evaluation of a generator that came apart", "evaluate", folder / "came-apart.safetensors", pictures, *device)
 
 
 def main() -> None:
@@ -69,6 +99,8 @@ def main() -> None:
         (folder / "bad").mkdir()
         (folder / "bad" / "text.jpg").write_text("This is no picture.")
         show("Nothing but a text file named .jpg", "train", "--data", folder / "bad")
+
+        show_evaluations(folder)
 
         checkpoints = sorted((folder / "run" / "checkpoints").iterdir())
         checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:5000])

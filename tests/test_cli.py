@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan.cli import main
+from sagan.cli import COMMANDS, main
 from sagan.run import Run
 
 
@@ -24,13 +24,10 @@ def run(capsys, *arguments):
 def test_help_lists_the_commands(capsys, arguments):
     status, output, _ = run(capsys, *arguments)
     assert status == 0
-    assert all(
-        f"sagan {command} " in output
-        for command in ("train", "sample", "evaluate", "plot", "interpolate", "report", "data")
-    )
+    assert all(f"sagan {command} " in output for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "plot", "interpolate", "report", "data"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_each_command(capsys, command):
     status, output, _ = run(capsys, command, "--help")
     assert not status
@@ -101,6 +98,7 @@ def test_from_a_folder_to_pictures(capsys, tmp_path, train_options, pictures):
     assert [p.name for p in trained.samples()] == ["step-00000004.png", "step-00000008.png"]
     assert trained.samples_path.read_bytes() == trained.sample_path(8).read_bytes()
     assert Image.open(trained.animation_path).n_frames == 2
+    assert Image.open(folder / "attend.png").width > 300
 
     rows = trained.metrics()
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
@@ -163,6 +161,8 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
     from sagan.training import loop
 
     class Given:
+        distance_key = "fid"
+
         def __init__(self, store, features, count, device):
             self.values = iter([9.0, 3.0, 5.0, 4.0, 6.0])
 
@@ -198,14 +198,36 @@ def test_features_asked_for_that_are_missing_are_an_error(capsys, tmp_path, trai
     assert "--features nothing.pt: no such file" in errors
 
 
-def test_training_evaluates_draws_the_curve_and_warns(capsys, tmp_path, train_options):
+def test_training_evaluates_and_draws_the_curve(capsys, tmp_path, train_options):
     pytest.importorskip("efficientnet_lite_pytorch")
     options = ["--steps", 4, "--evaluate-every", 2, "--evaluate-count", 8, "--out", tmp_path / "run"]
-    # A generator that stands still under a discriminator of great steps, so that something is to be warned of.
     assert run(capsys, "train", *train_options, *options)[0] == 0
     rows = [row for row in Run(tmp_path / "run").metrics() if "frechet_distance/EfficientNet-Lite0" in row]
     assert [row["step"] for row in rows] == [2, 4]
     assert all(row["frechet_distance/EfficientNet-Lite0"] > 0 and row["diversity"] > 0 for row in rows)
+    assert Image.open(Run(tmp_path / "run").curve_path).size > (500, 300)
+
+
+def test_training_warns_once_of_what_goes_wrong(capsys, tmp_path, train_options, monkeypatch):
+    """Evaluations whose values are given here, since a training that collapses takes hours to come by."""
+    from sagan.training import loop
+
+    class Given:
+        distance_key = "fid"
+
+        def __init__(self, store, features, count, device):
+            self.values = iter([(9, 1.0), (5, 0.9), (6, 0.9), (7, 0.8), (8, 0.3), (9, 0.3)])
+
+        def __call__(self, generator, seed):
+            return dict(zip(("fid", "diversity"), next(self.values), strict=True))
+
+    monkeypatch.setattr(loop, "Monitor", Given)
+    options = ["--steps", 12, "--evaluate-every", 2, "--out", tmp_path / "run"]
+    errors = run(capsys, "train", *train_options, *options)[2]
+    assert errors.count("fid has risen 3 times in a row, to 8 (best: 5 at step 4") == 1
+    assert errors.count("diversity 0.30, at step 2 1.00") == 1
+    assert errors.count("step 10: ") == 2
+    assert errors.count("step 12: ") == 0
 
 
 def test_changed_data_are_noticed(capsys, tmp_path, train_options, pictures):

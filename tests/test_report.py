@@ -152,6 +152,7 @@ def test_a_finished_run(capsys, run):
         "The run",
         "Samples",
         "Over training",
+        "What it attends to",
         "Curves",
         "The log",
         "Configuration",

@@ -1,5 +1,13 @@
 """Self-Attention GANs (Zhang et al. 2019): from a folder of pictures to pictures of your own."""
 
+from sagan.attention import (
+    LayerStatistics,
+    attention_layers,
+    attention_maps,
+    attention_statistics,
+    lay_on_picture,
+    observe_attention,
+)
 from sagan.config import PRESETS, Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.errors import UserError
 from sagan.evaluation import Evaluation, evaluate
@@ -19,14 +27,20 @@ __all__ = [
     "Discriminator",
     "Evaluation",
     "Generator",
+    "LayerStatistics",
     "ModelConfig",
     "OutputConfig",
     "Run",
     "SelfAttention2d",
     "TrainingConfig",
     "UserError",
+    "attention_layers",
+    "attention_maps",
+    "attention_statistics",
     "draw_latents",
     "evaluate",
+    "lay_on_picture",
     "load",
+    "observe_attention",
     "sample",
 ]

@@ -69,6 +69,10 @@ def train(options: Train) -> None:
     print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {device}")
     if train_run(run, store, device):
         print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
+        if any(kind == "self" for _, kind in config.model.attention_at("generator")):
+            from sagan.attention_files import write_attention
+
+            print(f"what its last attention layer looks at: {write_attention(run.path, None)[0]}")
     else:
         print(f"stopped and saved; go on with: sagan train --resume {run.path}")
 
@@ -111,6 +115,79 @@ def sample(options: Sample) -> None:
         seed=options.seed,
         truncation=options.truncation,
     )
+    print(out)
+
+
+@dataclass(frozen=True)
+class Attend:
+    """Show what the attention layers look at: pictures with query points, and a map for each point.
+
+    Also prints how strongly each layer is used, and how far it looks.
+    """
+
+    run: RunArgument
+    """Folder of the run; for the generator alone, its generator.safetensors will do."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .png or .svg; default: attend.png in the run."""
+    network: Literal["generator", "discriminator", "both"] = "generator"
+    """The generator on pictures of its own, the discriminator on pictures of the run's data."""
+    layer: str = "last"
+    """last, all, a layer's name as in the metrics log (16.0), or the size of its feature map (16)."""
+    points: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y")] = ()
+    """Query points in pixels from the upper left, such as 8,20 16,3; default: five for what each picture shows."""
+    count: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Pictures of each class, or in all without classes; default: 1, or 6 without classes."""
+    classes: tuple[str, ...] = ()
+    """Names or numbers of the classes to draw; default: the first eight."""
+    seed: int = 0
+    """The same seed gives the same pictures, those of sagan sample."""
+    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Cut latents off at this magnitude."""
+    smooth: bool = True
+    """Draw maps smoothly between the keys' centres; False: as the cells that they are."""
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"count must be 1 or more, got {self.count}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        if self.truncation is not None and self.truncation <= 0:
+            raise ValueError(f"truncation must be above 0, got {self.truncation}")
+        if self.out is not None and self.out.suffix.lower() not in (".png", ".svg"):
+            raise ValueError(f"out must be a .png or a .svg, got {self.out}")
+        if len(self.points) > 8:
+            raise ValueError(f"points must be 8 or fewer, got {len(self.points)}")
+        self.query_points()
+
+    def query_points(self) -> list[tuple[float, float]] | None:
+        """The points as numbers; None if none are given."""
+        found = []
+        for point in self.points:
+            try:
+                x, y = map(float, point.split(","))
+            except ValueError:
+                raise ValueError(f"points must be X,Y in pixels such as 8,20, got {point}") from None
+            found.append((x, y))
+        return found or None
+
+
+def attend(options: Attend) -> None:
+    """Runs `sagan attend`."""
+    from sagan.attention_files import write_attention
+
+    out, table = write_attention(
+        options.run,
+        options.out,
+        network=options.network,
+        layer=options.layer,
+        points=options.query_points(),
+        count=options.count,
+        classes=options.classes,
+        seed=options.seed,
+        truncation=options.truncation,
+        smooth=options.smooth,
+    )
+    print(table)
     print(out)
 
 
@@ -273,6 +350,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "train": (Train, train),
     "sample": (Sample, sample),
     "evaluate": (Evaluate, evaluate),
+    "attend": (Attend, attend),
     "plot": (Plot, plot),
     "interpolate": (Interpolate, interpolate),
     "report": (Report, report),

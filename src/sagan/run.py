@@ -6,6 +6,7 @@ events/                 the same for TensorBoard
 samples/step-*.png      grids from fixed latents as training went; samples.gif of them
 samples.png             the grid of the end
 checkpoints/step-*.safetensors   everything to go on from
+attend.png              what the attention layers look at, by sagan attend
 generator.safetensors   the averaged generator, for inference
 evaluation.png          the distance to the data as training went
 curves.png              losses, logits, gammas and the rest as training went (sagan plot)
@@ -26,6 +27,7 @@ from sagan.config import Config
 from sagan.errors import UserError
 from sagan.files import load_into, load_tensors, save_tensors, write_atomically
 from sagan.model.config import ModelConfig
+from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 
@@ -165,6 +167,24 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
     generator = Generator(config)
     load_into(generator, tensors, path)
     return generator, class_names, int(metadata.get("step", 0))
+
+
+def read_discriminator(path: str | Path) -> Discriminator:
+    """The discriminator of a run's newest checkpoint, as trained.
+
+    Raises:
+        UserError: not a run's folder, no checkpoint yet, or the newest is damaged.
+    """
+    run = Run(path)
+    checkpoints = run.checkpoints()
+    if not checkpoints:
+        raise UserError(f"{run.path} has no checkpoint in {run.path / 'checkpoints'}: the discriminator is kept there")
+    tensors, _ = load_tensors(checkpoints[-1])
+    discriminator = Discriminator(run.info.config.model)
+    prefix = "discriminator/"
+    of_it = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    load_into(discriminator, of_it, checkpoints[-1])
+    return discriminator
 
 
 def load(path: str | Path) -> Generator:

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import reference
 from sagan import ModelConfig, SelfAttention2d
@@ -126,3 +128,42 @@ def test_matched_residual_is_the_formula():
     inner = torch.nn.functional.conv2d(x.clamp_min(0), layer.conv1.weight, padding=1)
     wanted = x + torch.einsum("oc,nchw->nohw", layer.conv2.weight[:, :, 0, 0], inner.clamp_min(0))
     assert torch.allclose(layer(x), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("size", [(7, 5), (8, 8), (16, 9)])
+def test_asked_rows_are_those_of_the_whole_map(variant, size):
+    layer, x = layer_and_input(variant, size)
+    weights = (getattr(layer, name).weight.flatten(1) for name in ("query", "key", "value", "output"))
+    _, beta = reference.attention(x, *weights, layer.gamma, layer.pooled)
+    locations = torch.stack([torch.randperm(size[0] * size[1])[:5] for _ in range(3)])
+    maps = layer.maps(x, locations)
+    grid = tuple(side // 2 for side in size) if variant == "released" else size
+    assert maps.shape == (3, 5, *grid)
+    assert (maps.flatten(2) - torch.stack([b[at] for b, at in zip(beta, locations, strict=True)])).abs().max() < 1e-14
+    assert (maps.sum((2, 3)) - 1).abs().max() < 1e-14
+
+
+def test_maps_of_a_normalised_layer_use_the_normalised_weights():
+    torch.manual_seed(0)
+    layer = SelfAttention2d(16, "paper").eval()
+    x, locations = torch.randn(2, 16, 6, 6), torch.arange(36).expand(2, -1)
+    weights = (c.norm(c.weight).flatten(1).double() for c in (layer.query, layer.key, layer.value, layer.output))
+    _, beta = reference.attention(x.double(), *weights, layer.gamma.double(), False)
+    assert (layer.maps(x, locations).flatten(2) - beta).abs().max() < 1e-6
+
+
+def test_no_more_than_the_asked_rows_is_computed():
+    """The largest tensor on the way is the feature map, not the 4096 x 4096 map."""
+    layer, x = SelfAttention2d(8, "full"), torch.randn(1, 8, 64, 64)
+    largest = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            largest.extend(t.numel() for t in tree_leaves(result) if isinstance(t, torch.Tensor))
+            return result
+
+    with Watch():
+        layer.maps(x, torch.tensor([[0, 77, 4095]]))
+    assert max(largest) == x.numel()

@@ -75,7 +75,7 @@ def draw_grid(
         column += number
     for number, image in enumerate(images.repeat(scale, axis=1).repeat(scale, axis=2)):
         row, column = divmod(number, columns)
-        page.paste(_opaque(image), (left + column * (width + _GUTTER), top + row * (height + _GUTTER)))
+        page.paste(opaque(image), (left + column * (width + _GUTTER), top + row * (height + _GUTTER)))
     return page
 
 
@@ -129,7 +129,7 @@ def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: 
     )
 
 
-def _opaque(image: NDArray[np.uint8]) -> Image.Image:
+def opaque(image: NDArray[np.uint8]) -> Image.Image:
     """One picture (H, W, C) in mode L or RGB; alpha shown over a checkerboard."""
     height, width, channels = image.shape
     if channels == 1:

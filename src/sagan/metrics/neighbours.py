@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 BLOCK = 512  # rows of a block of distances
-ROUNDING = 1e-12  # of |a|^2 + |b|^2: squared distances nearer than this to each other are equal
+ROUNDING = 1e-12  # of |a|^2 + |b|^2: squared distances nearer than this to each other count as equal
 
 
 @dataclass(frozen=True)
@@ -38,61 +40,59 @@ def compare(
     """Compares features (N, D) and (M, D), more than k_density of each, in float64, in blocks: O(N + M) memory."""
     middle = real.mean(0, dtype=np.float64)  # distances do not change, their rounding becomes less
     real, generated = real - middle, generated - middle
-    norms_r, norms_g = (real**2).sum(1), (generated**2).sum(1)
+    r, g = _Set(real), _Set(generated)
     steps = sum(-(-len(x) // BLOCK) for x in (real, real, generated))
     with tqdm(total=steps, desc="nearest neighbours", disable=None if progress else True) as bar:
-        radii_r = _radii(real, norms_r, (1, k, k_density), bar)
-        (radius_g,) = _radii(generated, norms_g, (k,), bar).T
+        radius_authentic, radius_k, radius_density = r.radii((1, k, k_density), bar)
+        (radius_g,) = g.radii((k,), bar)
 
-        in_real = np.zeros(len(generated), np.int64)  # balls of r with radius k / k_density that a g lies in
-        in_real_density = np.zeros(len(generated), np.int64)
-        recalled = np.zeros(len(real), bool)
-        covered = np.zeros(len(real), bool)
-        nearest = np.zeros(len(generated), np.int64)
-        distance = np.full(len(generated), np.inf)
+        balls = torch.zeros(len(generated), dtype=torch.int64)  # of r, that a g lies in
+        balls_density = torch.zeros(len(generated), dtype=torch.int64)
+        recalled, covered = [], []
+        nearest = torch.zeros(len(generated), dtype=torch.int64)
+        distance = torch.full((len(generated),), torch.inf, dtype=torch.float64)
         for i in range(0, len(real), BLOCK):
             rows = slice(i, i + BLOCK)
-            d, slack = _squared_distances(real[rows], norms_r[rows], generated, norms_g)
-            d -= slack
-            in_real += (d <= radii_r[rows, 1:2]).sum(0)
-            inside = d <= radii_r[rows, 2:3]
-            in_real_density += inside.sum(0)
-            covered[rows] = inside.any(1)
-            recalled[rows] = (d <= radius_g).any(1)
-            d += slack
-            closer = d.min(0) < distance
-            nearest[closer] = i + d.argmin(0)[closer]
-            distance = np.minimum(distance, d.min(0))
+            d = r.squared_distances(rows, g, 1 - ROUNDING)  # none above its true value, so that borders are inside
+            balls += (d <= radius_k[rows, None]).sum(0)
+            inside = d <= radius_density[rows, None]
+            balls_density += inside.sum(0)
+            covered.append(inside.any(1))
+            recalled.append((d <= radius_g).any(1))
+            least, where = d.min(0)
+            nearest = torch.where(least < distance, where + i, nearest)
+            distance = torch.minimum(least, distance)
             bar.update()
+    found = nearest.numpy()
     return Neighbours(
-        precision=float((in_real > 0).mean()),
-        recall=float(recalled.mean()),
-        density=float(in_real_density.mean() / k_density),
-        coverage=float(covered.mean()),
-        authenticity=float((distance > radii_r[nearest, 0]).mean()),
-        nearest=nearest,
-        distance=np.linalg.norm(real[nearest] - generated, axis=1),
+        precision=(balls > 0).double().mean().item(),
+        recall=torch.cat(recalled).double().mean().item(),
+        density=balls_density.double().mean().item() / k_density,
+        coverage=torch.cat(covered).double().mean().item(),
+        authenticity=(distance > radius_authentic[nearest]).double().mean().item(),
+        nearest=found,
+        distance=np.linalg.norm(real[found] - generated, axis=1),
     )
 
 
-def _radii(x: np.ndarray, norms: np.ndarray, ks: tuple[int, ...], bar: "tqdm[None]") -> np.ndarray:
-    """Squared distances (N, len(ks)) of each row to its k-th nearest other row."""
-    radii = np.empty((len(x), len(ks)))
-    for i in range(0, len(x), BLOCK):
-        rows = slice(i, i + BLOCK)
-        d, _ = _squared_distances(x[rows], norms[rows], x, norms)
-        np.put_along_axis(d, np.arange(i, i + len(d))[:, None], -1, axis=1)  # itself comes first
-        radii[rows] = np.partition(d, ks, axis=1)[:, ks]
-        bar.update()
-    return radii
+class _Set:
+    """Points (N, D), and their squared distances to others as one matrix product."""
 
+    def __init__(self, points: np.ndarray):
+        self.points = torch.from_numpy(points)
+        self.norms = (self.points**2).sum(1, keepdim=True)
 
-def _squared_distances(
-    a: np.ndarray, norms_a: np.ndarray, b: np.ndarray, norms_b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """|a - b|^2 for rows of a (n, D) and b (m, D), as (n, m), and by how much rounding may have raised each."""
-    norms = norms_a[:, None] + norms_b
-    d = norms - 2 * (a @ b.T)
-    norms *= ROUNDING
-    d[d < norms] = 0
-    return d, norms
+    def squared_distances(self, rows: slice, others: "_Set", scale: float = 1.0) -> Tensor:
+        """scale (|a|^2 + |b|^2) - 2 a b for the points a in `rows` and all points b of `others`."""
+        d = torch.addmm(scale * others.norms.T, self.points[rows], others.points.T, alpha=-2)
+        return d.add_(self.norms[rows], alpha=scale)
+
+    def radii(self, ks: tuple[int, ...], bar: "tqdm[None]") -> tuple[Tensor, ...]:
+        """Squared distances (N,) of each point to its k-th nearest other, for each k."""
+        radii = []
+        for i in range(0, len(self.points), BLOCK):
+            d = self.squared_distances(slice(i, i + BLOCK), self)
+            d.diagonal(i).fill_(-1)  # itself comes first
+            radii.append(d.topk(max(ks) + 1, largest=False).values)
+            bar.update()
+        return tuple(torch.cat(radii)[:, k].contiguous() for k in ks)

@@ -78,6 +78,20 @@ class SelfAttention2d(nn.Module):
         o = self.output(o.transpose(1, 2).unflatten(2, x.shape[2:]))
         return torch.addcmul(x, self.gamma, o)
 
+    def maps(self, x: Tensor, locations: Tensor) -> Tensor:
+        """Rows of the map beta (equation 1): those of the asked queries, exactly, and no others.
+
+        Shapes: x (N, C, H, W), locations (N, Q) int64, w + h·W for column w and row h, to (N, Q, H', W'). Every map
+        sums to 1 over the keys' grid, which is H x W, or floor(H/2) x floor(W/2) if keys are pooled.
+        """
+        asked = x.flatten(2).gather(2, locations[:, None].expand(-1, x.shape[1], -1))  # (N, C, Q)
+        q = self.query(asked[..., None]).squeeze(3)  # (N, D, Q): a 1x1 convolution sees each location on its own
+        k = self.key(x)
+        if self.pooled:
+            k = F.max_pool2d(k, 2)
+        attn_NQK = torch.softmax(q.transpose(1, 2) @ k.flatten(2), dim=-1)
+        return attn_NQK.unflatten(2, k.shape[2:])
+
 
 class ChannelAttention2d(nn.Module):
     """Lets every channel draw on every other: softmax(X X^T) X over a C x C map (DANet, Fu et al. 2019, section 3.3).

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,7 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
                 evaluated = monitor is not None and (last or _due(step, config.output.evaluate_every))
                 if monitor is not None and evaluated:
                     log.write(step, monitor(trainer.ema.network, seed=config.training.seed))
+                    draw_curve(run, log.rows, monitor.distance_key)
                 if evaluated or measure:
                     before, problems = problems, find_problems(log.rows, trainer.chance_loss())
                     for kind in problems.keys() - before.keys():
@@ -124,6 +126,13 @@ def draw_samples(generator: Generator, run: Run, config: Config) -> Image.Image:
     z = draw_latents(rows * GRID_COLUMNS, config.model.latent_dim, seed=config.training.seed)
     y = torch.arange(rows).repeat_interleave(GRID_COLUMNS) if names else torch.zeros(len(z), dtype=torch.int64)
     return draw_grid(sample(generator, z, y), columns=GRID_COLUMNS, row_labels=names or None)
+
+
+def draw_curve(run: Run, rows: list[dict[str, Any]], key: str) -> None:
+    """The distance to the data and the diversity over training, the best step marked."""
+    from sagan.figures.curves import draw_curves, save_figure  # matplotlib takes its time to import
+
+    save_figure(draw_curves(rows, [key, "diversity"]), run.curve_path)
 
 
 def finish(run: Run) -> None:

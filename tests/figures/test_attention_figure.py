@@ -1,0 +1,160 @@
+"""What of the attention figure is drawn where, and where its points are put."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagan.errors import UserError
+from sagan.figures.attention import COLOURS, MapSection, choose_points, draw_maps, overlay, save_figure, to_image
+
+RNG = np.random.default_rng(0)
+
+
+def section(points, maps, *, resolution=32, channels=3, labels=None):
+    points = np.asarray(points, np.int64)
+    images = np.full((len(points), resolution, resolution, channels), 90, np.uint8)
+    return MapSection("Generator, layer 16.0", "numbers", images, points, np.asarray(maps, np.float32), labels)
+
+
+def one_hot(row, column, side=8):
+    one = np.zeros((side, side), np.float32)
+    one[row, column] = 1
+    return one
+
+
+def colour(number):
+    return [int(COLOURS[number][i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def tiles(figure, page):
+    """The drawn pictures, as arrays of the page, in the order of drawing: those axes that are square and framed."""
+    height = page.height
+    found = []
+    for axes in figure.axes:
+        if axes.axison:
+            (left, bottom), (right, top) = np.round(axes.get_position().get_points() * page.size).astype(int)
+            found.append(np.asarray(page)[height - top : height - bottom, left:right].astype(int))
+    return found
+
+
+def drawn(*sections, **options):
+    figure = draw_maps(sections, **options)
+    page = to_image(figure)
+    return tiles(figure, page), page
+
+
+def test_points_and_maps_lie_where_they_belong():
+    (picture, first, second), _ = drawn(section([[(5, 20), (28, 3)]], [[one_hot(1, 6), one_hot(7, 0)]]))
+    assert first.shape == picture.shape
+    assert len(first) % 32 == 0
+    pixel = len(first) // 32
+
+    def area(x, y, side, margin):
+        """A square of the picture, in pixels of the page, smaller by the margin all around."""
+        near, far = max(0, y * pixel + margin), max(0, x * pixel + margin)
+        return slice(near, (y + side) * pixel - margin), slice(far, (x + side) * pixel - margin)
+
+    for number, tile, (x, y), (row, column) in ((0, first, (5, 20), (1, 6)), (1, second, (28, 3), (7, 0))):
+        for page in (picture, tile):
+            assert (np.abs(page[area(x, y, 1, 0)] - colour(number)).sum(2) < 10).any()  # the dot
+        peak = tile[area(4 * column, 4 * row, 4, 4)]
+        assert (peak == peak[0, 0]).all()
+        assert peak[0, 0].sum() > 600
+        tile[area(4 * column, 4 * row, 4, -4)] = tile[area(x, y, 1, -16)] = 0
+        assert tile[4:-4, 4:-4].max() < 90  # dimmed, and nothing else on it
+
+
+def test_smooth_maps_peak_at_the_same_place():
+    (_, tile), _ = drawn(section([[(0, 0)]], [[one_hot(2, 5)]]), smooth=True)
+    pixel = len(tile) // 32
+    weight = tile[32:-8, 32:-8].sum(2) - tile[32:-8, 32:-8].sum(2).min()  # without the dot and the frame
+    down, across = (np.average(np.arange(len(weight)) + 32.5, weights=weight.sum(axis)) / pixel for axis in (1, 0))
+    assert (across, down) == (pytest.approx(4 * 5.5, abs=0.1), pytest.approx(4 * 2.5, abs=0.1))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("resolution", [32, 128])
+def test_any_pictures_in_several_sections(channels, resolution):
+    labels = ["cats $x^", "A NAME THAT IS MUCH TOO LONG TO FIT BESIDE A ROW"]
+    points = [[(0, 0)], [(resolution - 1, resolution - 1)]]
+    one = section(points, [[one_hot(0, 0)], [one_hot(7, 7)]], resolution=resolution, channels=channels, labels=labels)
+    found, page = drawn(one, one)
+    assert len(found) == 8
+    assert (np.asarray(page)[:, :4] == 255).all()  # no label runs out of the page
+    assert (np.asarray(page)[:, -4:] == 255).all()
+
+
+def test_overlay_shows_weight_by_colour():
+    laid = np.linspace(0, 2, 64, dtype=np.float32).reshape(8, 8)
+    shown = overlay(np.full((8, 8, 3), 50, np.uint8), laid, COLOURS[1]).astype(int)
+    assert shown.shape == (8, 8, 3)
+    assert (np.diff(shown.reshape(-1, 3)[:, 1]) >= 0).all()
+    assert shown[0, 0].max() - shown[0, 0].min() <= 1  # no weight: grey
+    assert shown[4, 0, 1] > shown[4, 0, 0] + 40  # some: the point's colour
+
+
+def test_no_weight_at_all_is_no_error():
+    assert overlay(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), np.float32)).max() < 60
+
+
+def scene():
+    """A white picture with a red disc and a blue bar."""
+    image = np.full((64, 64, 3), 255, np.uint8)
+    rows, columns = np.indices((64, 64))
+    disc = (rows - 22) ** 2 + (columns - 20) ** 2 < 13**2
+    bar = (rows > 44) & (rows < 58) & (columns > 8) & (columns < 56)
+    image[disc], image[bar] = (220, 30, 30), (30, 30, 220)
+    return image, disc, bar
+
+
+def test_points_lie_in_distinct_regions_and_on_an_edge():
+    image, disc, bar = scene()
+    (points,) = choose_points(image[None], 4)
+    regions = ["disc" if disc[y, x] else "bar" if bar[y, x] else "ground" for x, y in points[:3]]
+    assert regions[0] == "ground"  # the largest first
+    assert sorted(regions) == ["bar", "disc", "ground"]
+    for x, y in points[:3]:  # well inside
+        assert (image[y - 3 : y + 4, x - 3 : x + 4] == image[y, x]).all()
+    x, y = points[3]
+    assert len(np.unique(image[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3), axis=0)) > 1
+
+
+@pytest.mark.parametrize(("side", "channels"), [(32, 3), (64, 4), (128, 1), (256, 3)])
+@pytest.mark.parametrize("kind", ["noise", "flat"])
+def test_chosen_points_are_distinct_pixels_and_the_same_again(side, channels, kind):
+    image = RNG.integers(256, size=(2, side, side, channels), dtype=np.uint8) if kind == "noise" else None
+    image = np.full((2, side, side, channels), 7, np.uint8) if image is None else image
+    points = choose_points(image, 5)
+    assert points.shape == (2, 5, 2)
+    assert points.min() >= 0
+    assert points.max() < side
+    assert all(len(np.unique(p, axis=0)) == 5 for p in points)
+    assert np.array_equal(points, choose_points(image, 5))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_as_many_points_as_asked_for(count):
+    assert choose_points(scene()[0][None], count).shape == (1, count, 2)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "PNG"])
+def test_saved_figures_are_the_same_bytes(tmp_path, suffix):
+    for name in ("a", "b"):
+        save_figure(draw_maps([section([[(1, 2)]], [[one_hot(0, 3)]], labels=["短"])]), tmp_path / f"{name}.{suffix}")
+    a, b = (tmp_path / f"{name}.{suffix}" for name in ("a", "b"))
+    assert a.read_bytes() == b.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+    if suffix == "svg":
+        assert a.read_text().count("<image") == 3  # the picture, the map and the scale
+        assert "http" not in a.read_text().split("</metadata>")[1]  # nothing is fetched from elsewhere
+    else:
+        assert Image.open(a).size == to_image(draw_maps([section([[(1, 2)]], [[one_hot(0, 3)]], labels=["短"])])).size
+
+
+def test_misuse(tmp_path):
+    with pytest.raises(ValueError, match="9 points, but 8 colours"):
+        draw_maps([section([[(0, 0)] * 9], [[one_hot(0, 0)] * 9])])
+    with pytest.raises(ValueError, match="maps"):
+        draw_maps([section([[(0, 0)]], [[one_hot(0, 0)] * 2])])
+    with pytest.raises(UserError, match=r"x\.pdf: give a \.png or a \.svg"):
+        save_figure(draw_maps([section([[(0, 0)]], [[one_hot(0, 0)]])]), tmp_path / "x.pdf")
