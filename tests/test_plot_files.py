@@ -87,7 +87,7 @@ def test_where_a_figure_cannot_be_written(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     for out, message in (
         (tmp_path / "file" / "x.png", "could not be written"),
-        ("x.pdf", "is written as .png or .svg"),
+        ("x.pdf", "x.pdf: give a .png or a .svg"),
     ):
         status, _, errors = plot(capsys, run.path, "--out", out)
         assert (status, errors.count("\n")) == (2, 1)

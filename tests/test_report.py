@@ -21,7 +21,7 @@ from sagan.report import compare_with_preset, train_command
 from sagan.run import Run, RunInfo
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & \u202e {{ 7 * 7 }}"
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 
 
 class Page(HTMLParser):
@@ -69,7 +69,7 @@ def assert_self_contained(page):
     """Every address is a data URI, nothing can run, and nothing within the pictures points elsewhere."""
     known = {"html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "figure"}
     known |= {"figcaption", "h1", "h2", "h3", "p", "dl", "dt", "dd", "div", "img", "video", "table", "tr", "th", "td"}
-    known |= {"details", "summary", "code", "pre"}
+    known |= {"details", "summary", "code", "pre", "wbr"}
     assert {tag for tag, _ in page.tags} <= known
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") or name in ("href", "srcset", "style", "action") for name in attributes)
@@ -187,7 +187,15 @@ def test_everything_that_the_run_has_is_in_it(capsys, run):
     embedded = pictures(page, "image/png") + pictures(page, "image/gif")
     for name in ("attend.png", "interpolation.png", "interpolation.gif", "evaluations/step-00000006.png"):
         assert (run.path / name).read_bytes() in embedded
-    for text in ("21.5 at step 6", "121.9", "0.1114 ± 0.00129", "0 is best", "few pictures", "133.3"):
+    for text in (
+        "21.5 at step 6",
+        "121.9",
+        "0.1114 ± 0.00129",
+        "0 is best",
+        "few pictures",
+        "133.3",
+        "EfficientNet-Lite0, step 6",
+    ):
         assert text in page.text
     assert "generated: step 6, pictures 2,000" in page.text
     assert "reference: robots, pictures 3,000" in page.text

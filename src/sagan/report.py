@@ -300,7 +300,7 @@ def _latest(rows: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
             "name": key,
             "value": _number(value),
             "step": f"{step:,}",
-            "best": f"{_number(best[0])} at step {best[1]:,}" if best else "",
+            "best": f"best: {_number(best[0])} at step {best[1]:,}" if best else "",
         }
 
 
@@ -308,24 +308,23 @@ def _evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
     """What the page says of a file that sagan evaluate wrote; a line among the problems if it is none."""
     try:
         found = json.loads(path.read_bytes())
+        network, step = (_fact(found, *keys) for keys in (("features", "network"), ("generated", "step")))
         figures = [
             {
-                "name": str(figure["name"]),
+                "name": str(figure["name"]).removesuffix(f" ({network})"),
                 "value": _number(figure["value"])
                 + (f" ± {_number(figure['spread'])}" if figure.get("spread") is not None else ""),
                 "about": str(figure.get("about") or ""),
             }
             for figure in found["figures"]
         ]
-        classes = [(str(name), _number(value)) for name, value in (found.get("classes") or {}).items()]
+        sets = {name: _sentence(found.get(name)) for name in ("generated", "reference", "features")}
         return {
-            "title": path.stem,
-            "sets": [
-                (name, text) for name in ("generated", "reference", "features") if (text := _sentence(found.get(name)))
-            ],
+            "title": ", ".join(str(part) for part in (network, step and f"step {step:,}") if part) or path.stem,
+            "sets": [(name, text) for name, text in sets.items() if text],
             "figures": figures,
             "remarks": [str(remark) for remark in found.get("remarks") or ()],
-            "classes": classes,
+            "classes": [(str(name), _number(value)) for name, value in (found.get("classes") or {}).items()],
             "nearest": _embed(
                 path.with_suffix(".png"), "Samples above, the real pictures nearest to them below", problems
             ),
@@ -333,6 +332,11 @@ def _evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problems.append(f"{path.parent.name}/{path.name} could not be read: {type(error).__name__}: {error}")
         return None
+
+
+def _fact(found: dict[str, Any], name: str, key: str) -> Any:
+    about = found.get(name)
+    return about.get(key) if isinstance(about, dict) else None
 
 
 def _sentence(about: Any) -> str:

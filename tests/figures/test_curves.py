@@ -162,6 +162,6 @@ def test_saved_whole_alone_and_always_alike(tmp_path, suffix):
 def test_other_kinds_of_file_are_refused(tmp_path):
     figure = draw_curves(log(1))
     for name in ("x.pdf", "x"):
-        with pytest.raises(UserError, match=r"x.*is written as \.png or \.svg"):
+        with pytest.raises(UserError, match=r"x.*: give a \.png or a \.svg"):
             save_figure(figure, tmp_path / name)
     assert list(tmp_path.iterdir()) == []

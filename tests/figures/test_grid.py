@@ -102,6 +102,15 @@ def test_animation(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
 
 
+def test_the_paper_of_an_animation_stays_white(tmp_path):
+    """Beside pictures whose colours fill the palette, near-white ones among them."""
+    images = np.concatenate([noise(7, side=64), 255 - RNG.integers(8, size=(1, 64, 64, 3), dtype=np.uint8)])
+    animate([draw_grid(images, columns=4)] * 2, tmp_path / "a.gif", 0.25)
+    frame = np.asarray(Image.open(tmp_path / "a.gif").convert("RGB"))
+    assert (frame[:12] == 255).all()
+    assert abs(frame[12:76, 12:76].astype(int) - images[0]).mean() < 30
+
+
 def test_what_cannot_be_written_is_the_users_to_mend(tmp_path):
     (tmp_path / "file").write_text("")
     page = draw_grid(noise(1), columns=1)

@@ -112,9 +112,10 @@ def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: 
         raise ValueError("no frames to animate")
     # One palette for all keeps still areas from flickering; a few frames know its colours.
     some = [np.asarray(frames[at].convert("RGB")) for at in np.linspace(0, len(frames) - 1, 8).round().astype(int)]
-    colours = Image.fromarray(np.concatenate(some)).quantize(255).getpalette() or []
+    colours = np.reshape(Image.fromarray(np.concatenate(some)).quantize(256).getpalette() or [], (-1, 3))
+    colours[(colours >= 248).all(1)] = _PAPER  # or the paper would take on a tint
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*colours[: 3 * 255], *_PAPER])  # or the paper would take on a tint
+    palette.putpalette(colours.ravel().tolist())
     pictures = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     write_atomically(
         Path(path),
