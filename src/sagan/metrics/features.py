@@ -229,7 +229,8 @@ def extract(
         UserError: a feature is not a finite number.
     """
     parts: list[np.ndarray] = []
-    with tqdm(total=total, desc=label, unit=" pictures", disable=None if progress else True) as bar:
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # the same figures on every machine
+    with exact, tqdm(total=total, desc=label, unit=" pictures", disable=None if progress else True) as bar:
         for start in range(0, total, CHUNK):
             stop = min(start + CHUNK, total)
             place = cache / f"{start:08d}-{stop:08d}.npy" if cache else None
