@@ -209,7 +209,7 @@ PRESETS: dict[PresetName, Config] = {
             ema_decay=0.99,
         ),
         output=OutputConfig(
-            log_every=20, sample_every=100, checkpoint_every=300, evaluate_every=300, evaluate_count=300
+            log_every=20, sample_every=100, checkpoint_every=375, evaluate_every=375, evaluate_count=192
         ),
     ),
     # A few hundred to a few thousand pictures of one's own.
