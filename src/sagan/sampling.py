@@ -26,7 +26,9 @@ def draw_latents(count: int, latent_dim: int, *, seed: int, truncation: float | 
 
 @torch.no_grad()
 def sample_batches(generator: Generator, z: Tensor, y: Tensor, batch_size: int = 64) -> Iterator[Tensor]:
-    """Pictures (n, C, H, W) uint8 of latents z (N, latent_dim) and labels y (N,), batch by batch, on the CPU.
+    """Pictures (n, C, H, W) uint8 of latents z (N, latent_dim) and classes y, batch by batch, on the CPU.
+
+    y is (N,) int64, or (N, num_classes) weights of the classes.
 
     Raises:
         UserError: a picture is not a number, so the generator's training has come apart.

@@ -53,6 +53,17 @@ def test_the_class_matters_to_both_networks():
     assert not torch.allclose(discriminator(x, torch.tensor([0, 0])), discriminator(x, torch.tensor([1, 1])))
 
 
+def test_weights_of_one_class_are_its_label_to_the_generator():
+    torch.manual_seed(0)
+    generator = Generator(ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)).eval()
+    for norm in (m for m in generator.modules() if getattr(m, "num_classes", 0)):
+        torch.nn.init.normal_(norm.scale)
+        torch.nn.init.normal_(norm.shift)
+    z, y = torch.randn(6, 8), torch.tensor([0, 1, 2, 2, 1, 0])
+    assert torch.equal(generator(z, torch.nn.functional.one_hot(y, 3).float()), generator(z, y))
+    assert not torch.allclose(generator(z, torch.full((6, 3), 1 / 3)), generator(z, y), atol=0.01)
+
+
 def test_sums_over_locations():
     """The discriminator pools by the sum, not the mean: the head sees h as a sum of 16 locations."""
     config = ModelConfig(resolution=32, base_channels=4)

@@ -40,3 +40,25 @@ def test_evaluation_mode_uses_the_running_statistics():
             layer(x, y)
         one = layer.eval()(x[:1], y[:1])
         assert torch.allclose(one, layer.train()(x, y)[:1], atol=1e-2)
+
+
+def test_weights_of_one_class_are_its_label():
+    torch.manual_seed(0)
+    layer = ConditionalBatchNorm2d(5, 4).eval()
+    torch.nn.init.normal_(layer.scale)
+    torch.nn.init.normal_(layer.shift)
+    x, y = torch.randn(7, 5, 4, 4), torch.tensor([0, 3, 1, 3, 2, 0, 1])
+    assert torch.equal(layer(x, torch.nn.functional.one_hot(y, 4).float()), layer(x, y))
+
+
+def test_weights_mix_scale_and_shift():
+    torch.manual_seed(0)
+    layer = ConditionalBatchNorm2d(3, 4).double()
+    torch.nn.init.normal_(layer.scale)
+    torch.nn.init.normal_(layer.shift)
+    x, weights = torch.randn(5, 3, 4, 4, dtype=torch.float64), torch.rand(5, 4, dtype=torch.float64)
+    scale, shift = (
+        torch.stack([sum(w * row for w, row in zip(ws, table, strict=True)) for ws in weights])[:, :, None, None]
+        for table in (layer.scale, layer.shift)
+    )
+    assert torch.allclose(layer(x, weights), scale * normalised(x) + shift)

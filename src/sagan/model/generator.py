@@ -18,7 +18,8 @@ class Generator(nn.Module):
     """Maps z (N, latent_dim), y (N,) int64 to pictures (N, image_channels, R, R) in [-1, 1].
 
     A linear layer to 4x4, up-blocks to R x R, attention where the configuration puts it, then batch norm, ReLU, a
-    3x3 convolution and tanh. y is ignored, and may be left out, when num_classes is 0.
+    3x3 convolution and tanh. y is ignored, and may be left out, when num_classes is 0; as weights (N, num_classes) it
+    asks for something between classes.
     """
 
     def __init__(self, config: ModelConfig):

@@ -7,11 +7,17 @@ from torch import Tensor, nn
 MOMENTUM = 0.1
 
 
+def of_classes(table: Tensor, y: Tensor) -> Tensor:
+    """The rows (N, C) of a table (num_classes, C) that labels (N,) name, or mixtures by weights (N, num_classes)."""
+    return y @ table if y.is_floating_point() else F.embedding(y, table)
+
+
 class ConditionalBatchNorm2d(nn.Module):
     """Batch norm with a learnt scale and shift for each class (de Vries et al. 2017); one of each if unconditional.
 
-    Maps x (N, C, H, W) and y (N,) int64 in [0, num_classes) to (N, C, H, W). In training mode the batch's own mean
-    and variance are used and the running ones follow with momentum 0.1; in evaluation mode the running ones are used.
+    Maps x (N, C, H, W) and y (N,) int64 in [0, num_classes) to (N, C, H, W); y may also be (N, num_classes) weights,
+    which mix the classes' scales and shifts. In training mode the batch's own mean and variance are used and the
+    running ones follow with momentum 0.1; in evaluation mode the running ones are used.
     """
 
     running_mean: Tensor
@@ -32,5 +38,5 @@ class ConditionalBatchNorm2d(nn.Module):
             return F.batch_norm(x, *statistics, self.scale, self.shift, self.training, self.momentum, self.eps)
         assert y is not None, "a conditional generator needs the labels y"
         x = F.batch_norm(x, *statistics, None, None, self.training, self.momentum, self.eps)
-        scale, shift = (F.embedding(y, table)[:, :, None, None] for table in (self.scale, self.shift))
+        scale, shift = (of_classes(table, y)[:, :, None, None] for table in (self.scale, self.shift))
         return torch.addcmul(shift, x, scale)
