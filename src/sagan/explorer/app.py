@@ -66,7 +66,9 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
         def answer() -> dict[str, Any]:
             images = explorer.grid(asked)
             labels = [label for label in asked.labels or [0] for _ in range(asked.count)]
-            pictures = [{"label": y, "index": i, "png": to_text(x)} for i, (y, x) in enumerate(zip(labels, images, strict=True))]
+            pictures = [
+                {"label": y, "index": i, "png": to_text(x)} for i, (y, x) in enumerate(zip(labels, images, strict=True))
+            ]
             return {"pictures": pictures, "command": grid_command(explorer.networks, asked)}
 
         return JSONResponse(await run_in_threadpool(answer))

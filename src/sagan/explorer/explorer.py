@@ -138,9 +138,7 @@ class Explorer:
         """The latent z (1, latent_dim) of a picture; its class y (1,), or weights (1, num_classes) of two."""
         if isinstance(picture, Sample):
             (label,) = self._known((picture.label,)) or [0]
-            z = draw_latents(
-                picture.index + 1, self.model.latent_dim, seed=picture.seed, truncation=picture.truncation
-            )
+            z = draw_latents(picture.index + 1, self.model.latent_dim, seed=picture.seed, truncation=picture.truncation)
             return z[-1:], torch.tensor([label])
         (z_start, y_start), (z_end, y_end) = self.latent(picture.start), self.latent(picture.end)
         z = slerp(z_start, z_end, torch.tensor([picture.latent]))
@@ -167,7 +165,9 @@ class Explorer:
             image = self.read_upload(picture.data())[0]
             x = to_signed(torch.from_numpy(image).permute(2, 0, 1)[None])
         else:
-            generated = observe_attention(networks.generator, *self.latent(picture), layers=networks.layers("generator"))
+            generated = observe_attention(
+                networks.generator, *self.latent(picture), layers=networks.layers("generator")
+            )
             observed["generator"], x = generated, generated.output
             image = to_bytes(x)[0].permute(1, 2, 0).contiguous().numpy()
         scores = None
@@ -198,7 +198,12 @@ class Explorer:
         return [(float(x), float(y)) for x, y in chosen]
 
     def maps(
-        self, picture: Picture, points: Sequence[tuple[float, float]], only: Sequence[int] | None = None, *, smooth: bool
+        self,
+        picture: Picture,
+        points: Sequence[tuple[float, float]],
+        only: Sequence[int] | None = None,
+        *,
+        smooth: bool,
     ) -> list[LayerMaps]:
         """The maps of every layer of each network that saw the picture, each in its point's colour.
 
@@ -223,7 +228,9 @@ class Explorer:
                 maps = observation.maps(list(asked.values()))
             for name, maps_1QKK in maps.items():
                 grid = observation.inputs[name].shape[-1]
-                found.append(LayerMaps(network, name, _draw(seen.image, maps_1QKK[0].float().cpu(), asked, grid, smooth)))
+                found.append(
+                    LayerMaps(network, name, _draw(seen.image, maps_1QKK[0].float().cpu(), asked, grid, smooth))
+                )
         return found
 
     def figure(self, asked: Look) -> Image.Image:
@@ -267,7 +274,9 @@ class Explorer:
                     max_pixels=MAX_PIXELS,
                 )
         except Unreadable as error:
-            raise UserError(f"this file cannot be used: {error}; give a JPEG, PNG, WebP, GIF, BMP or TIFF") from error
+            raise UserError(
+                f"the picture cannot be used: {error}; give a JPEG, PNG, WebP, GIF, BMP or TIFF file"
+            ) from error
         return image.copy(), size
 
     def describe(self) -> dict[str, Any]:
@@ -307,7 +316,9 @@ class Explorer:
 def to_png(image: NDArray[np.uint8] | Image.Image) -> bytes:
     """A picture (H, W, C) as a PNG file."""
     file = BytesIO()
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+    picture = (
+        image if isinstance(image, Image.Image) else Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+    )
     picture.save(file, format="PNG", compress_level=1)
     return file.getvalue()
 

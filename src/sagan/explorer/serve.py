@@ -6,8 +6,11 @@ import os
 import socket
 import sys
 import threading
+import warnings
 import webbrowser
 from pathlib import Path
+
+from PIL import Image
 
 from sagan.errors import UserError
 
@@ -49,11 +52,11 @@ def launch(
     from sagan.explorer.networks import read_networks
     from sagan.training.machine import choose_device
 
-    listening = listen(host, port)
-    with listening:
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such uploads are refused in words
+    with listen(host, port) as listening:
         explorer = Explorer(read_networks(Path(run), choose_device(device)))
         local = is_loopback(host)
-        hosts = ("localhost", "127.0.0.1", "[::1]", host) if local else ("*",)
+        hosts = ("localhost", "127.0.0.1", "::1", "[::1]", host) if local else ("*",)
         app = create_app(explorer, hosts=hosts, frames="'none'" if local else _SPACES)
         url = address(host, listening.getsockname()[1])
         print(f"{run} is shown at {url}; Ctrl-C ends it", flush=True)

@@ -16,6 +16,7 @@ const STRIP = 9;
 let run; // what the server said of the run
 let stage;
 let grid = []; // the pictures of the grid: {label, index, png}
+let options = null; // those that `grid` was drawn with
 let command = "";
 let seen = null; // the last answer about the picture
 let maps = new Map(); // "network/layer" -> [{png, peak, distance}], by the points' numbers
@@ -31,7 +32,7 @@ function complain(error) {
 }
 const calm = () => { $("error").hidden = true; };
 const className = (label) => run.classes[label] ?? "";
-const nameOf = ({ label, seed, index }) => [className(label), `seed ${seed}`, `no. ${index + 1}`].filter(Boolean).join(", ");
+const nameOf = ({ label, seed, index }) => [className(label), `seed ${seed}`, `no.\u00a0${index + 1}`].filter(Boolean).join(", ");
 function title() {
   if (state.own) return `${state.own.name}, ${state.own.width} × ${state.own.height} px`;
   if (!state.start) return "Picture";
@@ -57,10 +58,16 @@ const drawGrid = newest(async (open) => {
     const asked = askedGrid();
     const found = await ask("grid", asked);
     calm();
+    const [start, end] = [state.start, state.end].map((one) => grid.findIndex((other) => same(whole(other), one)));
     ({ pictures: grid, command } = found);
+    options = asked;
     showGrid(asked);
-    if (open) openPicture(grid[0]);
-    else if (state.start && !state.own) markGrid();
+    if (open || !state.start) openPicture(grid[0]);
+    else if (start >= 0) { // what was open stays open in its place, so that one sees what an option does to it
+      state.start = whole(grid[Math.min(start, grid.length - 1)]);
+      if (end >= 0) state.end = whole(grid[Math.min(end, grid.length - 1)]);
+      showAll();
+    }
     showCommands();
   } finally {
     $("grid").classList.remove("busy");
@@ -71,7 +78,7 @@ const drawGrid = newest(async (open) => {
 function showGrid({ labels, count }) {
   const rows = labels.length > 1;
   const columns = rows ? count : Math.min(6, count);
-  $("grid").style.gridTemplateColumns = `${rows ? "minmax(2.5rem, 5.2rem) " : ""}repeat(${columns}, minmax(0, 1fr))`;
+  $("grid").style.gridTemplateColumns = `${rows ? "minmax(2.5rem, 5rem) " : ""}repeat(${columns}, minmax(0, 1fr))`;
   const hadFocus = $("grid").contains(document.activeElement);
   $("grid").replaceChildren();
   grid.forEach((one, i) => {
@@ -87,7 +94,7 @@ function showGrid({ labels, count }) {
 
 const gridButtons = () => [...$("grid").querySelectorAll("button")];
 const same = (a, b) => a && b && a.seed === b.seed && a.index === b.index && a.label === b.label && a.truncation === b.truncation;
-const whole = ({ label, index }) => ({ seed: state.grid.seed, index, label, truncation: state.grid.truncation });
+const whole = ({ label, index }) => ({ seed: options.seed, index, label, truncation: options.truncation });
 
 function markGrid() {
   gridButtons().forEach((button, i) => {
@@ -115,7 +122,7 @@ function openPicture(one, byHand = false) {
   state.own = null;
   state.start = whole(one);
   state.latent = state.label = 0;
-  if (!state.end) state.end = whole(grid[Math.min(grid.length - 1, one.index + 1)]);
+  if (!state.end) state.end = whole(grid[(one.index + (options.labels.length > 1 ? options.count + 1 : 1)) % grid.length]);
   afterOpening(byHand);
 }
 
@@ -344,7 +351,7 @@ async function take(file) {
       return;
     }
     if (file.size > run.max_upload) throw new Error(`${file.name}: ${(file.size / 1e6).toFixed(0)} MB is too large; ${run.max_upload / 1e6} MB at most.`);
-    const found = await upload(file);
+    const found = await upload(file).catch((error) => { throw new Error(`${file.name}: ${error.message}`); });
     calm();
     state.own = { ...found, name: file.name };
     large = null;
@@ -446,7 +453,10 @@ function listen() {
   addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
   addEventListener("drop", (event) => { event.preventDefault(); document.body.classList.remove("dropping"); take(event.dataTransfer.files[0]); });
 
-  $("save-picture").addEventListener("click", () => saving(async () => save(await (await fetch(source(seen.png))).blob(), `${fileName()}.png`)));
+  $("save-picture").addEventListener("click", () => saving(async () => {
+    const bytes = Uint8Array.from(atob(seen.png), (letter) => letter.codePointAt(0));
+    save(new Blob([bytes], { type: "image/png" }), `${fileName()}.png`);
+  }));
   $("save-maps").addEventListener("click", () => saving(async () =>
     save(await askForFile("figure", { picture: picture(), points: state.points, smooth: state.smooth }), `${fileName()}-maps.png`)));
   $("save-grid").addEventListener("click", () => saving(async () => save(await askForFile("grid-page", askedGrid()), `grid-${state.grid.seed}.png`)));
