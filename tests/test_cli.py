@@ -24,10 +24,12 @@ def run(capsys, *arguments):
 def test_help_lists_the_commands(capsys, arguments):
     status, output, _ = run(capsys, *arguments)
     assert status == 0
-    assert all(f"sagan {command} " in output for command in ("train", "sample", "evaluate", "attend", "data"))
+    assert all(
+        f"sagan {command} " in output for command in ("train", "sample", "evaluate", "attend", "explore", "data")
+    )
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "attend", "data"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "attend", "explore", "data"])
 def test_help_of_each_command(capsys, command):
     status, output, _ = run(capsys, command, "--help")
     assert not status

@@ -79,7 +79,7 @@ class Look(_Asked):
     """A picture, and the points of it whose maps are wanted."""
 
     picture: Picture
-    points: Points = []  # noqa: RUF012: pydantic copies it
+    points: Points = []
     """(x, y) in pixels of the picture."""
     only: Annotated[list[int], Field(max_length=len(COLOURS))] | None = None
     """Which of the points' maps are wanted, by their numbers from 0; None: all."""

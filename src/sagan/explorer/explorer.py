@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sagan.attention import Observation, lay_on_picture, observe_attention
+from sagan.attention import Observation, attention_layers, lay_on_picture, observe_attention
 from sagan.data.decode import Unreadable, decode
 from sagan.errors import UserError
 from sagan.explorer.asked import MOST_PICTURES, Grid, Look, Own, Picture, Sample, Strip, Walk
@@ -144,8 +144,8 @@ class Explorer:
         z = slerp(z_start, z_end, torch.tensor([picture.latent]))
         if not self.model.num_classes or y_start.equal(y_end):
             return z, y_start
-        weights = (F.one_hot(y, self.model.num_classes).float() for y in (y_start, y_end))
-        return z, torch.lerp(*weights, picture.label)
+        start, end = (F.one_hot(y, self.model.num_classes).float() for y in (y_start, y_end))
+        return z, torch.lerp(start, end, picture.label)
 
     def see(self, picture: Picture) -> Seen:
         """The picture, what its forward passes showed, and its scores."""
@@ -282,16 +282,15 @@ class Explorer:
     def describe(self) -> dict[str, Any]:
         """What the page has to know of the run before anything is drawn, as JSON values."""
         networks, model = self.networks, self.model
-        layers = []
+        layers: list[dict[str, Any]] = []
         for network, found in (("generator", networks.generator), ("discriminator", networks.discriminator)):
-            for name in networks.layers(network):
-                assert found is not None
-                size, _, number = name.partition(".")
-                layer: Any = found.attention[size][int(number)]
-                keys = int(size) // 2 if layer.pooled else int(size)
-                layers.append(
-                    {"network": network, "name": name, "grid": int(size), "keys": keys, "gamma": layer.gamma.item()}
-                )
+            if found is None or not networks.layers(network):
+                continue
+            for name, layer in attention_layers(found).items():
+                size = int(name.partition(".")[0])
+                keys = size // 2 if layer.pooled else size
+                gamma = layer.gamma.item()
+                layers.append({"network": network, "name": name, "grid": size, "keys": keys, "gamma": gamma})
         return {
             "run": str(networks.path),
             "step": networks.step,

@@ -50,10 +50,12 @@ def read_networks(path: Path, device: torch.device | None = None) -> Networks:
     device = device or torch.device("cpu")
     generator, class_names, step = read_generator(path)
     generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(device)
-    discriminator, missing, more = None, {}, {}
+    discriminator: Discriminator | None = None
+    missing: dict[str, str] = {}
+    background, logits = WHITE, dict[str, float]()
     if path.is_dir():
         run = Run(path)
-        more = {"background": run.info.config.data.background, "logits": _logits(run.metrics())}
+        background, logits = run.info.config.data.background, _logits(run.metrics())
         try:
             discriminator = bake_spectral_norm(read_discriminator(path).eval()).requires_grad_(False).to(device)
         except UserError as error:
@@ -65,7 +67,7 @@ def read_networks(path: Path, device: torch.device | None = None) -> Networks:
             _ = network and attention_layers(network)
         except UserError as error:
             missing[f"{name}_maps"] = str(error)
-    return Networks(path, generator, discriminator, class_names, step, missing, **more)
+    return Networks(path, generator, discriminator, class_names, step, missing, background, logits)
 
 
 def _logits(rows: list[dict[str, Any]]) -> dict[str, float]:
