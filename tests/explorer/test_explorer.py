@@ -142,6 +142,11 @@ def test_a_picture_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
     assert explorer.see(own).scores.of_classes == pytest.approx(wanted, rel=1e-4)
 
 
+def test_a_picture_sent_back_larger_than_it_was_given_is_not_unpacked(explorer):
+    with pytest.raises(UserError, match="png: not a picture of 32 x 32 pixels"):
+        explorer.see(Own(png=to_text(np.zeros((33, 32, 3), np.uint8))))
+
+
 def test_chosen_points_are_those_of_sagan_attend(explorer):
     picture = Sample(seed=0, index=1)
     found = explorer.points(Look(picture=picture, choose=True))
@@ -184,7 +189,7 @@ def test_uploads_that_are_no_pictures_are_refused_in_words(explorer, data, messa
     with pytest.raises(UserError, match="the picture cannot be used: ") as raised:
         explorer.read_upload(data)
     assert message in str(raised.value)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="png: not a picture of 32 x 32 pixels"):
         explorer.see(Own(png=base64.b64encode(data).decode()))
 
 

@@ -162,7 +162,7 @@ class Explorer:
     def _see(self, picture: Picture) -> Seen:
         networks, observed = self.networks, dict[NetworkName, Observation]()
         if isinstance(picture, Own):
-            image = self.read_upload(picture.data())[0]
+            image = self._read_back(picture)
             x = to_signed(torch.from_numpy(image).permute(2, 0, 1)[None])
         else:
             generated = observe_attention(
@@ -266,18 +266,24 @@ class Explorer:
         """
         try:
             with self._one_upload:  # one at a time, so that memory is bounded
-                image, size = decode(
-                    data,
-                    resolution=self.model.resolution,
-                    image_channels=self.model.image_channels,
-                    background=self.networks.background,
-                    max_pixels=MAX_PIXELS,
-                )
+                return self._decode(data, MAX_PIXELS)
         except Unreadable as error:
-            raise UserError(
-                f"the picture cannot be used: {error}; give a JPEG, PNG, WebP, GIF, BMP or TIFF file"
-            ) from error
-        return image.copy(), size
+            kinds = "give a JPEG, PNG, WebP, GIF, BMP or TIFF file"
+            raise UserError(f"the picture cannot be used: {error}; {kinds}") from error
+
+    def _read_back(self, own: Own) -> NDArray[np.uint8]:
+        """What `read_upload` gave, as the page sends it again: small, but no more to be trusted."""
+        resolution = self.model.resolution
+        try:
+            return self._decode(own.data(), resolution**2)[0]
+        except Unreadable as error:
+            raise UserError(f"png: not a picture of {resolution} x {resolution} pixels; upload it again") from error
+
+    def _decode(self, data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        model = self.model
+        options: dict[str, Any] = {"resolution": model.resolution, "image_channels": model.image_channels}
+        image, size = decode(data, **options, background=self.networks.background, max_pixels=max_pixels)
+        return image.copy(), size  # what comes from Pillow cannot be written to, which PyTorch warns of
 
     def describe(self) -> dict[str, Any]:
         """What the page has to know of the run before anything is drawn, as JSON values."""
