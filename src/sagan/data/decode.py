@@ -35,7 +35,12 @@ class Unreadable(Exception):
 
 
 def decode(
-    data: bytes, *, resolution: int, image_channels: int, background: tuple[int, int, int]
+    data: bytes,
+    *,
+    resolution: int,
+    image_channels: int,
+    background: tuple[int, int, int],
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Decode, turn upright, crop the central square, and resize.
 
@@ -44,18 +49,19 @@ def decode(
         resolution: R, side of the result in pixels.
         image_channels: 1 (grey), 3 (sRGB) or 4 (sRGB and alpha, not premultiplied).
         background: red, green, blue from 0 to 255 under transparent pixels, unless alpha is kept.
+        max_pixels: largest picture that is decoded.
 
     Returns:
         The picture, uint8 (R, R, image_channels), and its own upright (width, height).
 
     Raises:
-        Unreadable: for any bytes that are no such picture, or one of more than MAX_PIXELS.
+        Unreadable: for any bytes that are no such picture, or one of more than max_pixels.
     """
     if not data:
         raise Unreadable("empty file")
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as picture:
-            return _decode(picture, resolution, image_channels, background)
+            return _decode(picture, resolution, image_channels, background, max_pixels)
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -63,7 +69,8 @@ def decode(
         raise Unreadable("truncated or damaged" if known else "not a picture of a format that is read") from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, at which the size is known to its message only
         pixels = re.search(r"\d+", str(error))
-        raise Unreadable(_too_large(f"{int(pixels[0]) / 1e6:,.0f} megapixels" if pixels else "size")) from None
+        size = f"{int(pixels[0]) / 1e6:,.0f} megapixels" if pixels else "size"
+        raise Unreadable(_too_large(size, max_pixels)) from None
     except MemoryError:
         raise Unreadable("too large for this machine's memory") from None
     except Exception as error:  # a decoder may raise anything on bytes made up to break it
@@ -71,11 +78,11 @@ def decode(
 
 
 def _decode(
-    picture: Image.Image, resolution: int, image_channels: int, background: tuple[int, int, int]
+    picture: Image.Image, resolution: int, image_channels: int, background: tuple[int, int, int], max_pixels: int
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise Unreadable(_too_large(f"{width} x {height} pixels"))
+    if width * height > max_pixels:
+        raise Unreadable(_too_large(f"{width} x {height} pixels", max_pixels))
     # JPEG can be unpacked at 1/2, 1/4 or 1/8 of its size; twice the target leaves Lanczos enough to work with.
     shrink = 2 * resolution / min(width, height)
     if shrink < 1:
@@ -157,5 +164,5 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     return converted
 
 
-def _too_large(size: str) -> str:
-    return f"{size} is more than the limit of {MAX_PIXELS // 1_000_000} megapixels"
+def _too_large(size: str, max_pixels: int) -> str:
+    return f"{size} is more than the limit of {max_pixels // 1_000_000} megapixels"

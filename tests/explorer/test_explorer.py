@@ -1,0 +1,302 @@
+"""What the page shows, against the functions that everything else uses."""
+
+import base64
+import io
+import struct
+import threading
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from explorer_runs import NAMES, make_run
+from PIL import Image
+
+from sagan import UserError, attention_maps, draw_latents, lay_on_picture, load
+from sagan.attention import attention_layers
+from sagan.cli import main
+from sagan.explorer.asked import Grid, Look, Own, Sample, Strip, Walk, read
+from sagan.explorer.explorer import Explorer, to_png, to_text
+from sagan.explorer.networks import read_networks
+from sagan.figures.attention import COLOURS, choose_points, overlay
+from sagan.figures.walk import slerp
+from sagan.run import read_discriminator
+from sagan.sampling import sample
+
+POINTS = [(3.0, 4.0), (20.0, 31.0), (31.0, 0.0)]
+
+
+def picture_of(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+@pytest.mark.parametrize("labels", [(0, 1, 2), (2, 0)])
+@pytest.mark.parametrize("truncation", [None, 0.5])
+def test_a_grid_is_that_of_sagan_sample(run, explorer, tmp_path, labels, truncation):
+    asked = Grid(labels=labels, count=5, seed=9, truncation=truncation)
+    options = ["--classes", *(NAMES[i] for i in labels), "--count", "5", "--seed", "9"]
+    options += ["--truncation", str(truncation)] if truncation else []
+    for name in ("x.npz", "x.png"):
+        assert main(["sample", str(run), "--out", str(tmp_path / name), *options]) == 0
+    assert np.array_equal(explorer.grid(asked), np.load(tmp_path / "x.npz")["images"])
+    assert np.array_equal(explorer.grid_page(asked), Image.open(tmp_path / "x.png"))
+
+
+def test_an_opened_picture_is_that_of_the_grid(explorer):
+    grid = explorer.grid(Grid(labels=(0, 1, 2), count=4, seed=1))
+    for index in (0, 5, 11):
+        seen = explorer.see(Sample(seed=1, index=index, label=index // 4))
+        assert np.abs(seen.image.astype(int) - grid[index]).max() <= 1  # batches of other sizes round differently
+    assert np.abs(explorer.see(Sample(seed=1, index=0, label=1)).image.astype(int) - grid[0]).max() > 20
+
+
+def test_maps_are_those_of_attention_maps_in_both_networks(run, explorer):
+    picture = Sample(seed=4, index=2, label=1, truncation=0.8)
+    found = {(layer.network, layer.name): layer.maps for layer in explorer.maps(picture, POINTS, smooth=False)}
+    generator, discriminator = load(run), read_discriminator(run).eval().requires_grad_(False)
+    z, y = draw_latents(3, 8, seed=4, truncation=0.8)[2:], torch.tensor([1])
+    x = generator(z, y)
+    wanted = {("generator", n): m for n, m in attention_maps(generator, z, y, queries=POINTS).items()}
+    wanted |= {("discriminator", n): m for n, m in attention_maps(discriminator, x, y, queries=POINTS).items()}
+    assert list(found) == [("generator", "16.0"), ("discriminator", "16.0"), ("discriminator", "4.0")] == list(wanted)
+    image = sample(generator, z, y)[0]
+    for layer, maps in wanted.items():
+        laid = lay_on_picture(maps, 32).numpy()[0]
+        for i in range(3):
+            shown = found[layer][i]
+            assert np.abs(shown.overlay.astype(int) - overlay(image, laid[i], COLOURS[i])).max() <= 1
+            assert shown.peak == pytest.approx(maps[0, i].max().item() * maps[0, i].numel(), rel=1e-4)
+
+
+def test_smooth_and_only_are_heeded(explorer):
+    picture = Sample(seed=0, index=0)
+    whole = explorer.maps(picture, POINTS, smooth=True)[0].maps
+    assert list(explorer.maps(picture, POINTS, [2], smooth=True)[0].maps) == [2]
+    assert np.array_equal(explorer.maps(picture, POINTS, [2], smooth=True)[0].maps[2].overlay, whole[2].overlay)
+    assert not np.array_equal(explorer.maps(picture, POINTS, smooth=False)[0].maps[2].overlay, whole[2].overlay)
+    assert explorer.maps(picture, [], smooth=True)[0].maps == {}
+    with pytest.raises(UserError, match="there are 3 points"):
+        explorer.maps(picture, POINTS, [3], smooth=True)
+    with pytest.raises(UserError, match="query point 32,1 lies outside of the 32 x 32 picture"):
+        explorer.maps(picture, [(32.0, 1.0)], smooth=True)
+
+
+def test_the_distance_of_a_known_map(explorer):
+    """A layer without queries attends evenly: the distance is the mean over all keys' centres."""
+    layer = explorer.networks.generator.attention["16"][0]
+    kept = layer.query.weight.clone()
+    try:
+        with torch.no_grad():
+            layer.query.weight.zero_()
+        shown = explorer.maps(Sample(seed=77, index=0), [(5.0, 9.0)], smooth=True)[0].maps[0]
+    finally:
+        with torch.no_grad():
+            layer.query.weight.copy_(kept)
+    centres = np.arange(8) * 4 + 2
+    assert shown.distance == pytest.approx(np.hypot(centres[:, None] - 9, centres[None] - 5).mean(), rel=1e-5)
+    assert shown.peak == pytest.approx(1, rel=1e-5)
+
+
+def test_scores_are_the_discriminators_logits_for_each_class(run, explorer):
+    discriminator = read_discriminator(run).eval().requires_grad_(False)
+    z, y = draw_latents(1, 8, seed=4), torch.tensor([1])
+    x = load(run)(z, y).expand(3, -1, -1, -1)
+    wanted = discriminator(x, torch.arange(3)).tolist()
+    assert explorer.see(Sample(seed=4, index=0, label=1)).scores.of_classes == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_walk_is_between_its_ends(run, explorer):
+    start, end = Sample(seed=1, index=0, label=0), Sample(seed=2, index=3, label=2, truncation=1.5)
+    walk = Walk(start=start, end=end, latent=0.0, label=0.0)
+    assert np.abs(explorer.see(walk).image.astype(int) - explorer.see(start).image).max() <= 1
+    whole = walk.model_copy(update={"latent": 1.0, "label": 1.0})
+    assert np.abs(explorer.see(whole).image.astype(int) - explorer.see(end).image).max() <= 1
+    z_start, z_end = draw_latents(1, 8, seed=1), draw_latents(4, 8, seed=2, truncation=1.5)[3:]
+    z = slerp(z_start, z_end, torch.tensor([0.25]))
+    wanted = sample(load(run), z, torch.tensor([[0.4, 0, 0.6]]))[0]
+    part = walk.model_copy(update={"latent": 0.25, "label": 0.6})
+    assert np.abs(explorer.see(part).image.astype(int) - wanted).max() <= 1
+
+    strip = explorer.strip(Strip(walk=walk, steps=5))
+    for i, t in enumerate((0, 0.25, 0.5, 0.75, 1)):
+        at = explorer.see(walk.model_copy(update={"latent": t, "label": t})).image
+        assert np.abs(strip[i].astype(int) - at).max() <= 1
+    still = explorer.strip(Strip(walk=walk, steps=3, label=0.6))
+    at = explorer.see(walk.model_copy(update={"latent": 0.5, "label": 0.6})).image
+    assert np.abs(still[1].astype(int) - at).max() <= 1
+
+
+def test_a_picture_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
+    rng = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(256, size=(40, 60, 3), dtype=np.uint8)).save(file, "PNG")
+    image, size = explorer.read_upload(file.getvalue())
+    assert (image.shape, size) == ((32, 32, 3), (60, 40))
+    own = Own(png=to_text(image))
+    assert np.array_equal(explorer.see(own).image, image)  # there and back again unchanged
+    found = explorer.maps(own, POINTS, smooth=True)
+    assert [(layer.network, layer.name) for layer in found] == [("discriminator", "16.0"), ("discriminator", "4.0")]
+    x = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
+    discriminator = read_discriminator(run).eval().requires_grad_(False)
+    wanted = discriminator(x.expand(3, -1, -1, -1), torch.arange(3)).tolist()
+    assert explorer.see(own).scores.of_classes == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_picture_sent_back_larger_than_it_was_given_is_not_unpacked(explorer):
+    with pytest.raises(UserError, match="png: not a picture of 32 x 32 pixels"):
+        explorer.see(Own(png=to_text(np.zeros((33, 32, 3), np.uint8))))
+
+
+def test_chosen_points_are_those_of_sagan_attend(explorer):
+    picture = Sample(seed=0, index=1)
+    found = explorer.points(Look(picture=picture, choose=True))
+    assert found == [tuple(p) for p in choose_points(explorer.see(picture).image[None], 5)[0].tolist()]
+    assert explorer.points(Look(picture=picture, points=POINTS)) == POINTS
+
+
+def test_the_figure_has_a_section_for_each_layer(explorer):
+    asked = Look(picture=Sample(seed=0, index=0), points=POINTS)
+    one = explorer.figure(asked)
+    assert one.height > 3 * 2 * 112  # three layers, at two pixels a unit
+    assert not np.array_equal(one, explorer.figure(asked.model_copy(update={"smooth": False})))
+    with pytest.raises(UserError, match="no points"):
+        explorer.figure(asked.model_copy(update={"points": []}))
+
+
+def huge_png(width=12_000, height=9_000):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty file"),
+        (b"just some text", "not a picture of a format that is read"),
+        (to_png(np.zeros((64, 64, 3), np.uint8))[:60], "truncated or damaged"),
+        (huge_png(), "12000 x 9000 pixels is more than the limit of 40 megapixels"),
+        (huge_png(60_000, 60_000), "more than the limit of 40 megapixels"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+    ],
+)
+def test_uploads_that_are_no_pictures_are_refused_in_words(explorer, data, message):
+    with pytest.raises(UserError, match="the picture cannot be used: ") as raised:
+        explorer.read_upload(data)
+    assert message in str(raised.value)
+    with pytest.raises(UserError, match="png: not a picture of 32 x 32 pixels"):
+        explorer.see(Own(png=base64.b64encode(data).decode()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        (Grid, b"", "the request: invalid JSON"),
+        (Grid, b"{}", "count: field required"),
+        (Grid, b'{"count": 0, "seed": 0}', "count: input should be greater than or equal to 1, got 0"),
+        (Grid, b'{"count": 1, "seed": -1}', "seed: "),
+        (Grid, b'{"count": 1, "seed": 1e99}', "seed: "),
+        (Grid, b'{"count": 1, "seed": "1"}', 'seed: input should be a valid integer, got "1"'),
+        (Grid, b'{"count": 1, "seed": 0, "truncation": NaN}', "truncation: "),
+        (Grid, b'{"count": 1, "seed": 0, "truncation": 0}', "truncation: "),
+        (Grid, b'{"count": 1, "seed": 0, "sede": 1}', "sede: "),
+        (Look, b'{"picture": {"kind": "other"}}', "picture: "),
+        (Look, b'{"picture": {"kind": "sample", "seed": 0, "index": 5000000}}', "picture.sample.index: "),
+        (Look, b'{"picture": {"kind": "sample", "seed": 0, "index": 0}, "points": [[1]]}', "points.0"),
+        (Look, b'{"picture": {"kind": "sample", "seed": 0, "index": 0}, "points": [[1, Infinity]]}', "points.0.1: "),
+        (Strip, b'{"steps": 1000}', "walk: field required"),
+    ],
+)
+def test_bad_requests_are_one_line_that_names_the_field(kind, body, message):
+    with pytest.raises(UserError) as raised:
+        read(kind, body)
+    assert str(raised.value).startswith(message)
+    assert "\n" not in str(raised.value)
+
+
+def test_classes_and_sizes_that_are_not_there(explorer):
+    with pytest.raises(UserError, match="class 3 is not there: the run has the classes 0 to 2"):
+        explorer.see(Sample(seed=0, index=0, label=3))
+    with pytest.raises(UserError, match="class -1 is not there"):
+        explorer.grid(Grid(labels=(-1,), count=1, seed=0))
+    with pytest.raises(UserError, match="200 pictures are too many for one grid"):
+        explorer.grid(Grid(labels=(0, 1), count=100, seed=0))
+    with pytest.raises(UserError, match="not base64"):
+        explorer.see(Own(png="*"))
+
+
+def test_a_generator_alone_is_enough_for_the_rest(run, tmp_path):
+    (tmp_path / "generator.safetensors").write_bytes((run / "generator.safetensors").read_bytes())
+    explorer = Explorer(read_networks(tmp_path / "generator.safetensors"))
+    seen = explorer.see(Sample(seed=0, index=0))
+    assert seen.scores is None
+    assert [layer.network for layer in explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True)] == ["generator"]
+    assert "the discriminator is in a run's folder" in explorer.describe()["missing"]["discriminator"]
+    assert explorer.maps(Own(png=to_text(seen.image)), POINTS, smooth=True) == []
+
+
+def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
+    folder = make_run(tmp_path / "run", (), checkpoint=False, generator_attention=((8, "channel"),), image_channels=1)
+    explorer = Explorer(read_networks(folder))
+    missing = explorer.describe()["missing"]
+    assert "has no checkpoint" in missing["discriminator"]
+    assert "8.0 is channel attention" in missing["generator_maps"]
+    assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True) == []
+    assert explorer.grid(Grid(count=3, seed=0)).shape == (3, 32, 32, 1)
+    assert picture_of(to_text(explorer.see(Sample(seed=0, index=0)).image)).shape == (32, 32)
+    walk = Walk(start=Sample(seed=0, index=0), end=Sample(seed=0, index=1), latent=0.5, label=0.5)
+    assert explorer.see(walk).image.shape == (32, 32, 1)
+
+
+def test_transparent_pictures_keep_their_alpha(tmp_path):
+    explorer = Explorer(read_networks(make_run(tmp_path / "run", ("a", "b"), image_channels=4)))
+    image = explorer.grid(Grid(labels=(0,), count=1, seed=0))[0]
+    assert np.array_equal(picture_of(to_text(image)), image)
+    assert np.array_equal(explorer.see(Own(png=to_text(image))).image.shape, (32, 32, 4))
+    assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True)[0].maps[0].overlay.shape == (32, 32, 3)
+
+
+def test_a_generator_that_came_apart_is_said_in_words(run, tmp_path):
+    networks = read_networks(run)
+    explorer = Explorer(networks)
+    with torch.no_grad():
+        networks.generator.head.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="not numbers"):
+        explorer.see(Sample(seed=5, index=0))
+
+
+def test_many_threads_each_get_their_own(explorer):
+    """Pictures and maps asked for side by side are those asked for one after the other."""
+    asked = [Sample(seed=seed, index=0, label=seed % 3) for seed in range(100, 124)]  # more than are kept
+    wanted = [explorer.maps(one, POINTS, smooth=True) for one in asked]
+    found = [None] * len(asked)
+
+    def work(first):
+        for i in range(first, len(asked), 6):
+            found[i] = explorer.maps(asked[i], POINTS, smooth=True)
+
+    threads = [threading.Thread(target=work, args=[first]) for first in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(wanted, found, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert all(np.array_equal(a.maps[i].overlay, b.maps[i].overlay) for i in range(3))
+    assert not any(layer._forward_pre_hooks for layer in attention_layers(explorer.networks.generator).values())
+
+
+def test_describe_is_what_the_networks_are(explorer):
+    about = explorer.describe()
+    assert about["classes"] == list(NAMES)
+    assert [(one["network"], one["name"], one["grid"], one["keys"]) for one in about["layers"]] == [
+        ("generator", "16.0", 16, 8),
+        ("discriminator", "16.0", 16, 8),
+        ("discriminator", "4.0", 4, 2),
+    ]
+    assert about["missing"] == {}

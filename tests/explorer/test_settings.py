@@ -1,0 +1,111 @@
+"""The command lines and programs that the page gives do draw the same."""
+
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from explorer_runs import NAMES, make_run
+from PIL import Image
+
+from sagan.cli import main
+from sagan.explorer.asked import Grid, Own, Sample, Walk
+from sagan.explorer.explorer import to_png, to_text
+from sagan.explorer.networks import read_networks
+from sagan.explorer.settings import OWN_NAME, grid_command, picture_commands, python
+
+POINTS = [(3.0, 4.0), (20.0, 31.0)]
+
+
+def execute(command):
+    words = shlex.split(command)
+    assert words[0] == "sagan"
+    assert main(words[1:]) == 0
+
+
+@pytest.mark.parametrize("labels", [(0, 1, 2), (2,), (2, 0)])
+def test_the_grid_s_command_writes_the_grid(explorer, tmp_path, monkeypatch, labels):
+    monkeypatch.chdir(tmp_path)
+    asked = Grid(labels=labels, count=3, seed=4, truncation=0.7)
+    execute(grid_command(explorer.networks, asked))
+    assert np.array_equal(Image.open("grid.png"), explorer.grid_page(asked))
+
+
+def test_the_picture_s_commands_write_the_picture_and_its_maps(explorer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture = Sample(seed=4, index=2, label=2)
+    sample, attend = picture_commands(explorer.networks, picture, POINTS)
+    execute(sample)
+    last = np.asarray(Image.open(sorted((tmp_path / "pictures").iterdir())[-1]))
+    assert np.abs(last.astype(int) - explorer.see(picture).image).max() <= 1
+    execute(attend)
+    assert "--points 3,4 20,31" in attend
+    assert Image.open("attend.png").height > 3 * 2 * 112
+    assert picture_commands(explorer.networks, picture, []) == [sample]
+
+
+def values(program):
+    found = {}
+    exec(program, found)
+    return found
+
+
+def close(maps, drawn):
+    """Peaks of maps by layer against what the page shows."""
+    for layer in drawn:
+        for i, shown in layer.maps.items():
+            peak = maps[layer.name][0, i].max().item() * maps[layer.name][0, i].numel()
+            assert peak == pytest.approx(shown.peak, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        Sample(seed=4, index=2, label=2, truncation=0.5),
+        Walk(
+            start=Sample(seed=4, index=2, label=2),
+            end=Sample(seed=5, index=0, label=0, truncation=1.2),
+            latent=0.3,
+            label=0.4,
+        ),
+        Walk(start=Sample(seed=4, index=2, label=1), end=Sample(seed=5, index=0, label=1), latent=0.3, label=0.0),
+    ],
+)
+def test_the_program_computes_the_picture_its_maps_and_scores(explorer, picture):
+    found = values(python(explorer.networks, picture, POINTS))
+    seen = explorer.see(picture)
+    assert np.abs(found["picture"].astype(int) - seen.image).max() <= 1
+    drawn = explorer.maps(picture, POINTS, smooth=True)
+    close(found["maps"], [layer for layer in drawn if layer.network == "generator"])
+    close(found["seen"], [layer for layer in drawn if layer.network == "discriminator"])
+    assert torch.allclose(found["scores"], torch.tensor(seen.scores.of_classes), rtol=1e-3, atol=1e-4)
+
+
+def test_the_program_for_a_picture_of_ones_own(explorer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
+    (tmp_path / OWN_NAME).write_bytes(to_png(image))
+    own = Own(png=to_text(image))
+    found = values(python(explorer.networks, own, POINTS))
+    close(found["seen"], explorer.maps(own, POINTS, smooth=True))
+    assert torch.allclose(found["scores"], torch.tensor(explorer.see(own).scores.of_classes), rtol=1e-3, atol=1e-4)
+    assert picture_commands(explorer.networks, own, POINTS) == []
+
+
+def test_names_are_quoted(tmp_path):
+    folder = make_run(tmp_path / "a run; rm", ("--count", "white mice", 'a"\n$(b)'), checkpoint=False)
+    networks = read_networks(folder)
+    for label, name in enumerate(networks.class_names):
+        sample, *_ = picture_commands(networks, Sample(seed=0, index=0, label=label), [])
+        words = shlex.split(sample)
+        assert words[:4] == ["sagan", "sample", str(folder), "--classes"]
+        assert words[4] == ("0" if label == 0 else name)
+        assert words[5] == "--count"
+        compile(python(networks, Sample(seed=0, index=0, label=label), POINTS), "program", "exec")
+
+
+def test_without_classes(tmp_path):
+    networks = read_networks(make_run(tmp_path / "run", ()))
+    assert "--classes" not in grid_command(networks, Grid(count=3, seed=0))
+    assert values(python(networks, Sample(seed=0, index=1), POINTS))["picture"].shape == (32, 32, 3)
+    assert len(NAMES) == 3
