@@ -156,5 +156,5 @@ def test_misuse(tmp_path):
         draw_maps([section([[(0, 0)] * 9], [[one_hot(0, 0)] * 9])])
     with pytest.raises(ValueError, match="maps"):
         draw_maps([section([[(0, 0)]], [[one_hot(0, 0)] * 2])])
-    with pytest.raises(UserError, match=r"x\.pdf: a figure is written as"):
+    with pytest.raises(UserError, match=r"x\.pdf: give a \.png or a \.svg"):
         save_figure(draw_maps([section([[(0, 0)]], [[one_hot(0, 0)]])]), tmp_path / "x.pdf")
