@@ -195,7 +195,7 @@ function showMaps() {
     parts.push(make("div", { className: "tiles" }, ...found.map((map, i) => tile(key, map, i))));
   }
   const notes = [];
-  if (state.own && run.layers.some(({ network }) => network === "generator")) notes.push("The generator has not drawn this picture, so only the discriminator’s layers look at it.");
+  if (state.own && run.layers.some(({ network }) => network === "generator")) notes.push(`The generator has not drawn this picture, so ${run.missing.discriminator ? "nothing looks" : "only the discriminator’s layers look"} at it.`);
   for (const what of ["generator_maps", "discriminator_maps"]) if (run.missing[what]) notes.push(`No maps: ${run.missing[what]}.`);
   if (run.missing.discriminator) notes.push(`Without the discriminator’s maps and scores: ${run.missing.discriminator}.`);
   if (!state.points.length && maps.size) parts.splice(0, parts.length, make("p", { className: "none", textContent: "Set a point on the picture, and its maps appear here: the brighter, the more that place counts for the point." }));
