@@ -2,11 +2,12 @@
 
     python benchmarks/imports.py FOLDER_OF_CHECKOUTS [--record FOLDER]
 
-The folder holds PyTorch-StudioGAN, mmgeneration (which needs mmcv 1.x), BigGAN-PyTorch, mimicry and
-brain-research-sagan, as git has them; those that are missing are passed over. Their networks are built at tiny width
-with random weights, spectral-norm vectors and batch-norm statistics, saved as they save them, and imported. Printed is
-the largest difference over 32 inputs, relative to the largest value: of pictures and logits in evaluation mode, of the
-attention maps, and of one forward pass in training mode with the statistics and vectors that it leaves behind.
+The folder holds PyTorch-StudioGAN, mmgeneration (which needs mmcv 1.x), BigGAN-PyTorch and mimicry, as git has them;
+those that are missing are passed over. Their networks are built at tiny width with random weights, spectral-norm
+vectors and batch-norm statistics, saved as they save them, and imported. Printed is the largest difference over 32
+inputs, relative to the largest value: of pictures and logits in evaluation mode, of the attention maps, and of one
+forward pass in training mode with the statistics and vectors that it leaves behind; in float32, and both sides in
+float64, which tells rounding from another function.
 
 --record writes the small files that the tests run on (tests/interop/data).
 """
@@ -14,6 +15,7 @@ attention maps, and of one forward pass in training mode with the statistics and
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import io
 import sys
 import tempfile
@@ -32,6 +34,7 @@ from torch import Tensor, nn
 from sagan import attention_maps
 from sagan.interop.importing import import_networks, write_import
 from sagan.run import read_discriminator, read_generator
+from sagan.training.machine import keep_memory
 
 COUNT = 32
 CLASSES = 5
@@ -71,6 +74,17 @@ def stub(name: str, path: Path | None = None, **contents: Any) -> types.ModuleTy
         setattr(module, key, value)
     sys.modules[name] = module
     return module
+
+
+class _Meta(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+
+class Anything(metaclass=_Meta):
+    """Stands for what is imported and not used; each of its attributes is itself."""
 
 
 def randomise(network: nn.Module) -> None:
@@ -205,8 +219,12 @@ def studiogan(root: Path, tiny: bool) -> Iterator[Peer]:
 
 def mmgeneration(root: Path, tiny: bool) -> Iterator[Peer]:
     modules(root, "mmgen")
-    if "torchvision" not in sys.modules:
-        stub("torchvision", models=stub("torchvision.models"))
+    if importlib.util.find_spec("torchvision") is None:  # for their metrics
+        stub("torchvision", models=Anything)
+        stub("torchvision.models", inception=Anything)
+    # Their packages import everything there is, compiled operators among it: only the folders are needed.
+    for package in ("mmgen.models", "mmgen.models.architectures"):
+        stub(package, root / package.replace(".", "/"))
     code = importlib.import_module("mmgen.models.architectures.sngan_proj")
 
     for resolution, width, at, options in (
@@ -309,30 +327,27 @@ def their_maps(network: nn.Module, kind: str, run: Callable[[], Any]) -> Tensor 
 
 
 @torch.no_grad()
-def compare(peer: Peer, count: int, record: Path | None = None) -> list[float | None]:
+def compare(peer: Peer, dtype: torch.dtype, record: Path | None = None) -> list[float | None]:
     """Differences of pictures, logits, maps of both networks, both in training mode, and the state after it."""
     generator, discriminator = peer.generator, peer.discriminator
-    randomise(generator)
-    randomise(discriminator)
-    z, y = torch.randn(count, peer.latent_dim), torch.arange(count) % CLASSES
-    x = torch.rand(count, 3, peer.resolution, peer.resolution) * 2 - 1
+    for network in (generator, discriminator):
+        randomise(network.float())
+    count = 3 if record else COUNT
+    z, y = torch.randn(count, peer.latent_dim, dtype=dtype), torch.arange(count) % CLASSES
+    x = (torch.rand(count, 3, peer.resolution, peer.resolution) * 2 - 1).half().to(dtype)
     with tempfile.TemporaryDirectory() as folder:
         run = imported_run(peer, record or Path(folder), Path(folder) / "run")
-        g, d = read_generator(run)[0].eval(), read_discriminator(run).eval()
-        pictures, logits = peer.draw(generator.eval(), z, y), peer.judge(discriminator.eval(), x, y)
+        g, d = (network.to(dtype).eval() for network in (read_generator(run)[0], read_discriminator(run)))
+        generator.to(dtype).eval(), discriminator.to(dtype).eval()
+        pictures, logits = peer.draw(generator, z, y), peer.judge(discriminator, x, y)
         found: list[float | None] = [relative(g(z, y), pictures), relative(d(x, y), logits)]
-        for ours, call in (
-            (g, lambda: peer.draw(generator, z, y)),
-            (d, lambda: peer.judge(discriminator, x.clone(), y)),
-        ):
-            theirs = their_maps(generator if ours is g else discriminator, peer.attention, call)
-            if theirs is not None:
-                maps = attention_maps(ours, z if ours is g else x, y, queries="all")
-                found.append(relative(next(iter(maps.values())).flatten(2), theirs))
-            else:
-                found.append(None)
-        g.train(), d.train()
-        trained = peer.draw(generator.train(), z, y), peer.judge(discriminator.train(), x, y)
+        for ours, network, call, inputs in ((g, generator, peer.draw, z), (d, discriminator, peer.judge, x)):
+            theirs = their_maps(network, peer.attention, lambda n=network, c=call, i=inputs: c(n, i, y))
+            maps = None if theirs is None else attention_maps(ours, inputs, y, queries="all")
+            found.append(None if maps is None else relative(next(iter(maps.values())).flatten(2), theirs))
+        for network in (g, d, generator, discriminator):
+            network.train()
+        trained = peer.draw(generator, z, y), peer.judge(discriminator, x, y)
         found += [relative(g(z, y), trained[0]), relative(d(x, y), trained[1])]
         if record:
             arrays = {"z": z, "y": y, "x": x.half(), "pictures": pictures, "logits": logits}
@@ -358,8 +373,9 @@ def main() -> None:
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
     titles = ("pictures", "logits", "G maps", "D maps", "G training", "D training", "state after")
+    keep_memory()
     torch.set_num_threads(1)
-    print(f"{'':36}" + "".join(f"{title:>13}" for title in titles))
+    print(f"{'':40}" + "".join(f"{title:>13}" for title in titles))
     for name, peers in PEERS.items():
         if not (options.peers / name).is_dir():
             print(f"{name:36}  not there")
@@ -371,9 +387,11 @@ def main() -> None:
             record = options.record and options.record / peer.codebase
             if record:
                 record.mkdir(parents=True, exist_ok=True)
-            found = compare(peer, 3 if record else COUNT, record)
-            values = "".join(f"{'-' if v is None else f'{v:.1e}':>13}" for v in found)
-            print(f"{peer.codebase + ', ' + peer.about:36}" + values)
+            for dtype in (torch.float32,) if record else (torch.float32, torch.float64):
+                found = compare(peer, dtype, record)
+                values = "".join(f"{'-' if v is None else f'{v:.1e}':>13}" for v in found)
+                precision = str(dtype).removeprefix("torch.float")
+                print(f"{peer.codebase + ', ' + peer.about:36}{precision:>4}" + values, flush=True)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class BigGANPyTorch(Codebase):
         found = {"weight": state.take(f"{key}.weight")}
         if f"{key}.bias" in state:
             found["bias"] = state.take(f"{key}.bias")
-        if f"{key}.u0" in state:
+        if f"{key}.u0" in state or f"{key}.sv0" in state:
             found["norm.u"] = state.take(f"{key}.u0")[0]
             state.ignore(f"{key}.sv0")
         return found

@@ -194,8 +194,7 @@ class _Gather:
         for name in ATTENTION:
             self.layer(f"{ours}.{name}", self.codebase.below(key, names[name]))
         gamma = self.codebase.below(key, names["gamma"])
-        self.tensors[f"{ours}.gamma"] = self.state.take(gamma).reshape(())
-        self.origin[f"{ours}.gamma"] = gamma
+        self.put(ours, gamma, {"gamma": self.state.take(gamma).reshape(())})
 
     def shape(self, name: str) -> torch.Size:
         return self.tensors[name].shape

@@ -1,7 +1,7 @@
 """`sagan import`: a checkpoint of another codebase becomes a run, exactly or not at all."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,22 @@ from sagan.config import Config, DataConfig
 from sagan.errors import UserError
 from sagan.files import save_tensors
 from sagan.interop.biggan_pytorch import BigGANPyTorch
-from sagan.interop.class_names import class_names
+from sagan.interop.class_names import IMAGENET, class_names
 from sagan.interop.codebase import Codebase, build, configure
 from sagan.interop.mimicry import Mimicry
 from sagan.interop.mmgeneration import MMGeneration
 from sagan.interop.state import State, dictionaries, read_file, tensors_of
 from sagan.interop.studiogan import StudioGAN
+from sagan.interop.tensorflow import TensorFlow
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.run import Run, RunInfo
 
 CODEBASES: dict[str, Codebase] = {
-    codebase.name: codebase for codebase in (StudioGAN(), MMGeneration(), BigGANPyTorch(), Mimicry())
+    codebase.name: codebase for codebase in (StudioGAN(), MMGeneration(), BigGANPyTorch(), Mimicry(), TensorFlow())
 }
+HEYKEETAE = {"attn1.query_conv.weight", "attn2.query_conv.weight", "l1.0.module.weight_bar"}
 STEP_KEYS = ("step", "global_step", "iter", "itr")
 
 
@@ -107,8 +109,28 @@ def import_networks(
     return Imported(code.name, config, generator, averaged, built.get("discriminator"), step, assumed)
 
 
-def write_import(out: Path, imported: Imported, source: Path) -> tuple[Run, Sequence[str]]:
-    """Writes a run of imported networks; returns it and its class names.
+def describe(imported: Imported, run: Run) -> str:
+    """What was imported, what was taken for granted, and what is missing, for the command to print."""
+    config = imported.config
+    attention = ", ".join(str(size) for size, _ in config.attention_at("generator")) or "nowhere"
+    classes = f"{config.num_classes} classes" if config.num_classes else "no classes"
+    lines = [
+        f"{imported.codebase}: a generator of {config.resolution} px pictures, {classes}, attention at {attention}"
+        + (", and its discriminator" if imported.discriminator else "; no discriminator")
+    ]
+    if imported.assumed:
+        told = ", ".join(f"{name} {value}" for name, value in imported.assumed.items())
+        lines.append(f"not in the file, so as in {imported.codebase}'s SAGAN: {told}")
+    if config.num_classes == IMAGENET and run.info.class_names[0] == "0":
+        lines.append(
+            "classes are named by their numbers: ImageNet's names are taken from torchvision, which is missing"
+        )
+    lines.append(f"{run.path}; draw pictures with: sagan sample {run.path}")
+    return "\n".join(lines)
+
+
+def write_import(out: Path, imported: Imported, source: Path) -> Run:
+    """Writes a run of imported networks, without data; ImageNet's classes are named if torchvision is there.
 
     Raises:
         UserError: there is a run already, or the disk refuses.
@@ -125,7 +147,7 @@ def write_import(out: Path, imported: Imported, source: Path) -> tuple[Run, Sequ
         tensors = {f"{role}/{k}": t for role, network in networks.items() for k, t in network.state_dict().items()}
         save_tensors(run.checkpoint_path(imported.step), tensors, {"step": imported.step})
     run.save_generator(imported.average, imported.step)
-    return run, names
+    return run
 
 
 def _open(path: Path, wanted: str | None, role: str) -> _File:
@@ -136,6 +158,11 @@ def _open(path: Path, wanted: str | None, role: str) -> _File:
         for codebase in CODEBASES.values():
             if codebase.recognise(set(tensors)) and wanted in (None, codebase.name):
                 return _File(path, codebase, _networks(path, codebase, held, role), codebase.facts(found), _step(found))
+        if set(tensors) >= HEYKEETAE:
+            raise UserError(
+                f"{path} is of heykeetae's Self-Attention-GAN, whose networks are other ones (transposed convolutions, "
+                "no residual blocks, attention with biases): it cannot be imported"
+            )
     known = ", ".join(CODEBASES)
     if wanted:
         raise UserError(f"{path} holds no network of {wanted}, by its keys; leave --from out to have it recognised")

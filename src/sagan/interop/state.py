@@ -81,7 +81,7 @@ def read_file(path: Path) -> dict[str, Any]:
         found = _read_pickle(path)
     except pickle.UnpicklingError as error:
         raise UserError(_why(path, str(error))) from None
-    except OSError as error:
+    except PermissionError as error:
         raise UserError(f"{path} could not be read: {error.strerror or error}") from None
     except Exception as error:  # what a damaged file does to its reader is anybody's guess
         raise UserError(f"{path} is damaged, or no file of tensors: {_first(error)}") from None
