@@ -1,6 +1,7 @@
 """The command line: what it says, its exit status, and its commands from one end to the other."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,3 +251,22 @@ def test_the_log_is_json_lines(capsys, tmp_path, train_options):
     assert run(capsys, "train", *train_options, "--steps", 2, "--out", tmp_path / "run")[0] == 0
     lines = Run(tmp_path / "run").metrics_path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2]
+
+
+def test_import_makes_a_run_that_the_other_commands_take(capsys, tmp_path):
+    data, out = Path(__file__).parent / "interop" / "data" / "studiogan", tmp_path / "run"
+    files = (data / "G.pth", "--discriminator", data / "D.pth", "--out", out)
+    status, output, errors = run(capsys, "import", *files)
+    assert (status, errors) == (0, "")
+    assert "studiogan: a generator of 32 px pictures, 5 classes, attention at 16, and its discriminator" in output
+    assert "batch_norm_eps 0.0001" in output  # what no tensor tells is said
+    assert run(capsys, "sample", out, "--count", "1")[0] == 0
+    assert run(capsys, "attend", out)[0] == 0
+    assert "no source of pictures" in run(capsys, "evaluate", out)[2]
+    assert "no source of pictures" in run(capsys, "attend", out, "--network", "discriminator")[2]
+    assert "--data is missing" in run(capsys, "train", "--resume", out)[2]
+    again = run(capsys, "import", *files)
+    assert again[0] == 2
+    assert "holds a run already" in again[2]
+    assert run(capsys, "import", data / "D.pth")[0] == 2
+    assert "batch_norm_eps must be above 0" in run(capsys, "import", data / "G.pth", "--batch-norm-eps", "0")[2]

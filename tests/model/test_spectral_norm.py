@@ -4,7 +4,14 @@ import pytest
 import torch
 
 import reference
-from sagan.model.spectral_norm import Conv2d, Embedding, Linear, SpectralNorm, bake_spectral_norm
+from sagan.model.spectral_norm import (
+    Conv2d,
+    Embedding,
+    Linear,
+    SpectralNorm,
+    StoredSpectralNorm,
+    bake_spectral_norm,
+)
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (16, 40), (40, 16), (1, 12), (10, 1)])
@@ -63,3 +70,21 @@ def test_xavier_uniform():
     bound = (6 / (9 * 64 + 9 * 32)) ** 0.5
     assert weight.abs().max() <= bound
     assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("make", [lambda: torch.nn.Conv2d(3, 8, 3), lambda: torch.nn.Embedding(9, 4)])
+def test_stored_vectors_are_used_as_pytorch_s_own_spectral_norm_does(make):
+    torch.manual_seed(0)
+    theirs = torch.nn.utils.spectral_norm(make().double(), eps=1e-8)
+    weight = theirs.weight_orig.detach()
+    ours = StoredSpectralNorm(weight.shape[0], weight[0].numel()).double()
+    ours.load_state_dict({"u": theirs.weight_u, "v": theirs.weight_v})
+    x = torch.rand(1, 3, 5, 5).double() if weight.dim() == 4 else torch.tensor([0])
+    for training in (False, True, False):
+        theirs.train(training)(x)
+        assert torch.allclose(ours.train(training)(weight), theirs.weight.detach(), rtol=1e-12)
+        assert torch.allclose(ours.u, theirs.weight_u)
+        assert torch.allclose(ours.v, theirs.weight_v)
+    plain = SpectralNorm(weight.shape[0]).double().eval()
+    plain.load_state_dict({"u": torch.randn_like(ours.u)})
+    assert not torch.allclose(plain(weight), theirs.weight.detach(), rtol=1e-3)

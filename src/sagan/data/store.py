@@ -88,6 +88,11 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
     Raises:
         UserError: the source cannot be found or holds no usable picture, or the cache cannot be written.
     """
+    if not config.source:
+        raise UserError(
+            "no source of pictures is given, and an imported run has none of its own: name a folder, a .zip, "
+            "hf:USER/NAME, robots or digits"
+        )
     if image_channels not in (1, 3, 4):
         raise UserError(f"image_channels is {image_channels}: pictures have 1 (grey), 3 (RGB) or 4 (RGBA) channels")
     if resolution < 1:

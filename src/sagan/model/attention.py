@@ -1,5 +1,7 @@
 """The self-attention layer (paper section 3, equations 1-3) and its relatives."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +36,7 @@ class SelfAttention2d(nn.Module):
         query_reduction: C / channels of queries and keys.
         value_reduction: C / channels of values; None: the variant's.
         spectral_norm: normalise the four 1x1 convolutions.
+        eps, stored: as for the convolutions.
 
     Raises:
         ValueError: a variant that is not one of the three.
@@ -48,6 +51,7 @@ class SelfAttention2d(nn.Module):
         value_reduction: int | None = None,
         spectral_norm: bool = True,
         eps: float = 1e-8,
+        stored: bool = False,
     ):
         super().__init__()
         if variant not in VALUE_REDUCTION:
@@ -57,7 +61,7 @@ class SelfAttention2d(nn.Module):
         value_channels = max(1, channels // (value_reduction or VALUE_REDUCTION[variant]))
 
         def conv1x1(c_in: int, c_out: int) -> Conv2d:
-            return Conv2d(c_in, c_out, 1, norm=spectral_norm, eps=eps, bias=False)
+            return Conv2d(c_in, c_out, 1, norm=spectral_norm, eps=eps, stored=stored, bias=False)
 
         self.query = conv1x1(channels, query_channels)  # g in the paper
         self.key = conv1x1(channels, query_channels)  # f
@@ -116,11 +120,13 @@ class MatchedResidual2d(nn.Module):
     where 10 C · C/8 weights equal the attention's (C/8 + C/8 + C/2 + C/2) C exactly (but for the scalar gamma).
     """
 
-    def __init__(self, channels: int, parameters: int, *, spectral_norm: bool = True, eps: float = 1e-8):
+    def __init__(
+        self, channels: int, parameters: int, *, spectral_norm: bool = True, eps: float = 1e-8, stored: bool = False
+    ):
         super().__init__()
         inner = max(1, round(parameters / (10 * channels)))
-        self.conv1 = Conv2d(channels, inner, 3, norm=spectral_norm, eps=eps, bias=False)
-        self.conv2 = Conv2d(inner, channels, 1, norm=spectral_norm, eps=eps, bias=False)
+        self.conv1 = Conv2d(channels, inner, 3, norm=spectral_norm, eps=eps, stored=stored, bias=False)
+        self.conv2 = Conv2d(inner, channels, 1, norm=spectral_norm, eps=eps, stored=stored, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
@@ -130,18 +136,19 @@ def build_attention(kind: AttentionKind, channels: int, config: ModelConfig, *, 
     """The layer that `config` asks for on a feature map of `channels`."""
     if kind == "channel":
         return ChannelAttention2d()
+    options: dict[str, Any] = {"eps": config.spectral_norm_eps, "stored": config.stored}
     attention = SelfAttention2d(
         channels,
         config.attention_variant,
         query_reduction=config.query_reduction,
         value_reduction=config.value_reduction,
         spectral_norm=spectral_norm,
-        eps=config.spectral_norm_eps,
+        **options,
     )
     if kind == "self":
         return attention
     parameters = sum(p.numel() for p in attention.parameters())
-    return MatchedResidual2d(channels, parameters, spectral_norm=spectral_norm, eps=config.spectral_norm_eps)
+    return MatchedResidual2d(channels, parameters, spectral_norm=spectral_norm, **options)
 
 
 def add_attention(

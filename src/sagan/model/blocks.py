@@ -3,15 +3,25 @@
 ReLUs and additions work in place wherever no backward pass reads what they overwrite: less memory to move.
 """
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.config import ModelConfig
 from sagan.model.norm import ConditionalBatchNorm2d
-from sagan.model.resample import DownConv2d, UpConv2d, upsample
+from sagan.model.resample import BilinearUpConv2d, DownConv2d, UpConv2d, upsample, upsample_bilinear
 from sagan.model.spectral_norm import Conv2d
+
+
+def conditional_norm(channels: int, config: ModelConfig) -> ConditionalBatchNorm2d:
+    """The batch norm of a generator's block."""
+    return ConditionalBatchNorm2d(
+        channels,
+        config.num_classes,
+        config.batch_norm_eps,
+        class_norm=config.class_spectral_norm,
+        norm_eps=config.spectral_norm_eps,
+        stored=config.stored,
+    )
 
 
 class UpBlock(nn.Module):
@@ -19,10 +29,12 @@ class UpBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, config: ModelConfig):
         super().__init__()
-        sn: dict[str, Any] = {"norm": config.generator_spectral_norm, "eps": config.spectral_norm_eps}
-        self.norm1 = ConditionalBatchNorm2d(c_in, config.num_classes, config.batch_norm_eps)
-        self.conv1 = UpConv2d(c_in, c_out, 3, **sn)
-        self.norm2 = ConditionalBatchNorm2d(c_out, config.num_classes, config.batch_norm_eps)
+        sn = config.spectral_norm("generator")
+        nearest = config.upsampling == "nearest"
+        self.upsample = upsample if nearest else upsample_bilinear
+        self.norm1 = conditional_norm(c_in, config)
+        self.conv1 = (UpConv2d if nearest else BilinearUpConv2d)(c_in, c_out, 3, **sn)
+        self.norm2 = conditional_norm(c_out, config)
         self.conv2 = Conv2d(c_out, c_out, 3, **sn)
         self.shortcut = Conv2d(c_in, c_out, 1, **sn)
 
@@ -30,7 +42,7 @@ class UpBlock(nn.Module):
         h = self.conv1(F.relu_(self.norm1(x, y)))
         h = self.conv2(F.relu_(self.norm2(h, y)))
         # A 1x1 convolution commutes with upsampling: on the small side it costs a quarter.
-        return h.add_(upsample(self.shortcut(x)))
+        return h.add_(self.upsample(self.shortcut(x)))
 
 
 class DownBlock(nn.Module):
@@ -42,14 +54,18 @@ class DownBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, config: ModelConfig, *, first: bool = False, downsample: bool = True):
         super().__init__()
         self.first, self.downsample = first, downsample
-        sn: dict[str, Any] = {"norm": config.discriminator_spectral_norm, "eps": config.spectral_norm_eps}
-        self.conv1 = Conv2d(c_in, c_out, 3, **sn)
-        self.conv2 = (DownConv2d if downsample else Conv2d)(c_out, c_out, 3, **sn)
+        self.rectified = config.shortcut == "rectified" and not first
+        sn = config.spectral_norm("discriminator")
+        inner = c_in if config.discriminator_inner == "in" and not first else c_out
+        self.conv1 = Conv2d(c_in, inner, 3, **sn)
+        self.conv2 = (DownConv2d if downsample else Conv2d)(inner, c_out, 3, **sn)
         # Without downsampling and at equal width the released code adds x itself.
         self.shortcut = Conv2d(c_in, c_out, 1, **sn) if downsample or c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(x if self.first else F.relu(x))
+        if self.rectified:
+            x = F.relu(x)
+        h = self.conv1(x if self.first or self.rectified else F.relu(x))
         h = self.conv2(F.relu_(h))
         # A 1x1 convolution commutes with average pooling: on the small side it costs a quarter.
         return h.add_(self.shortcut(F.avg_pool2d(x, 2) if self.downsample else x))

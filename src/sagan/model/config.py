@@ -1,11 +1,13 @@
 """The shape of both networks, once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 # Self-attention, channel attention, or a residual block with as many parameters as self-attention.
 AttentionKind = Literal["self", "channel", "residual"]
 Variant = Literal["released", "paper", "full"]
+# Where the spectral norm of the generator's class tables starts its power iteration: nowhere, as there is none.
+ClassNorm = Literal["none", "classes", "channels"]
 
 RESOLUTIONS = (32, 64, 128, 256)
 MAX_MULTIPLIER = 16
@@ -29,6 +31,18 @@ class ModelConfig:
     """Length of the latent z, drawn from a standard normal distribution."""
     base_channels: int = 64
     """Width: channels of the layers next to the picture; deeper layers have up to 16 times as many."""
+    generator_widths: tuple[int, ...] | None = None
+    """Channels of the generator's feature maps at 4, 8, ..., resolution; None: from base_channels."""
+    discriminator_widths: tuple[int, ...] | None = None
+    """Channels of the discriminator's blocks, from the picture on; None: from base_channels, the last one twice."""
+    discriminator_halvings: int | None = None
+    """How many of the discriminator's blocks, the first ones, halve the picture; None: all but the last."""
+    discriminator_inner: Literal["out", "in"] = "out"
+    """Width inside of the discriminator's blocks after the first: that of their output, or of their input."""
+    shortcut: Literal["plain", "rectified"] = "plain"
+    """What the discriminator's shortcuts start from: the block's input, or its ReLU (as in-place ReLUs make it)."""
+    upsampling: Literal["nearest", "bilinear"] = "nearest"
+    """How the generator doubles the size of its feature maps."""
     generator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
     """Extra layers: feature-map size and kind. None: self-attention at min(32, resolution / 2)."""
     discriminator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
@@ -44,7 +58,11 @@ class ModelConfig:
     discriminator_spectral_norm: bool = True
     """Spectral norm on every convolution, linear layer and embedding of the discriminator."""
     spectral_norm_eps: float = 1e-8
-    """Added to the norms that the power iteration divides by."""
+    """Least norm that the power iteration divides by."""
+    spectral_norm_in_evaluation: Literal["iterate", "stored"] = "iterate"
+    """Evaluation divides by u'Wv after one more iteration, or of the stored u and v (as torch.nn.utils does)."""
+    class_spectral_norm: ClassNorm = "none"
+    """Spectral norm on the tables of class shifts and scales (less 1), iterated from this side of the tables."""
     batch_norm_eps: float = 1e-5
     """Added to the variance in the generator's batch norms."""
 
@@ -62,17 +80,28 @@ class ModelConfig:
         check(self.value_reduction is None or self.value_reduction >= 1, "value_reduction", "1 or more")
         check(self.spectral_norm_eps > 0, "spectral_norm_eps", "above 0")
         check(self.batch_norm_eps > 0, "batch_norm_eps", "above 0")
-        for field, largest in (
-            ("generator_attention", self.resolution),
-            ("discriminator_attention", self.resolution // 2),
-        ):
-            sizes = {4 << i for i in range((largest // 4).bit_length())}
+        maps = (self.resolution // 4).bit_length()  # 4, 8, ..., resolution
+        at_least = {"generator_widths": maps, "discriminator_widths": 2}
+        for field, count in at_least.items():
+            widths = getattr(self, field)
+            check(widths is None or (len(widths) >= count and min(widths) >= 1), field, f"{count} numbers of 1 or more")
+        check(len(self.generator_channels) == maps, "generator_widths", f"{maps} numbers of 1 or more")
+        blocks = len(self.discriminator_channels)
+        most = min(blocks, maps)
+        check(1 <= self.halvings <= most, "discriminator_halvings", f"from 1 to {most} with {blocks} blocks")
+        sizes_of = {
+            "generator_attention": {4 << i for i in range(maps)},
+            "discriminator_attention": {self.resolution >> i for i in range(1, self.halvings + 1)} - {2},
+        }
+        for field, sizes in sizes_of.items():
             at = getattr(self, field) or ()
             check(all(size in sizes for size, _ in at), field, f"at feature-map sizes out of {sorted(sizes)}")
 
     @property
     def generator_channels(self) -> tuple[int, ...]:
-        """Channels of the generator's feature maps at 4, 8, ..., resolution (facts: 16ch, 16ch, 8ch, ..., ch)."""
+        """Channels of the generator's feature maps at 4, 8, ..., resolution (16ch, 16ch, 8ch, ..., ch)."""
+        if self.generator_widths is not None:
+            return self.generator_widths
         sizes = self.resolution // 4
         multipliers = [min(MAX_MULTIPLIER, sizes >> (i + 1)) for i in range(sizes.bit_length() - 1)]
         widths = [self.base_channels * m for m in multipliers]
@@ -80,9 +109,31 @@ class ModelConfig:
 
     @property
     def discriminator_channels(self) -> tuple[int, ...]:
-        """Channels of the discriminator's feature maps at resolution/2, ..., 8, 4 (ch, 2ch, ..., 16ch)."""
+        """Channels of the discriminator's blocks (ch, 2ch, ..., 16ch at 4 x 4, and 16ch again)."""
+        if self.discriminator_widths is not None:
+            return self.discriminator_widths
         blocks = (self.resolution // 4).bit_length() - 1
-        return tuple(self.base_channels * min(MAX_MULTIPLIER, 1 << i) for i in range(blocks))
+        widths = [self.base_channels * min(MAX_MULTIPLIER, 1 << i) for i in range(blocks)]
+        return (*widths, widths[-1])
+
+    @property
+    def halvings(self) -> int:
+        """How many of the discriminator's blocks halve the picture."""
+        given = self.discriminator_halvings
+        return len(self.discriminator_channels) - 1 if given is None else given
+
+    def spectral_norm(self, network: Literal["generator", "discriminator"]) -> dict[str, Any]:
+        """The options of a network's convolutions, linear layers and embeddings."""
+        return {
+            "norm": self.generator_spectral_norm if network == "generator" else self.discriminator_spectral_norm,
+            "eps": self.spectral_norm_eps,
+            "stored": self.stored,
+        }
+
+    @property
+    def stored(self) -> bool:
+        """Whether spectral norms keep both of their vectors."""
+        return self.spectral_norm_in_evaluation == "stored"
 
     def attention_at(self, network: Literal["generator", "discriminator"]) -> tuple[tuple[int, AttentionKind], ...]:
         """(feature-map size, kind) of every extra layer of a network, the default resolved."""

@@ -1,7 +1,6 @@
 """The generator: a latent and a class to a picture."""
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +25,7 @@ class Generator(nn.Module):
         super().__init__()
         self.config = config
         channels = config.generator_channels
-        sn: dict[str, Any] = {"norm": config.generator_spectral_norm, "eps": config.spectral_norm_eps}
+        sn = config.spectral_norm("generator")
 
         self.stem = Linear(config.latent_dim, 4 * 4 * channels[0], **sn)
         self.blocks = nn.ModuleList(UpBlock(c_in, c_out, config) for c_in, c_out in pairwise(channels))

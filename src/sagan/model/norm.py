@@ -1,8 +1,13 @@
 """Batch normalisation whose scale and shift depend on the class."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sagan.model.config import ClassNorm
+from sagan.model.spectral_norm import Embedding, spectral_norm
 
 MOMENTUM = 0.1
 
@@ -12,25 +17,57 @@ def of_classes(table: Tensor, y: Tensor) -> Tensor:
     return y @ table if y.is_floating_point() else F.embedding(y, table)
 
 
+class FromChannels(nn.Module):
+    """The spectral norm of a table (num_classes, C), its power iteration started from a vector over the channels."""
+
+    def __init__(self, table: Tensor, *, eps: float, stored: bool):
+        super().__init__()
+        self.transposed = spectral_norm(table.T, eps=eps, stored=stored)
+
+    def forward(self, table: Tensor) -> Tensor:
+        return self.transposed(table.T).T
+
+
 class ConditionalBatchNorm2d(nn.Module):
     """Batch norm with a learnt scale and shift for each class (de Vries et al. 2017); one of each if unconditional.
 
     Maps x (N, C, H, W) and y (N,) int64 in [0, num_classes) to (N, C, H, W); y may also be (N, num_classes) weights,
     which mix the classes' scales and shifts. In training mode the batch's own mean and variance are used and the
     running ones follow with momentum 0.1; in evaluation mode the running ones are used.
+
+    With `class_norm` the tables are spectrally normalised, and 1 is added to the scales; `stored` as elsewhere.
     """
 
     running_mean: Tensor
     running_var: Tensor
+    scale: Any  # a parameter or, spectrally normalised, an Embedding
+    shift: Any
 
-    def __init__(self, channels: int, num_classes: int, eps: float = 1e-5):
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        eps: float = 1e-5,
+        *,
+        class_norm: ClassNorm = "none",
+        norm_eps: float = 1e-8,
+        stored: bool = False,
+    ):
         super().__init__()
         self.num_classes, self.eps, self.momentum = num_classes, eps, MOMENTUM
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        rows = (num_classes,) if num_classes else ()
-        self.scale = nn.Parameter(torch.ones(*rows, channels))
-        self.shift = nn.Parameter(torch.zeros(*rows, channels))
+        if num_classes and class_norm != "none":
+            self.scale, self.shift = (
+                Embedding(num_classes, channels, norm=True, eps=norm_eps, stored=stored) for _ in range(2)
+            )
+            if class_norm == "channels":
+                for table in (self.scale, self.shift):
+                    table.norm = FromChannels(table.weight, eps=norm_eps, stored=stored)
+        else:
+            rows = (num_classes,) if num_classes else ()
+            self.scale = nn.Parameter(torch.ones(*rows, channels))
+            self.shift = nn.Parameter(torch.zeros(*rows, channels))
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         statistics = (self.running_mean, self.running_var)
@@ -38,5 +75,11 @@ class ConditionalBatchNorm2d(nn.Module):
             return F.batch_norm(x, *statistics, self.scale, self.shift, self.training, self.momentum, self.eps)
         assert y is not None, "a conditional generator needs the labels y"
         x = F.batch_norm(x, *statistics, None, None, self.training, self.momentum, self.eps)
-        scale, shift = (of_classes(table, y)[:, :, None, None] for table in (self.scale, self.shift))
+        scale, shift = (of_classes(table, y)[:, :, None, None] for table in self.tables())
         return torch.addcmul(shift, x, scale)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """The scales and the shifts of all classes, (num_classes, C) each."""
+        if isinstance(self.scale, Embedding):
+            return 1 + self.scale.table(), self.shift.table()
+        return self.scale, self.shift

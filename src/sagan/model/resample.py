@@ -26,6 +26,11 @@ def fold(w: Tensor, *, flip: bool = False) -> Tensor:
     return (w.flatten(2) @ fold_matrix).unflatten(2, (4, 4))
 
 
+def upsample_bilinear(x: Tensor) -> Tensor:
+    """(N, C, H, W) to (N, C, 2H, 2W), linear between the centres of pixels, constant beyond the outermost."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def upsample(x: Tensor) -> Tensor:
     """(N, C, H, W) to (N, C, 2H, 2W) by nearest neighbour."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
@@ -50,6 +55,13 @@ class UpConv2d(Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return upsample_conv3x3(x, self.norm(self.weight), self.bias)
+
+
+class BilinearUpConv2d(Conv2d):
+    """Bilinear upsampling by 2, then a 3x3 convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(upsample_bilinear(x))
 
 
 class DownConv2d(Conv2d):

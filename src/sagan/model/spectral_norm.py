@@ -46,21 +46,65 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         w = weight.flatten(1)
         with torch.no_grad():
-            v = F.normalize(self.u @ w, dim=0, eps=self.eps)
-            wv = w @ v
-            u = F.normalize(wv, dim=0, eps=self.eps)
+            u, v, wv = self.iterate(w)
             sigma = torch.dot(u, wv)
-            if self.training:
-                self.u.copy_(u)
         return _DivideBySigma.apply(w, u, v, sigma).view_as(weight)
+
+    def iterate(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u (out,), v (rest,) and W v (out,) of a matrix W (out, rest)."""
+        v = F.normalize(self.u @ w, dim=0, eps=self.eps)
+        wv = w @ v
+        u = F.normalize(wv, dim=0, eps=self.eps)
+        if self.training:
+            self.u.copy_(u)
+        return u, v, wv
+
+
+class StoredSpectralNorm(SpectralNorm):
+    """The same in training mode; in evaluation mode sigma = u^T W v with the u and v of the last iteration.
+
+    So does torch.nn.utils.spectral_norm: since W has moved on by a step, or is an average, the sigmas differ a little.
+    """
+
+    v: Tensor
+
+    def __init__(self, rows: int, columns: int, eps: float = 1e-8):
+        super().__init__(rows, eps)
+        self.register_buffer("v", F.normalize(torch.randn(columns), dim=0))
+
+    def iterate(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not self.training:
+            return self.u, self.v, w @ self.v
+        u, v, wv = super().iterate(w)
+        self.v.copy_(v)
+        return u, v, wv
+
+
+def spectral_norm(weight: Tensor, *, norm: bool = True, eps: float = 1e-8, stored: bool = False) -> nn.Module:
+    """The norm of a weight of this shape, or the identity. `stored`: as in StoredSpectralNorm."""
+    if not norm:
+        return nn.Identity()
+    if stored:
+        return StoredSpectralNorm(weight.shape[0], weight[0].numel(), eps)
+    return SpectralNorm(weight.shape[0], eps)
 
 
 class Conv2d(nn.Conv2d):
     """A "same" convolution of odd kernel size, xavier-uniform, its weight spectrally normalised if asked."""
 
-    def __init__(self, c_in: int, c_out: int, size: int, *, norm: bool, eps: float = 1e-8, bias: bool = True):
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        size: int,
+        *,
+        norm: bool,
+        eps: float = 1e-8,
+        stored: bool = False,
+        bias: bool = True,
+    ):
         super().__init__(c_in, c_out, size, padding=size // 2, bias=bias)
-        self.norm = SpectralNorm(c_out, eps) if norm else nn.Identity()
+        self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,9 +114,9 @@ class Conv2d(nn.Conv2d):
 class Linear(nn.Linear):
     """A linear layer, xavier-uniform, its weight spectrally normalised if asked."""
 
-    def __init__(self, c_in: int, c_out: int, *, norm: bool, eps: float = 1e-8):
+    def __init__(self, c_in: int, c_out: int, *, norm: bool, eps: float = 1e-8, stored: bool = False):
         super().__init__(c_in, c_out)
-        self.norm = SpectralNorm(c_out, eps) if norm else nn.Identity()
+        self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,13 +126,17 @@ class Linear(nn.Linear):
 class Embedding(nn.Embedding):
     """An embedding table, xavier-uniform, spectrally normalised if asked."""
 
-    def __init__(self, count: int, dim: int, *, norm: bool, eps: float = 1e-8):
+    def __init__(self, count: int, dim: int, *, norm: bool, eps: float = 1e-8, stored: bool = False):
         super().__init__(count, dim)
-        self.norm = SpectralNorm(count, eps) if norm else nn.Identity()
+        self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
         _initialise(self)
 
     def forward(self, y: Tensor) -> Tensor:
         return F.embedding(y, self.norm(self.weight))
+
+    def table(self) -> Tensor:
+        """All rows (count, dim)."""
+        return self.norm(self.weight)
 
 
 def _initialise(layer: nn.Conv2d | nn.Linear | nn.Embedding) -> None:
@@ -104,7 +152,7 @@ def bake_spectral_norm(network: Network) -> Network:
     For inference: the network can no longer be trained as it was.
     """
     for layer in network.modules():
-        if isinstance(layer, Conv2d | Linear | Embedding) and isinstance(layer.norm, SpectralNorm):
+        if isinstance(layer, Conv2d | Linear | Embedding) and not isinstance(layer.norm, nn.Identity):
             layer.weight.copy_(layer.norm.eval()(layer.weight))
             layer.norm = nn.Identity()
     return network

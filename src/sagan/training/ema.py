@@ -27,7 +27,8 @@ class EMA:
         for (name, average), current in zip(
             self.network.state_dict().items(), network.state_dict().values(), strict=True
         ):
-            if step < self.start or not average.is_floating_point() or name.endswith(".norm.u"):
+            vector = name.endswith((".u", ".v"))  # of a spectral norm
+            if step < self.start or not average.is_floating_point() or vector:
                 average.copy_(current)
             else:
                 averaged[0].append(average)

@@ -1,0 +1,398 @@
+"""How exact are imported checkpoints? Each codebase's own networks, run from its own code, against ours after import.
+
+    python benchmarks/imports.py FOLDER_OF_CHECKOUTS [--record FOLDER]
+
+The folder holds PyTorch-StudioGAN, mmgeneration (which needs mmcv 1.x), BigGAN-PyTorch and mimicry, as git has them;
+those that are missing are passed over. Their networks are built at tiny width with random weights, spectral-norm
+vectors and batch-norm statistics, saved as they save them, and imported. Printed is the largest difference over 32
+inputs, relative to the largest value: of pictures and logits in evaluation mode, of the attention maps, and of one
+forward pass in training mode with the statistics and vectors that it leaves behind; in float32, and both sides in
+float64, which tells rounding from another function.
+
+--record writes the small files that the tests run on (tests/interop/data).
+"""
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import io
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sagan import attention_maps
+from sagan.interop.importing import import_networks, write_import
+from sagan.run import read_discriminator, read_generator
+from sagan.training.machine import keep_memory
+
+COUNT = 32
+CLASSES = 5
+
+
+@dataclass
+class Peer:
+    """Networks of another codebase, and how they are called and saved."""
+
+    codebase: str
+    about: str
+    generator: nn.Module
+    discriminator: nn.Module
+    resolution: int
+    latent_dim: int
+    draw: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    judge: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    save: Callable[["Peer", Path], dict[str, Path]]
+    attention: str
+    """The part of the attention layer's name that its class has."""
+
+
+def modules(folder: Path, *prefixes: str) -> None:
+    """Makes the checkout importable, and forgets the modules of the one before that bear the same names."""
+    for name in list(sys.modules):
+        if name.split(".")[0] in prefixes:
+            del sys.modules[name]
+    sys.path.insert(0, str(folder))
+
+
+def stub(name: str, path: Path | None = None, **contents: Any) -> types.ModuleType:
+    """A module that stands for one of theirs that the networks do not need."""
+    module = types.ModuleType(name)
+    if path:
+        module.__path__ = [str(path)]
+    for key, value in contents.items():
+        setattr(module, key, value)
+    sys.modules[name] = module
+    return module
+
+
+class _Meta(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+
+class Anything(metaclass=_Meta):
+    """Stands for what is imported and not used; each of its attributes is itself."""
+
+
+def randomise(network: nn.Module) -> None:
+    """Random weights, gains, tables, statistics and vectors; the vectors near enough to converged to divide by."""
+    for name, p in network.named_parameters():
+        if name.endswith(("gamma", "sigma")):
+            nn.init.constant_(p, 0.7)
+        elif p.dim() > 1:
+            nn.init.normal_(p, std=p[0].numel() ** -0.5)
+        else:
+            nn.init.normal_(p, mean=1.0 if name.endswith(("gain", "weight")) else 0.0, std=0.3)
+    buffers = dict(network.named_buffers())
+    for name, b in buffers.items():
+        if name.endswith("mean"):
+            nn.init.normal_(b, std=0.3)
+        elif name.endswith("var"):
+            nn.init.uniform_(b, 0.5, 1.5)
+        elif name.rpartition(".")[2] in ("u0", "weight_u"):
+            nn.init.normal_(b)
+            if name.endswith("weight_u"):
+                b /= b.norm()
+                w = dict(network.named_parameters())[name[:-1] + "orig"].detach().flatten(1)
+                v = w.T @ b
+                noise = torch.randn_like(v)
+                buffers[name[:-1] + "v"].copy_(F.normalize(v / v.norm() + 0.3 * noise / noise.norm(), dim=0))
+
+
+def biggan(root: Path, tiny: bool) -> Iterator[Peer]:
+    modules(root, "layers", "utils", "sync_batchnorm")
+    code = importlib.import_module("BigGAN")
+
+    def save(peer: Peer, folder: Path) -> dict[str, Path]:
+        torch.save(peer.generator.state_dict(), folder / "G_ema.pth")
+        torch.save(peer.discriminator.state_dict(), folder / "D.pth")
+        return {"path": folder / "G_ema.pth", "discriminator": folder / "D.pth"}
+
+    for resolution, ch, attention, options in (
+        (
+            (128, 8, "64", {}),
+            (64, 8, "16", {"mybn": True}),
+            (32, 8, "0", {}),
+            (256, 8, "64", {}),
+        )
+        if not tiny
+        else ((32, 2, "16", {}),)
+    ):
+        common = {"resolution": resolution, "n_classes": CLASSES, "SN_eps": 1e-8}
+        generator = code.Generator(ch, 20, G_attn=attention, G_shared=False, BN_eps=1e-5, **common, **options)
+        discriminator = code.Discriminator(ch, D_attn=attention if resolution > 32 else "0", **common)
+        yield Peer(
+            "biggan-pytorch",
+            f"{resolution} px{', mybn' * bool(options)}",
+            generator,
+            discriminator,
+            resolution,
+            20,
+            lambda g, z, y: g(z, g.shared(y)),
+            lambda d, x, y: d(x, y).squeeze(1),
+            save,
+            "Attention",
+        )
+
+
+def studiogan(root: Path, tiny: bool) -> Iterator[Peer]:
+    modules(root / "src", "utils", "models")
+    from contextlib import nullcontext
+
+    stub("utils", root / "src/utils")
+    sys.modules["utils"].misc = stub("utils.misc", dummy_context_mgr=nullcontext)
+    code, ops = importlib.import_module("models.resnet"), importlib.import_module("utils.ops")
+    normed = {"conv2d": ops.snconv2d, "linear": ops.snlinear, "embedding": ops.sn_embedding}
+    layers = types.SimpleNamespace(
+        **{f"{network}_{kind}": layer for network in "gd" for kind, layer in normed.items()},
+        g_bn=ops.ConditionalBatchNorm2d,
+        g_act_fn=nn.ReLU(inplace=True),
+        d_act_fn=nn.ReLU(inplace=True),
+    )
+    model = types.SimpleNamespace(info_type="N/A", g_info_injection="N/A")
+
+    def save(peer: Peer, folder: Path) -> dict[str, Path]:
+        scores = {"seed": 1, "run_name": "SAGAN", "step": 7, "best_fid": np.float64(34.7), "best_step": 7}
+        torch.save({"state_dict": peer.generator.state_dict(), "optimizer": {}}, folder / "G.pth")
+        torch.save({"state_dict": peer.discriminator.state_dict(), "optimizer": {}, **scores}, folder / "D.pth")
+        return {"path": folder / "G.pth", "discriminator": folder / "D.pth"}
+
+    for resolution, width, at in ((128, 8, 4), (64, 8, 3), (32, 8, 2)) if not tiny else ((32, 2, 2),):
+        generator = code.Generator(
+            z_dim=20,
+            g_shared_dim=None,
+            img_size=resolution,
+            g_conv_dim=width,
+            apply_attn=True,
+            attn_g_loc=[at],
+            g_cond_mtd="cBN",
+            num_classes=CLASSES,
+            g_init="ortho",
+            g_depth=None,
+            mixed_precision=False,
+            MODULES=layers,
+            MODEL=model,
+        )
+        discriminator = code.Discriminator(
+            img_size=resolution,
+            d_conv_dim=2 * width,
+            apply_d_sn=True,
+            apply_attn=True,
+            attn_d_loc=[1],
+            d_cond_mtd="PD",
+            aux_cls_type="W/O",
+            d_embed_dim=None,
+            normalize_d_embed=False,
+            num_classes=CLASSES,
+            d_init="ortho",
+            d_depth=None,
+            mixed_precision=False,
+            MODULES=layers,
+            MODEL=model,
+        )
+        yield Peer(
+            "studiogan",
+            f"{resolution} px",
+            generator,
+            discriminator,
+            resolution,
+            20,
+            lambda g, z, y: g(z, y),
+            lambda d, x, y: d(x, y)["adv_output"],
+            save,
+            "SelfAttention",
+        )
+
+
+def mmgeneration(root: Path, tiny: bool) -> Iterator[Peer]:
+    modules(root, "mmgen")
+    if importlib.util.find_spec("torchvision") is None:  # for their metrics
+        stub("torchvision", models=Anything)
+        stub("torchvision.models", inception=Anything)
+    # Their packages import everything there is, compiled operators among it: only the folders are needed.
+    for package in ("mmgen.models", "mmgen.models.architectures"):
+        stub(package, root / package.replace(".", "/"))
+    code = importlib.import_module("mmgen.models.architectures.sngan_proj")
+
+    for resolution, width, at, options in (
+        (128, 8, (4, 1), {"norm_eps": 1e-5, "with_embedding_spectral_norm": False, "sn_eps": 1e-8}),
+        (128, 8, (4, 1), {}),
+        (64, 8, (3, 1), {}),
+        (32, 8 if tiny else 16, (2, 1), {"act_cfg": {"type": "ReLU", "inplace": True}, "init_cfg": {"type": "studio"}}),
+    )[3 * tiny :]:
+        act = {key: value for key, value in options.items() if key in ("act_cfg", "init_cfg")}
+        generator = code.SNGANGenerator(
+            resolution,
+            CLASSES,
+            width,
+            noise_size=20,
+            attention_after_nth_block=at[0],
+            with_spectral_norm=True,
+            **options,
+        )
+        discriminator = code.ProjDiscriminator(resolution, CLASSES, width, attention_after_nth_block=at[1], **act)
+
+        def save(peer: Peer, folder: Path, options=options) -> dict[str, Path]:
+            networks = {
+                "generator": peer.generator,
+                "generator_ema": peer.generator,
+                "discriminator": peer.discriminator,
+            }
+            state = {f"{name}.{key}": t for name, n in networks.items() for key, t in n.state_dict().items()}
+            act = {key: value for key, value in options.items() if key == "act_cfg"}
+            config = f"model = dict(type='BasiccGAN', generator={options!r}, discriminator={act!r})\ntotal_iters = 9\n"
+            torch.save({"meta": {"config": config, "iter": 9}, "state_dict": state}, folder / "iter_9.pth")
+            return {"path": folder / "iter_9.pth"}
+
+        yield Peer(
+            "mmgeneration",
+            f"{resolution} px{', BigGAN schedule' if 'sn_eps' in options else ', in-place ReLU' if act else ''}",
+            generator,
+            discriminator,
+            resolution,
+            20,
+            lambda g, z, y: g(z, label=y),
+            lambda d, x, y: d(x, y).squeeze(1),
+            save,
+            "SelfAttentionBlock",
+        )
+
+
+def mimicry(root: Path, tiny: bool) -> Iterator[Peer]:
+    modules(root, "torch_mimicry")
+    stub("torch_mimicry", root / "torch_mimicry")
+    stub("torch_mimicry.nets", root / "torch_mimicry/nets")
+
+    def save(peer: Peer, folder: Path) -> dict[str, Path]:
+        peer.generator.save_checkpoint(str(folder), 11, name="netG.pth")
+        peer.discriminator.save_checkpoint(str(folder), 11, name="netD.pth")
+        return {"path": folder / "netG.pth", "discriminator": folder / "netD.pth"}
+
+    for resolution, ngf, ndf in ((128, 256, 256), (32, 16, 16)) if not tiny else ((32, 8, 8),):
+        code = importlib.import_module(f"torch_mimicry.nets.sagan.sagan_{resolution}")
+        yield Peer(
+            "mimicry",
+            f"{resolution} px",
+            getattr(code, f"SAGANGenerator{resolution}")(CLASSES, nz=20, ngf=ngf),
+            getattr(code, f"SAGANDiscriminator{resolution}")(CLASSES, ndf=ndf),
+            resolution,
+            20,
+            lambda g, z, y: g(z, y),
+            lambda d, x, y: d(x, y).squeeze(1),
+            save,
+            "SelfAttention",
+        )
+
+
+PEERS = {
+    "BigGAN-PyTorch": biggan,
+    "PyTorch-StudioGAN": studiogan,
+    "mmgeneration": mmgeneration,
+    "mimicry": mimicry,
+}
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)).item()
+
+
+def their_maps(network: nn.Module, kind: str, run: Callable[[], Any]) -> Tensor | None:
+    """The map that the attention layer's softmax gave, (N, H·W, K), or None without the layer."""
+    layers = [m for m in network.modules() if type(m).__name__ == kind]
+    if not layers:
+        return None
+    seen: list[Tensor] = []
+    softmax = F.softmax
+
+    def keep(x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        seen.append(softmax(x, *arguments, **options))
+        return seen[-1]
+
+    with mock.patch.object(F, "softmax", keep):
+        run()
+    return seen[0]
+
+
+@torch.no_grad()
+def compare(peer: Peer, dtype: torch.dtype, record: Path | None = None) -> list[float | None]:
+    """Differences of pictures, logits, maps of both networks, both in training mode, and the state after it."""
+    generator, discriminator = peer.generator, peer.discriminator
+    for network in (generator, discriminator):
+        randomise(network.float())
+    count = 3 if record else COUNT
+    z, y = torch.randn(count, peer.latent_dim, dtype=dtype), torch.arange(count) % CLASSES
+    x = (torch.rand(count, 3, peer.resolution, peer.resolution) * 2 - 1).half().to(dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        run = imported_run(peer, record or Path(folder), Path(folder) / "run")
+        g, d = (network.to(dtype).eval() for network in (read_generator(run)[0], read_discriminator(run)))
+        generator.to(dtype).eval(), discriminator.to(dtype).eval()
+        pictures, logits = peer.draw(generator, z, y), peer.judge(discriminator, x, y)
+        found: list[float | None] = [relative(g(z, y), pictures), relative(d(x, y), logits)]
+        for ours, network, call, inputs in ((g, generator, peer.draw, z), (d, discriminator, peer.judge, x)):
+            theirs = their_maps(network, peer.attention, lambda n=network, c=call, i=inputs: c(n, i, y))
+            maps = None if theirs is None else attention_maps(ours, inputs, y, queries="all")
+            found.append(None if maps is None else relative(next(iter(maps.values())).flatten(2), theirs))
+        for network in (g, d, generator, discriminator):
+            network.train()
+        trained = peer.draw(generator, z, y), peer.judge(discriminator, x, y)
+        found += [relative(g(z, y), trained[0]), relative(d(x, y), trained[1])]
+        if record:
+            arrays = {"z": z, "y": y, "x": x.half(), "pictures": pictures, "logits": logits}
+            arrays |= {"training_pictures": trained[0], "training_logits": trained[1]}
+            np.savez_compressed(record / "expected.npz", **{name: t.numpy() for name, t in arrays.items()})
+        after = imported_run(peer, Path(folder), Path(folder) / "after")
+        states = ((g, read_generator(after)[0]), (d, read_discriminator(after)))
+        found.append(max(relative(t, b.state_dict()[k]) for a, b in states for k, t in a.state_dict().items()))
+    return found
+
+
+def imported_run(peer: Peer, folder: Path, out: Path) -> Path:
+    """Saves the networks as their codebase does, and imports the files."""
+    files = peer.save(peer, folder)
+    path = files.pop("path")
+    write_import(out, import_networks(path, **files), path)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("peers", type=Path)
+    parser.add_argument("--record", type=Path)
+    options = parser.parse_args()
+    titles = ("pictures", "logits", "G maps", "D maps", "G training", "D training", "state after")
+    keep_memory()
+    torch.set_num_threads(1)
+    print(f"{'':40}" + "".join(f"{title:>13}" for title in titles))
+    for name, peers in PEERS.items():
+        if not (options.peers / name).is_dir():
+            print(f"{name:36}  not there")
+            continue
+        torch.manual_seed(0)
+        with contextlib.redirect_stdout(io.StringIO()):  # some of them talk
+            built = list(peers(options.peers / name, options.record is not None))
+        for peer in built:
+            record = options.record and options.record / peer.codebase
+            if record:
+                record.mkdir(parents=True, exist_ok=True)
+            for dtype in (torch.float32,) if record else (torch.float32, torch.float64):
+                found = compare(peer, dtype, record)
+                values = "".join(f"{'-' if v is None else f'{v:.1e}':>13}" for v in found)
+                precision = str(dtype).removeprefix("torch.float")
+                print(f"{peer.codebase + ', ' + peer.about:36}{precision:>4}" + values, flush=True)
+
+
+if __name__ == "__main__":
+    main()

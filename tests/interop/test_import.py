@@ -1,0 +1,368 @@
+"""Networks of other codebases, recorded by benchmarks/imports.py from their own code, and what imports make of them."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sagan.errors import UserError
+from sagan.interop.importing import import_networks, write_import
+from sagan.interop.mmgeneration import model_of
+from sagan.model.config import ModelConfig
+from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.run import read_discriminator, read_generator
+
+DATA = Path(__file__).parent / "data"
+FILES = {
+    "biggan-pytorch": ("G_ema.pth", "D.pth"),
+    "mimicry": ("netG.pth", "netD.pth"),
+    "mmgeneration": ("iter_9.pth", None),
+    "studiogan": ("G.pth", "D.pth"),
+}
+
+
+def recorded(codebase):
+    generator, discriminator = FILES[codebase]
+    folder = DATA / codebase
+    with np.load(folder / "expected.npz") as arrays:
+        expected = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    return folder / generator, discriminator and folder / discriminator, expected | {"x": expected["x"].float()}
+
+
+def relative(ours, theirs):
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.fixture(params=FILES)
+def imported(request, tmp_path):
+    """A run of a recorded checkpoint: its two networks, read as any command reads them, and what theirs gave."""
+    path, discriminator, expected = recorded(request.param)
+    found = import_networks(path, discriminator=discriminator)
+    assert found.codebase == request.param
+    run = write_import(tmp_path / "run", found, path)
+    return read_generator(run.path)[0], read_discriminator(run.path), expected
+
+
+@torch.no_grad()
+def test_draws_and_judges_as_its_own_code_does(imported):
+    generator, discriminator, expected = imported
+    z, y, x = expected["z"], expected["y"], expected["x"]
+    assert relative(generator.eval()(z, y), expected["pictures"]) < 1e-5
+    assert relative(discriminator.eval()(x, y), expected["logits"]) < 1e-5
+
+
+@torch.no_grad()
+def test_a_forward_pass_in_training_mode_is_its_own_code_s(imported):
+    generator, discriminator, expected = imported
+    z, y, x = expected["z"], expected["y"], expected["x"]
+    assert relative(generator.train()(z, y), expected["training_pictures"]) < 1e-4
+    assert relative(discriminator.train()(x, y), expected["training_logits"]) < 1e-5
+
+
+@torch.no_grad()
+def test_baked_it_draws_the_same(imported):
+    generator, _, expected = imported
+    baked = bake_spectral_norm(generator.eval())
+    assert relative(baked(expected["z"], expected["y"]), expected["pictures"]) < 1e-5
+
+
+@pytest.mark.parametrize(("codebase", "step"), [("studiogan", 7), ("mimicry", 11), ("mmgeneration", 9)])
+def test_steps_are_those_of_the_file(codebase, step):
+    path, discriminator, _ = recorded(codebase)
+    assert import_networks(path, discriminator=discriminator).step == step
+
+
+def test_facts_of_a_configuration_in_the_file_go_before_the_codebase_s_defaults():
+    found = import_networks(recorded("mmgeneration")[0])
+    assert found.config.shortcut == "rectified"  # the default is plain
+    assert "shortcut" not in found.assumed
+    path, discriminator, _ = recorded("studiogan")
+    given = import_networks(path, discriminator=discriminator, given={"batch_norm_eps": 0.5})
+    assert given.config.batch_norm_eps == 0.5
+    assert "batch_norm_eps" not in given.assumed
+
+
+def test_average_and_generator_are_kept_apart():
+    path, discriminator, _ = recorded("biggan-pytorch")
+    found = import_networks(path, discriminator=discriminator, average=path)
+    with torch.no_grad():
+        found.generator.head.bias.add_(1)
+    assert not torch.equal(found.generator.head.bias, found.average.head.bias)
+
+
+def test_standing_statistics_are_sums_over_their_counter(tmp_path):
+    state = torch.load(recorded("biggan-pytorch")[0])
+    for key in [key for key in state if key.endswith("stored_mean")]:
+        stem = key.removesuffix("stored_mean")
+        mean, var = state.pop(key), state.pop(f"{stem}stored_var")
+        state |= {f"{stem}bn.stored_mean": 16 * mean, f"{stem}bn.stored_var": 16 * var}
+        state[f"{stem}bn.accumulation_counter"] = torch.full((1,), 16.0)
+    torch.save(state, tmp_path / "G.pth")
+    a, b = (import_networks(path).average for path in (tmp_path / "G.pth", recorded("biggan-pytorch")[0]))
+    assert all(torch.equal(t, b.state_dict()[name]) for name, t in a.state_dict().items())
+
+
+def test_a_parallel_wrapper_s_prefix_does_not_matter(tmp_path):
+    path = recorded("biggan-pytorch")[0]
+    torch.save({f"module.{key}": t for key, t in torch.load(path).items()}, tmp_path / "G.pth")
+    a, b = (import_networks(p).average.state_dict() for p in (path, tmp_path / "G.pth"))
+    assert all(torch.equal(t, b[name]) for name, t in a.items())
+
+
+def test_a_configuration_is_read_and_not_run():
+    text = "model = dict(generator=dict(norm_eps=1e-5, act_cfg={'inplace': True}), type='X')\nother = open('f')"
+    assert model_of(text) == {"generator": {"norm_eps": 1e-5, "act_cfg": {"inplace": True}}, "type": "X"}
+    assert model_of("model = dict(a=__import__('os').getcwd())") is None
+    assert model_of("model = (") is None
+    assert model_of("nothing = 1") is None
+
+
+class Code:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def damaged(tmp_path, change):
+    """BigGAN-PyTorch's recorded generator, changed."""
+    state = torch.load(recorded("biggan-pytorch")[0])
+    change(state)
+    torch.save(state, tmp_path / "G.pth")
+    return tmp_path / "G.pth"
+
+
+WRONG = {
+    "missing key": (lambda s: s.pop("blocks.1.0.conv2.weight"), "lacks blocks.1.0.conv2.weight"),
+    "missing vector": (lambda s: s.pop("blocks.1.0.conv2.u0"), "lacks blocks.1.0.conv2.u0"),
+    "missing block": (lambda s: [s.pop(k) for k in list(s) if k.startswith("blocks.1.")], "lacks blocks.1.0"),
+    "extra key": (lambda s: s.update(novel=torch.zeros(1)), "holds more than this network needs: novel;"),
+    "shape": (lambda s: s.update({"output_layer.2.weight": torch.zeros(3, 7, 3, 3)}), "output_layer.2 has the shape"),
+    "a BigGAN": (lambda s: s.update({"shared.weight": torch.zeros(5, 20)}), "is a BigGAN, no SAGAN"),
+    "singular values": (lambda s: s.update({"linear.u1": torch.zeros(1, 9)}), "several singular values"),
+    "nothing known": (lambda s: s.pop("linear.weight"), "holds no network that is known by its keys"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_sagan_is_refused_with_the_key(tmp_path, wrong):
+    change, message = WRONG[wrong]
+    with pytest.raises(UserError, match=r"^[^\n]*$") as error:
+        import_networks(damaged(tmp_path, change))
+    assert message in str(error.value)
+    assert "G.pth" in str(error.value)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_that_would_run_code_is_not_opened(tmp_path, legacy):
+    path, hacked = tmp_path / "G.pth", tmp_path / "hacked"
+    state = torch.load(recorded("biggan-pytorch")[0]) | {"extra": Code(hacked)}
+    torch.save(state, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(UserError, match=r"would call posix\.mkdir, which may run code.*torch\.save") as error:
+        import_networks(path)
+    assert not hacked.exists()
+    assert "\n" not in str(error.value)
+
+
+def test_truncated_and_other_files_are_named(tmp_path):
+    source = recorded("studiogan")[0]
+    path = tmp_path / "G.pth"
+    for size in (0, 100, source.stat().st_size // 2, source.stat().st_size - 1):
+        path.write_bytes(source.read_bytes()[:size])
+        with pytest.raises(UserError, match=r"G\.pth is damaged, or no file of tensors"):
+            import_networks(path)
+    for name, message in (("G.npz", "damaged"), ("G.safetensors", "damaged"), ("gone.pth", "does not exist")):
+        if name != "gone.pth":
+            (tmp_path / name).write_text("a letter, not a network")
+        with pytest.raises(UserError, match=message):
+            import_networks(tmp_path / name)
+    with pytest.raises(UserError, match="is a folder"):
+        import_networks(tmp_path)
+
+
+def test_files_in_each_other_s_place():
+    generator, discriminator, _ = recorded("studiogan")
+    with pytest.raises(UserError, match=r"D\.pth is a discriminator: give the generator's file"):
+        import_networks(discriminator)
+    with pytest.raises(UserError, match=r"--discriminator .*G\.pth is a generator"):
+        import_networks(generator, discriminator=generator)
+    with pytest.raises(UserError, match="holds no network of mimicry"):
+        import_networks(generator, codebase="mimicry")
+    with pytest.raises(UserError, match="holds no network of studiogan"):
+        import_networks(generator, discriminator=recorded("mimicry")[1])
+
+
+def test_a_discriminator_of_other_classes_is_refused(tmp_path):
+    generator, discriminator, _ = recorded("biggan-pytorch")
+    state = torch.load(discriminator)
+    state |= {"embed.weight": torch.zeros(9, 8), "embed.u0": torch.ones(1, 9)}
+    torch.save(state, tmp_path / "D.pth")
+    with pytest.raises(UserError, match="does not belong to the generator: num_classes is 9 here, 5 there"):
+        import_networks(generator, discriminator=tmp_path / "D.pth")
+
+
+def test_heykeetae_is_known_and_refused(tmp_path):
+    keys = ("attn1.query_conv.weight", "attn2.query_conv.weight", "l1.0.module.weight_bar")
+    torch.save({key: torch.zeros(1) for key in keys}, tmp_path / "1_G.pth")
+    with pytest.raises(UserError, match=r"heykeetae.*transposed convolutions"):
+        import_networks(tmp_path / "1_G.pth")
+
+
+def variables(channels=8, latent_dim=6, classes=3):
+    """Random variables under the released code's names, 128 px."""
+    rng = np.random.default_rng(0)
+    found = {}
+
+    def conv(name, size, c_in, c_out, bias=True):
+        found[f"{name}/w"] = rng.normal(size=(size, size, c_in, c_out)) / (size * c_in**0.5)
+        found[f"{name}/u"] = rng.normal(size=(1, c_out))
+        if bias:
+            found[f"{name}/biases"] = rng.normal(size=c_out) / 5
+
+    def matrix(name, c_in, c_out):
+        found[f"{name}/Matrix"] = rng.normal(size=(c_in, c_out)) / c_in**0.5
+        found[f"{name}/u"], found[f"{name}/bias"] = rng.normal(size=(1, c_out)), rng.normal(size=c_out)
+
+    def non_local(name, c):
+        for part, c_in, c_out in (("theta", c, c // 8), ("phi", c, c // 8), ("g", c, c // 2), ("attn", c // 2, c)):
+            conv(f"{name}/sn_conv_{part}", 1, c_in, c_out, bias=False)
+        found[f"{name}/sigma_ratio"] = np.array(0.7)
+
+    def norm(name, shape, mean, var):
+        found[f"{name}/gamma"], found[f"{name}/beta"] = rng.normal(1, 0.3, shape), rng.normal(0, 0.3, shape)
+        moments = shape[-1:] if mean == "moving_mean" else (1, 1, 1, shape[-1])
+        found[f"{name}/{mean}"], found[f"{name}/{var}"] = rng.normal(size=moments), rng.uniform(0.5, 1.5, moments)
+
+    widths = [16 * channels, 16 * channels, 8 * channels, 4 * channels, 2 * channels, channels]
+    matrix("model/g_snh0", latent_dim, 16 * widths[0])
+    for i in range(1, 6):
+        c_in, c_out, block = widths[i - 1], widths[i], f"model/g_block{i}"
+        conv(f"{block}/snconv1", 3, c_in, c_out)
+        conv(f"{block}/snconv2", 3, c_out, c_out)
+        conv(f"{block}/snconv3", 1, c_in, c_out)
+        norm(f"{block}/cbn_0", (classes, c_in), "mean", "var")
+        norm(f"{block}/cbn_1", (classes, c_out), "mean", "var")
+    non_local("model/g_non_local", 4 * channels)
+    norm("model/g_bn", (channels,), "moving_mean", "moving_variance")
+    conv("model/g_snconv_last", 3, channels, 3)
+    widths = [3, *(m * channels for m in (1, 2, 4, 8, 16, 16))]
+    for i in range(1, 7):
+        block = f"model/d_{'optimized_' * (i == 1)}block{i}"
+        conv(f"{block}/sn_conv1", 3, widths[i - 1], widths[i])
+        conv(f"{block}/sn_conv2", 3, widths[i], widths[i])
+        if i < 6:
+            conv(f"{block}/sn_conv3", 1, widths[i - 1], widths[i])
+    non_local("model/d_non_local", 2 * channels)
+    matrix("model/d_sn_linear", 16 * channels, 1)
+    found["model/d_embedding/embedding_map"] = rng.normal(size=(classes, 16 * channels)) / channels
+    found["model/d_embedding/u"] = rng.normal(size=(1, classes))
+    return {name: value.astype(np.float32) for name, value in found.items()}
+
+
+class Released:
+    """The released code's operations written out, in float64 and its own order of axes (N, H, W, C)."""
+
+    def __init__(self, found):
+        self.v = {name: torch.from_numpy(value).double() for name, value in found.items()}
+
+    def normed(self, name, w):
+        m, u = w.reshape(-1, w.shape[-1]), self.v[f"{name}/u"]
+        v = u @ m.T
+        v = v / v.norm()
+        u = v @ m
+        u = u / u.norm()
+        return w / (v @ m @ u.T).squeeze()
+
+    def conv(self, name, x):
+        w = self.normed(name, self.v[f"{name}/w"])
+        y = F.conv2d(x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1), padding=w.shape[0] // 2).permute(0, 2, 3, 1)
+        return y + self.v[f"{name}/biases"] if f"{name}/biases" in self.v else y
+
+    def linear(self, name, x):
+        return x @ self.normed(name, self.v[f"{name}/Matrix"]) + self.v[f"{name}/bias"]
+
+    def norm(self, name, x, y=None):
+        gamma, beta = self.v[f"{name}/gamma"], self.v[f"{name}/beta"]
+        mean, var = ("mean", "var") if y is not None else ("moving_mean", "moving_variance")
+        if y is not None:
+            gamma, beta = gamma[y][:, None, None], beta[y][:, None, None]
+        return (x - self.v[f"{name}/{mean}"]) / (self.v[f"{name}/{var}"] + 1e-5).sqrt() * gamma + beta
+
+    def non_local(self, name, x):
+        pooled = lambda t: torch.stack([t[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]).amax(0)  # noqa: E731
+        theta, phi, g = (self.conv(f"{name}/sn_conv_{part}", x) for part in ("theta", "phi", "g"))
+        phi, g = pooled(phi).flatten(1, 2), pooled(g).flatten(1, 2)
+        attn = torch.softmax(theta.flatten(1, 2) @ phi.transpose(1, 2), dim=-1)
+        o = (attn @ g).unflatten(1, x.shape[1:3])
+        return x + self.v[f"{name}/sigma_ratio"] * self.conv(f"{name}/sn_conv_attn", o)
+
+    def generator(self, z, y):
+        up = lambda t: t.repeat_interleave(2, 1).repeat_interleave(2, 2)  # noqa: E731
+        x = self.linear("model/g_snh0", z).reshape(len(z), 4, 4, -1)
+        for i in range(1, 6):
+            block = f"model/g_block{i}"
+            h = self.conv(f"{block}/snconv1", up(self.norm(f"{block}/cbn_0", x, y).relu()))
+            h = self.conv(f"{block}/snconv2", self.norm(f"{block}/cbn_1", h, y).relu())
+            x = h + self.conv(f"{block}/snconv3", up(x))
+            if i == 3:
+                x = self.non_local("model/g_non_local", x)
+        return self.conv("model/g_snconv_last", self.norm("model/g_bn", x).relu()).tanh()
+
+    def discriminator(self, x, y):
+        down = lambda t: (t[:, ::2, ::2] + t[:, 1::2, ::2] + t[:, ::2, 1::2] + t[:, 1::2, 1::2]) / 4  # noqa: E731
+        for i in range(1, 7):
+            block = f"model/d_{'optimized_' * (i == 1)}block{i}"
+            h = self.conv(f"{block}/sn_conv1", x if i == 1 else x.relu())
+            h = self.conv(f"{block}/sn_conv2", h.relu())
+            x = h + x if i == 6 else down(h) + down(self.conv(f"{block}/sn_conv3", x))
+            if i == 2:
+                x = self.non_local("model/d_non_local", x)
+        h = x.relu().sum((1, 2))
+        name = "model/d_embedding"
+        embedding = self.normed(name, self.v[f"{name}/embedding_map"].T).T
+        return self.linear("model/d_sn_linear", h)[:, 0] + (h * embedding[y]).sum(1)
+
+
+@torch.no_grad()
+def test_tensorflow_s_variables_compute_what_the_released_code_writes(tmp_path):
+    found = variables()
+    extra = {"global_step": np.array(5), "model/g_snh0/Matrix/Adam": found["model/g_snh0/Matrix"]}
+    np.savez(tmp_path / "model.npz", **found, **extra)
+    imported = import_networks(tmp_path / "model.npz")
+    assert imported.codebase == "tensorflow"
+    assert imported.config.attention_at("generator") == ((32, "self"),)
+    assert imported.config.attention_at("discriminator") == ((32, "self"),)
+    torch.manual_seed(0)
+    z, y, x = torch.randn(2, 6).double(), torch.tensor([2, 0]), torch.rand(2, 3, 128, 128).double() * 2 - 1
+    plain = Released(found)
+    pictures = imported.average.double().eval()(z, y)
+    assert relative(pictures, plain.generator(z, y).permute(0, 3, 1, 2)) < 1e-10
+    assert relative(imported.discriminator.double().eval()(x, y), plain.discriminator(x.permute(0, 2, 3, 1), y)) < 1e-10
+
+
+def test_an_import_is_configured_like_a_run_of_ours_where_it_is_like_one(tmp_path):
+    np.savez(tmp_path / "model.npz", **variables())
+    config = import_networks(tmp_path / "model.npz").config
+    usual = ModelConfig(
+        num_classes=3,
+        latent_dim=6,
+        base_channels=8,
+        spectral_norm_eps=1e-12,
+        generator_attention=((32, "self"),),
+        discriminator_attention=((32, "self"),),
+    )
+    assert config == usual
+
+
+def test_nothing_is_written_over_a_run(tmp_path):
+    path, discriminator, _ = recorded("studiogan")
+    found = import_networks(path, discriminator=discriminator)
+    write_import(tmp_path / "run", found, path)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="holds a run already"):
+        write_import(tmp_path / "run", found, path)
+    assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
