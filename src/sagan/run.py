@@ -13,6 +13,7 @@ curves.png              losses, logits, gammas and the rest as training went (sa
 samples-over-time.png   the pictures of a few latents as training went (sagan plot)
 interpolation.png       walks between latents and classes (sagan interpolate)
 report.html             all of it in one file (sagan report)
+generator.onnx, .pt2    the same for where sagan is not (sagan export)
 evaluations/*.json      what sagan evaluate measured, with all that is needed to repeat it
 """
 

@@ -1,0 +1,1 @@
+"""Other codebases' checkpoints, ONNX, safetensors, the Hub."""
