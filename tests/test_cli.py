@@ -70,6 +70,8 @@ def test_version(capsys):
         ("export nothing-here", "nothing-here is not a run"),
         ("export x --to safetensors --uint8 True", "truncation and uint8 are for onnx and torch-export"),
         ("export x --to torch-export --opset 18", "opset is ONNX's: torch-export has none"),
+        ("push nothing-here a/b", "nothing-here is not a run"),
+        ("push x", "USER/NAME"),
         ("data nothing-here", "nothing-here"),
         ("data", "SOURCE"),
     ],

@@ -22,11 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
 
 from sagan.config import Config
 from sagan.errors import UserError
-from sagan.files import load_into, load_tensors, save_tensors, write_atomically
+from sagan.files import DamagedFile, load_into, load_tensors, save_tensors, write_atomically
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -165,9 +167,22 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
             class_names = TypeAdapter(tuple[str, ...]).validate_python(metadata.get("class_names"))
         except ValidationError as error:
             raise UserError(f"{path} holds no generator of sagan: {error.errors()[0]['msg']}") from error
+    check_sizes(config, tensors, path)
     generator = Generator(config)
     load_into(generator, tensors, path)
     return generator, class_names, int(metadata.get("step", 0))
+
+
+def check_sizes(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises DamagedFile for a generator whose configuration asks for more numbers than its file has.
+
+    So that a file of a few bytes, from wherever it is, cannot make the machine run out of memory.
+    """
+    with torch.device("meta"):  # shapes alone
+        wanted = sum(t.numel() for t in Generator(config).state_dict().values())
+    found = sum(t.numel() for t in tensors.values())
+    if wanted > found:
+        raise DamagedFile(f"{path} does not fit its configuration: it holds {found:,} numbers of {wanted:,}")
 
 
 def read_discriminator(path: str | Path) -> Discriminator:
