@@ -58,6 +58,7 @@ def test_version(capsys):
         ("train --evaluate-count 1", "evaluate_count must be 2 or more, got 1"),
         ("train", "--data is missing"),
         ("train --data nothing-here", "nothing-here"),
+        ("train --freeze-discriminator 2", "freeze_discriminator must be 0 without --from, got 2"),
         ("train --data robots --device cuda:99", "--device cuda:99: not available here"),
         ("train --resume nothing-here", "nothing-here is not a run"),
         ("sample nothing-here", "nothing-here is not a run"),

@@ -48,6 +48,7 @@ def train(options: Train) -> None:
     from sagan.run import Run, RunInfo
     from sagan.training.loop import train as train_run
     from sagan.training.machine import choose_device
+    from sagan.training.transfer import check_source
 
     device = choose_device(options.device)
     run = Run(options.resume) if options.resume else None
@@ -61,6 +62,8 @@ def train(options: Train) -> None:
         if len(store.skipped) > 20:
             print(f"... and {len(store.skipped) - 20} more: sagan data {config.data.source}", file=sys.stderr)
         model = replace(config.model, num_classes=store.num_classes)
+        if config.training.start:
+            check_source(config.training.start, model, config.training.freeze_discriminator)
         info = RunInfo(replace(config, model=model), store.class_names, store.key)
         run = Run.create(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), info)
     elif store.key != run.info.data_key:

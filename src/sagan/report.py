@@ -137,7 +137,8 @@ def _options(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _option_name(key: str) -> str:
-    return "--data" if key == "data.source" else "--" + key.rpartition(".")[2].replace("_", "-")
+    named = {"data.source": "--data", "training.start": "--from"}
+    return named.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
 
 
 def _words(value: Any) -> list[str]:

@@ -186,13 +186,15 @@ def check_sizes(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> 
 
 
 def read_discriminator(path: str | Path) -> Discriminator:
-    """The discriminator of a run's newest checkpoint, as trained.
+    """The discriminator of a run's newest checkpoint, or of a checkpoint, as trained.
 
     Raises:
-        UserError: not a run's folder, no checkpoint yet, or the newest is damaged.
+        UserError: neither of these, no checkpoint yet, or it is damaged.
     """
-    run = Run(path)
-    checkpoints = run.checkpoints()
+    path = Path(path)
+    is_checkpoint = path.parent.name == "checkpoints"
+    run = Run(path.parent.parent if is_checkpoint else path)
+    checkpoints = [path] if is_checkpoint else run.checkpoints()
     if not checkpoints:
         raise UserError(f"{run.path} has no checkpoint in {run.path / 'checkpoints'}: the discriminator is kept there")
     tensors, _ = load_tensors(checkpoints[-1])

@@ -83,8 +83,9 @@ def published(info: RunInfo) -> RunInfo:
     """A run's configuration as others may see it: without the folders of the machine that it was trained on."""
     config = info.config
     data = replace(config.data, source=public_name(config.data.source), cache="")
+    training = replace(config.training, start=public_name(config.training.start))
     output = replace(config.output, evaluate_features=Path(config.output.evaluate_features).name)
-    return replace(info, config=replace(config, data=data, output=output))
+    return replace(info, config=replace(config, data=data, training=training, output=output))
 
 
 def public_name(source: str) -> str:
