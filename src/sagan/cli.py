@@ -49,6 +49,7 @@ def train(options: Train) -> None:
     from sagan.run import Run, RunInfo
     from sagan.training.loop import train as train_run
     from sagan.training.machine import choose_device
+    from sagan.training.transfer import check_source
 
     device = choose_device(options.device)
     run = Run(options.resume) if options.resume else None
@@ -62,6 +63,8 @@ def train(options: Train) -> None:
         if len(store.skipped) > 20:
             print(f"... and {len(store.skipped) - 20} more: sagan data {config.data.source}", file=sys.stderr)
         model = replace(config.model, num_classes=store.num_classes)
+        if config.training.start:
+            check_source(config.training.start, model, config.training.freeze_discriminator)
         info = RunInfo(replace(config, model=model), store.class_names, store.key)
         run = Run.create(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), info)
     elif store.key != run.info.data_key:
@@ -420,6 +423,73 @@ def import_(options: Import) -> None:
     print(describe(imported, run))
 
 
+@dataclass(frozen=True)
+class Export:
+    """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its generator.safetensors."""
+    to: Literal["onnx", "safetensors", "torch-export"] = "onnx"
+    """onnx; torch-export (.pt2, needs PyTorch but not sagan); or safetensors (plain weights, for sagan.load)."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Default: generator.onnx, generator.pt2 or generator-plain.safetensors in the run."""
+    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Let the graph cut its latents off at this magnitude, as sagan sample --truncation does."""
+    uint8: bool = False
+    """Let the graph give bytes in [0, 255], as torch-fidelity expects, and not floats in [-1, 1]."""
+    opset: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Version of ONNX's operators; default: 18."""
+
+    def __post_init__(self) -> None:
+        if self.truncation is not None and self.truncation <= 0:
+            raise ValueError(f"truncation must be above 0, got {self.truncation}")
+        if self.to == "safetensors" and (self.truncation is not None or self.uint8):
+            raise ValueError("truncation and uint8 are for onnx and torch-export: safetensors holds weights alone")
+        if self.to != "onnx" and self.opset is not None:
+            raise ValueError(f"opset is ONNX's: {self.to} has none")
+
+
+def export(options: Export) -> None:
+    """Runs `sagan export`."""
+    from sagan.interop.export import export
+
+    print(
+        export(
+            options.run,
+            options.to,
+            options.out,
+            truncation=options.truncation,
+            uint8=options.uint8,
+            opset=options.opset,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Push:
+    """Publish the generator on the Hugging Face Hub, with a model card written from the run."""
+
+    run: RunArgument
+    """Folder of the run."""
+    repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
+    """The repository; it is made if it is not there."""
+    licence: str = "unknown"
+    """Under what others may use the weights, as the Hub spells it (cc-by-4.0, ...); the card says so if unknown."""
+    private: bool = False
+    """Make a new repository that nobody else sees."""
+    dry_run: bool = False
+    """Only say what would be uploaded."""
+
+
+def push(options: Push) -> None:
+    """Runs `sagan push`."""
+    from sagan.interop.hub import push
+
+    url = push(options.run, options.repo, licence=options.licence, private=options.private, dry_run=options.dry_run)
+    if url:
+        print(f'{url}; load it with sagan.load("{options.repo}")')
+
+
 # name: (its options, what runs it)
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "train": (Train, train),
@@ -431,6 +501,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "report": (Report, report),
     "explore": (Explore, explore),
     "import": (Import, import_),
+    "export": (Export, export),
+    "push": (Push, push),
     "data": (Data, data),
 }
 

@@ -41,6 +41,10 @@ class TrainingConfig:
         ValueError: a field is out of its range; the message names it.
     """
 
+    start: Annotated[str, tyro.conf.arg(name="from", metavar="RUN_OR_FILE")] = ""
+    """Run, checkpoint or generator.safetensors whose networks to start from, with other classes if need be."""
+    freeze_discriminator: int = 0
+    """Blocks of the discriminator, from the picture on, that stay as they come with --from (Mo et al. 2020)."""
     steps: int = 100_000
     """Generator steps in all."""
     batch_size: int = 64
@@ -94,6 +98,8 @@ class TrainingConfig:
             check(getattr(self, name) > 0, name, "above 0")
         for name in ("beta1", "beta2", "ema_decay"):
             check(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
+        check(self.freeze_discriminator >= 0, "freeze_discriminator", "0 or more")
+        check(not self.freeze_discriminator or self.start != "", "freeze_discriminator", "0 without --from")
         check(0 <= self.lr_decay_from <= 1, "lr_decay_from", "from 0 to 1")
         for name in ("ema_start", "r1", "r2", "gradient_penalty", "lecam"):
             check(getattr(self, name) >= 0, name, "0 or more")

@@ -72,14 +72,14 @@ def gather(run: Run) -> dict[str, Any]:
     preset, differences = compare_with_preset(info.config)
     name = run.path.resolve().name
     evaluations = [
-        found for path in sorted(run.evaluations_path.glob("*.json")) if (found := _evaluation(path, problems))
+        found for path in sorted(run.evaluations_path.glob("*.json")) if (found := read_evaluation(path, problems))
     ]
     if not rows:
         problems.append(f"Curves: {run.metrics_path.name} holds nothing yet.")
     return {
         "name": name,
-        "lead": _lead(info),
-        "facts": list(_facts(run, rows)),
+        "lead": describe(info),
+        "facts": list(facts(run, rows)),
         "class_names": info.class_names,
         "few_classes": FEW_CLASSES,
         "galleries": _galleries(run, problems),
@@ -137,7 +137,8 @@ def _options(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _option_name(key: str) -> str:
-    return "--data" if key == "data.source" else "--" + key.rpartition(".")[2].replace("_", "-")
+    named = {"data.source": "--data", "training.start": "--from"}
+    return named.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
 
 
 def _words(value: Any) -> list[str]:
@@ -166,14 +167,15 @@ def _versions() -> str:
     return f"{packages} and Python {platform.python_version()}"
 
 
-def _lead(info: RunInfo) -> str:
+def describe(info: RunInfo) -> str:
+    """What a run is, in a line without an end."""
     model, number = info.config.model, len(info.class_names)
     kind = {1: "grey ", 3: "", 4: "RGBA "}[model.image_channels]
     classes = f" of {number} classes" if number > 1 else f" of {info.class_names[0]}" if number else ""
     return f"A self-attention GAN for {kind}pictures{classes}, {model.resolution} × {model.resolution} pixels"
 
 
-def _facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """Terms and what they are in this run."""
     config, names = run.info.config, run.info.class_names
     training = config.training
@@ -304,34 +306,42 @@ def _latest(rows: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
         }
 
 
-def _evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
+def read_evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
     """What the page says of a file that sagan evaluate wrote; a line among the problems if it is none."""
     try:
         found = json.loads(path.read_bytes())
         network, step = (_fact(found, *keys) for keys in (("features", "network"), ("generated", "step")))
-        figures = [
-            {
-                "name": str(figure["name"]).removesuffix(f" ({network})"),
-                "value": _number(figure["value"])
-                + (f" ± {_number(figure['spread'])}" if figure.get("spread") is not None else ""),
-                "about": str(figure.get("about") or ""),
-            }
-            for figure in found["figures"]
-        ]
-        sets = {name: _sentence(found.get(name)) for name in ("generated", "reference", "features")}
-        return {
-            "title": ", ".join(str(part) for part in (network, step and f"step {step:,}") if part) or path.stem,
-            "sets": [(name, text) for name, text in sets.items() if text],
-            "figures": figures,
-            "remarks": [str(remark) for remark in found.get("remarks") or ()],
-            "classes": [(str(name), _number(value)) for name, value in (found.get("classes") or {}).items()],
-            "nearest": _embed(
-                path.with_suffix(".png"), "Samples above, the real pictures nearest to them below", problems
-            ),
-        }
+        title = ", ".join(str(part) for part in (network, step and f"step {step:,}") if part)
+        told = tell_evaluation(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         problems.append(f"{path.parent.name}/{path.name} could not be read: {type(error).__name__}: {error}")
         return None
+    caption = "Samples above, the real pictures nearest to them below"
+    return {"title": title or path.stem, "nearest": _embed(path.with_suffix(".png"), caption, problems), **told}
+
+
+def tell_evaluation(found: dict[str, Any]) -> dict[str, Any]:
+    """The content of such a file as text: its figures, what was compared, remarks, and values by class.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is not one.
+    """
+    figures = [
+        {
+            "name": str(figure["name"]),
+            "value": _number(figure["value"])
+            + (f" ± {_number(figure['spread'])}" if figure.get("spread") is not None else ""),
+            "about": str(figure.get("about") or ""),
+        }
+        for figure in found["figures"]
+    ]
+    sets = [(name, text) for name in ("generated", "reference", "features") if (text := _sentence(found.get(name)))]
+    return {
+        "sets": sets,
+        "figures": figures,
+        "remarks": [str(remark) for remark in found.get("remarks") or ()],
+        "classes": [(str(name), _number(value)) for name, value in (found.get("classes") or {}).items()],
+    }
 
 
 def _fact(found: dict[str, Any], name: str, key: str) -> Any:

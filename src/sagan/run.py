@@ -13,6 +13,7 @@ curves.png              losses, logits, gammas and the rest as training went (sa
 samples-over-time.png   the pictures of a few latents as training went (sagan plot)
 interpolation.png       walks between latents and classes (sagan interpolate)
 report.html             all of it in one file (sagan report)
+generator.onnx, .pt2    the same for where sagan is not (sagan export)
 evaluations/*.json      what sagan evaluate measured, with all that is needed to repeat it
 """
 
@@ -21,11 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
 
 from sagan.config import Config
 from sagan.errors import UserError
-from sagan.files import load_into, load_tensors, save_tensors, write_atomically
+from sagan.files import DamagedFile, load_into, load_tensors, save_tensors, write_atomically
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -164,19 +167,34 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
             class_names = TypeAdapter(tuple[str, ...]).validate_python(metadata.get("class_names"))
         except ValidationError as error:
             raise UserError(f"{path} holds no generator of sagan: {error.errors()[0]['msg']}") from error
+    check_sizes(config, tensors, path)
     generator = Generator(config)
     load_into(generator, tensors, path)
     return generator, class_names, int(metadata.get("step", 0))
 
 
+def check_sizes(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises DamagedFile for a generator whose configuration asks for more numbers than its file has.
+
+    So that a file of a few bytes, from wherever it is, cannot make the machine run out of memory.
+    """
+    with torch.device("meta"):  # shapes alone
+        wanted = sum(t.numel() for t in Generator(config).state_dict().values())
+    found = sum(t.numel() for t in tensors.values())
+    if wanted > found:
+        raise DamagedFile(f"{path} does not fit its configuration: it holds {found:,} numbers of {wanted:,}")
+
+
 def read_discriminator(path: str | Path) -> Discriminator:
-    """The discriminator of a run's newest checkpoint, as trained.
+    """The discriminator of a run's newest checkpoint, or of a checkpoint, as trained.
 
     Raises:
-        UserError: not a run's folder, no checkpoint yet, or the newest is damaged.
+        UserError: neither of these, no checkpoint yet, or it is damaged.
     """
-    run = Run(path)
-    checkpoints = run.checkpoints()
+    path = Path(path)
+    is_checkpoint = path.parent.name == "checkpoints"
+    run = Run(path.parent.parent if is_checkpoint else path)
+    checkpoints = [path] if is_checkpoint else run.checkpoints()
     if not checkpoints:
         raise UserError(f"{run.path} has no checkpoint in {run.path / 'checkpoints'}: the discriminator is kept there")
     tensors, _ = load_tensors(checkpoints[-1])

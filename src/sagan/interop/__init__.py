@@ -1,1 +1,1 @@
-"""Other codebases' checkpoints."""
+"""Other codebases' checkpoints, ONNX, safetensors, the Hub."""

@@ -17,7 +17,7 @@ def save_checkpoint(path: Path, trainer: Trainer, step: int) -> None:
     for prefix, module in _modules(trainer).items():
         tensors |= {f"{prefix}/{name}": t for name, t in module.state_dict().items()}
     for prefix, optimiser, network in _optimisers(trainer):
-        for name, parameter in network.named_parameters():
+        for name, parameter in _trained(network):
             tensors |= {f"{prefix}/{name}/{key}": t for key, t in optimiser.state[parameter].items()}
     save_tensors(path, tensors, {"step": step})
 
@@ -35,7 +35,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> int:
     for prefix, module in _modules(trainer).items():
         load_into(module, groups.get(prefix, {}), path)
     for prefix, optimiser, network in _optimisers(trainer):
-        for name, parameter in network.named_parameters():
+        for name, parameter in _trained(network):
             try:
                 moments = {key: groups[prefix][f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             except KeyError as error:
@@ -77,3 +77,8 @@ def _optimisers(trainer: Trainer) -> list[tuple[str, torch.optim.Optimizer, nn.M
         ("generator_adam", trainer.generator_adam, trainer.generator),
         ("discriminator_adam", trainer.discriminator_adam, trainer.discriminator),
     ]
+
+
+def _trained(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that an optimiser has; not those of frozen blocks."""
+    return [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]

@@ -28,6 +28,7 @@ from sagan.training.health import find_problems
 from sagan.training.log import MetricsLog
 from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
+from sagan.training.transfer import start_from
 
 MOST_FRAMES = 60  # of the animation
 GRID_COLUMNS = 8
@@ -46,6 +47,8 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     config = run.info.config
     trainer = Trainer(config.model, config.training, device)
     step = load_newest(run.checkpoints(), trainer, warn=_say)
+    if not step and config.training.start:
+        _say(start_from(trainer, config.training.start, run.info.class_names))
     batches = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
     monitor = open_monitor(config, store, device)
     log = MetricsLog(run, step)

@@ -35,11 +35,21 @@ def to_signed(pictures: Tensor) -> Tensor:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """No gradient of the weights: backward then computes what the input needs and nothing else."""
+    trained = [p for p in network.parameters() if p.requires_grad]
     network.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def freeze_blocks(discriminator: Discriminator, count: int) -> None:
+    """Leaves the first blocks, and the attention that follows each, as they are, spectral norms included."""
+    for i in range(count):
+        size = discriminator.config.resolution >> (i + 1)
+        for layer in (discriminator.blocks[i], discriminator.attention[str(size)]):
+            layer.eval().requires_grad_(False)
 
 
 def randomness(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -55,12 +65,14 @@ class Trainer:
         self.model, self.config, self.device = model, config, device
         self.generator = Generator(model).to(device)
         self.discriminator = Discriminator(model).to(device)
+        freeze_blocks(self.discriminator, config.freeze_discriminator)
         self.ema = EMA(self.generator, config.ema_decay, config.ema_start)
         self.lecam = LeCam().to(device)
         self.loss = LOSSES[config.loss]
 
         def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
-            return torch.optim.Adam(network.parameters(), lr, (config.beta1, config.beta2), fused=True)
+            trained = [p for p in network.parameters() if p.requires_grad]
+            return torch.optim.Adam(trained, lr, (config.beta1, config.beta2), fused=True)
 
         self.generator_adam = adam(self.generator, config.generator_lr)
         self.discriminator_adam = adam(self.discriminator, config.discriminator_lr)

@@ -1,0 +1,199 @@
+"""Exported generators: run where sagan is not, they draw the run's pictures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_runs import NAMES, make_run
+
+import sagan
+from sagan.errors import UserError
+from sagan.files import load_tensors
+from sagan.interop import export as module
+from sagan.interop.export import export
+from sagan.run import read_generator
+from sagan.sampling import draw_latents, sample
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A run with classes and both kinds of extra layers, exported with truncation."""
+    run = make_run(tmp_path_factory.mktemp("c") / "run", generator_attention=((16, "self"), (8, "channel")))
+    return run, export(run.path, "onnx", truncation=0.7)
+
+
+@pytest.fixture(scope="module")
+def unconditional(tmp_path_factory):
+    """A run without classes that draws bytes."""
+    run = make_run(tmp_path_factory.mktemp("u") / "run", names=(), attention_variant="paper")
+    return run, export(run.path, "onnx", uint8=True)
+
+
+def drawn(path, **inputs):
+    return onnxruntime.InferenceSession(path).run(None, {name: t.numpy() for name, t in inputs.items()})[0]
+
+
+def test_draws_the_pictures_of_the_run_in_batches_of_any_size(conditional):
+    run, exported = conditional
+    assert exported.path == run.path / "generator.onnx"
+    for count in (1, 2, 33):
+        z = draw_latents(count, 8, seed=5)
+        y = torch.arange(count) % 3
+        wanted = sagan.load(run.path)(draw_latents(count, 8, seed=5, truncation=0.7), y)
+        found = drawn(exported.path, z=z, y=y)
+        assert found.dtype == np.float32
+        assert np.abs(found - wanted.numpy()).max() < 1e-5
+        assert wanted.std() > 0.1  # pictures that differ, so that being near them says something
+    assert 0 < exported.difference < 1e-5
+    assert f"largest difference {exported.difference:.2g}" in str(exported)
+
+
+def test_the_graph_says_what_it_takes_and_gives(conditional):
+    _, exported = conditional
+    model = onnx.load(exported.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 18)]
+
+    def described(values):
+        for value in values:
+            sizes = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+            yield value.name, value.type.tensor_type.elem_type, sizes
+
+    kinds = onnx.TensorProto
+    assert list(described(model.graph.input)) == [("z", kinds.FLOAT, ["batch", 8]), ("y", kinds.INT64, ["batch"])]
+    assert list(described(model.graph.output)) == [("pictures", kinds.FLOAT, ["batch", 3, 32, 32])]
+    about = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(about["class_names"]) == list(NAMES)
+    assert json.loads(about["truncation"]) == 0.7
+
+
+def test_the_graph_is_free_of_training_and_of_spectral_norms(conditional):
+    run, exported = conditional
+    graph = onnx.load(exported.path).graph
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    assert not any(name.endswith(".u") for name in weights)
+    made = {output for node in graph.node for output in node.output}
+    for node in graph.node:
+        training = {a.name: a.i for a in node.attribute}.get("training_mode", 0)
+        assert node.op_type != "Dropout"
+        assert training == 0
+        if node.op_type in ("Conv", "Gemm"):  # weights that lie in the file, not computed ones
+            assert node.input[1] not in made
+    assert "Pad" not in {node.op_type for node in graph.node}  # nor what only a fused kernel wants
+    products = [n for n in graph.node if n.op_type == "MatMul"]
+    assert len(products) == 4  # two for each attention layer
+    # No more numbers than the generator has, but for the truncation's table and a few constants.
+    ours = sum(p.numel() for p in sagan.load(run.path).parameters())
+    assert ours < sum(w.size for w in weights.values() if w.shape[-1:] != (4,)) < ours + 200
+
+
+def test_the_graph_tells_nothing_of_the_machine_it_was_written_on(conditional):
+    run, exported = conditional
+    program = export(run.path, "torch-export").path
+    for path in (exported.path, program):
+        data = path.read_bytes()
+        assert b"standalone.py" not in data
+        assert str(run.path.parent).encode() not in data
+
+
+def test_bytes_as_torch_fidelity_takes_them(unconditional):
+    """torch-fidelity calls a file with noise float32 (N, z) alone where there are no classes, and wants uint8 back."""
+    run, exported = unconditional
+    z = draw_latents(9, 8, seed=1)
+    found = drawn(exported.path, z=z)
+    assert found.dtype == np.uint8
+    assert found.shape == (9, 3, 32, 32)
+    wanted = sample(sagan.load(run.path), z, torch.zeros(9, dtype=torch.int64)).transpose(0, 3, 1, 2)
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+    assert (found != wanted).mean() < 1e-3
+    assert [i.name for i in onnx.load(exported.path).graph.input] == ["z"]
+
+
+def test_another_opset(unconditional, tmp_path):
+    run, _ = unconditional
+    exported = export(run.path, "onnx", tmp_path / "x.onnx", opset=21)
+    assert [o.version for o in onnx.load(exported.path).opset_import] == [21]
+    assert "opset 21" in str(exported)
+    with pytest.raises(UserError, match="--opset 15: this generator cannot be written in it"):
+        export(run.path, "onnx", tmp_path / "y.onnx", opset=15)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.onnx"]
+
+
+def test_the_program_runs_where_sagan_is_not(conditional, tmp_path):
+    run, _ = conditional
+    exported = export(run.path, "torch-export", tmp_path / "x.pt2", truncation=0.7, uint8=True)
+    z, y = draw_latents(5, 8, seed=2), torch.tensor([0, 1, 2, 1, 0])
+    torch.save({"z": z, "y": y}, tmp_path / "inputs.pt")
+    code = """
+import sys, torch
+sys.modules["sagan"] = None  # importing it fails
+inputs = torch.load(sys.argv[1] + "/inputs.pt", weights_only=True)
+pictures = torch.export.load(sys.argv[1] + "/x.pt2").module()(inputs["z"], inputs["y"])
+torch.save(pictures, sys.argv[1] + "/pictures.pt")
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    found = torch.load(tmp_path / "pictures.pt", weights_only=True)
+    wanted = sample(sagan.load(run.path), draw_latents(5, 8, seed=2, truncation=0.7), y).transpose(0, 3, 1, 2)
+    assert found.dtype == torch.uint8
+    assert np.abs(found.numpy().astype(int) - wanted).max() <= 1
+    assert exported.difference < 1e-5
+
+
+def test_plain_weights_read_back_bit_for_bit(conditional):
+    run, _ = conditional
+    exported = export(run.path, "safetensors")
+    assert exported.path == run.path / "generator-plain.safetensors"
+    assert "identical, bit for bit" in str(exported)
+    ours, theirs = sagan.load(run.path), sagan.load(exported.path)
+    assert not theirs.config.generator_spectral_norm
+    weights = load_tensors(exported.path)[0]
+    assert not any(name.endswith(".u") for name in weights)
+    assert all(torch.equal(weights[name], t) for name, t in ours.state_dict().items())
+    z, y = draw_latents(6, 8, seed=0), torch.arange(6) % 3
+    assert torch.equal(ours(z, y), theirs(z, y))
+
+
+def test_a_graph_that_draws_other_pictures_is_not_kept(conditional, tmp_path, monkeypatch):
+    """Something that went wrong in exporting: here a graph whose truncation is not the one that was asked for."""
+    run, _ = conditional
+    standalone = module.Standalone
+    monkeypatch.setattr(
+        module, "Standalone", lambda generator, truncation, uint8: standalone(generator, truncation=1.0, uint8=uint8)
+    )
+    for uint8 in (False, True):
+        with pytest.raises(UserError, match=r"x\.pt2 is not written: .* differ from the run's by"):
+            export(run.path, "torch-export", tmp_path / "x.pt2", truncation=0.7, uint8=uint8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_are_no_numbers_are_not_kept(tmp_path):
+    run = make_run(tmp_path / "run")
+    generator = read_generator(run.path)[0]
+    with torch.no_grad():
+        generator.norm.shift[0] = torch.nan
+    run.save_generator(generator, 8)
+    with pytest.raises(UserError, match="differ from the run's by nan"):
+        export(run.path, "onnx")
+    assert not (run.path / "generator.onnx").exists()
+
+
+def test_what_cannot_be_exported(conditional, tmp_path, monkeypatch):
+    run, _ = conditional
+    with pytest.raises(UserError, match=r"--out x\.pt: give a \.onnx file"):
+        export(run.path, "onnx", Path("x.pt"))
+    with pytest.raises(UserError, match="is not a run"):
+        export(tmp_path / "nothing", "onnx")
+    with pytest.raises(ValueError, match="truncation and uint8 are for onnx and torch-export"):
+        export(run.path, "safetensors", uint8=True)
+    with pytest.raises(ValueError, match="opset is ONNX's"):
+        export(run.path, "torch-export", opset=18)
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"onnxscript is missing\): pip install 'sagan\[export\]'"):
+        export(run.path, "onnx")

@@ -1,0 +1,162 @@
+"""Training that starts from another run: what is copied, what is matched, what is refused."""
+
+import pytest
+import torch
+
+from sagan.cli import main
+from sagan.config import TrainingConfig
+from sagan.errors import UserError
+from sagan.files import load_tensors
+from sagan.model.config import ModelConfig
+from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.run import Run, read_discriminator, read_generator
+from sagan.training.step import Trainer
+from sagan.training.transfer import check_source, read_source, start_from
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def source(train_options, tmp_path, capsys):
+    """A run of six steps, of cats and dogs, its last checkpoint at step 6."""
+    assert main(["train", *train_options, "--steps", "6", "--ema-decay", "0.5", "--out", str(tmp_path / "source")]) == 0
+    capsys.readouterr()
+    return Run(tmp_path / "source")
+
+
+def started(source, class_names, **training):
+    """A trainer of networks for these classes that has started from `source`, and what was said."""
+    model = ModelConfig(resolution=32, base_channels=4, latent_dim=8, num_classes=len(class_names))
+    trainer = Trainer(model, TrainingConfig(start=str(source), batch_size=4, precision="fp32", **training), CPU)
+    return trainer, start_from(trainer, source, class_names)
+
+
+def baked(network):
+    return bake_spectral_norm(network.eval()).requires_grad_(False)
+
+
+def test_the_same_classes_copy_everything(source):
+    trainer, said = started(source.path, ("cats", "dogs"))
+    wanted, _ = load_tensors(source.checkpoint_path(6))
+    for prefix, network in (
+        ("generator", trainer.generator),
+        ("ema", trainer.ema.network),
+        ("discriminator", trainer.discriminator),
+    ):
+        for name, t in network.state_dict().items():
+            assert torch.equal(t, wanted[f"{prefix}/{name}"]), name
+    assert not torch.equal(trainer.generator.stem.weight, trainer.ema.network.stem.weight)
+    assert not trainer.generator_adam.state
+    assert "generator, average and discriminator start from" in said
+    assert "2 of 2 classes are known there by name" in said
+
+
+def test_classes_are_matched_by_name(source):
+    """Dogs draws what it drew, though its number is another; a new class has the mean of the tables."""
+    names = ("birds", "dogs", "cats")
+    trainer, said = started(source.path, names)
+    assert "2 of 3 classes are known there by name, the others start from the mean of its classes" in said
+    z, number = torch.randn(4, 8), torch.full((4,), 1)
+    for averaged, network in ((True, trainer.ema.network), (False, trainer.generator)):
+        theirs, _, _ = read_generator(source.checkpoint_path(6), averaged=averaged)
+        ours_scale, theirs_scale = network.blocks[0].norm1.scale, theirs.blocks[0].norm1.scale
+        assert torch.equal(ours_scale, torch.stack([theirs_scale.mean(0), theirs_scale[1], theirs_scale[0]]))
+        ours, theirs = baked(network), baked(theirs)
+        assert torch.equal(ours(z, number), theirs(z, number))  # dogs: 1 here and 1 there
+        assert torch.equal(ours(z, number + 1), theirs(z, number - 1))  # cats: 2 here and 0 there
+        mixed = theirs(z, torch.full((4, 2), 0.5))
+        assert torch.allclose(ours(z, number - 1), mixed, atol=1e-6)
+    theirs, ours = read_discriminator(source.path), trainer.discriminator
+    rows = theirs.embed.weight
+    assert torch.equal(ours.embed.weight, torch.stack([rows.mean(0), rows[1], rows[0]]))
+    # Its spectral norm is right at once, for a table that the vector of the old one does not fit.
+    normalised = ours.embed.norm.eval()(ours.embed.weight)
+    assert torch.linalg.matrix_norm(normalised, 2).item() == pytest.approx(1, rel=1e-5)
+    assert torch.equal(ours.blocks[0].conv1.weight, theirs.blocks[0].conv1.weight)
+
+
+def test_from_classes_to_none_and_back(source, train_options, tmp_path):
+    trainer, _ = started(source.path, ())
+    theirs, _, _ = read_generator(source.checkpoint_path(6))
+    assert torch.equal(trainer.ema.network.blocks[1].norm2.shift, theirs.blocks[1].norm2.shift.mean(0))
+    assert trainer.discriminator.embed is None
+
+    plain = tmp_path / "plain"
+    assert main(["train", *train_options, "--labels", "False", "--steps", "3", "--out", str(plain)]) == 0
+    trainer, said = started(plain, ("a", "b"))
+    theirs, _, _ = read_generator(Run(plain).checkpoint_path(3))
+    assert torch.equal(trainer.ema.network.blocks[1].norm2.shift, theirs.blocks[1].norm2.shift.expand(2, -1))
+    assert trainer.discriminator.embed.weight.std() > 0  # nothing to take: as initialised
+    assert "0 of 2 classes are known there by name" in said
+    z = torch.randn(3, 8)
+    wanted = baked(theirs)(z)
+    assert torch.allclose(baked(trainer.ema.network)(z, torch.tensor([0, 1, 0])), wanted, atol=1e-6)
+
+
+def test_a_generator_alone_starts_the_generator_alone(source):
+    trainer, said = started(source.generator_path, ("cats", "dogs"))
+    wanted, _ = load_tensors(source.generator_path)
+    for name, t in wanted.items():
+        assert torch.equal(trainer.generator.state_dict()[name], t)
+        assert torch.equal(trainer.ema.network.state_dict()[name], t)
+    untouched = Trainer(trainer.model, trainer.config, CPU).discriminator.state_dict()
+    assert all(torch.equal(t, untouched[name]) for name, t in trainer.discriminator.state_dict().items())
+    assert "it holds no discriminator, which starts from nothing" in said
+
+
+def test_what_does_not_fit_is_refused_before_a_run_is_made(source, train_options, tmp_path, capsys):
+    out = tmp_path / "out"
+
+    def refused(*options):
+        assert main(["train", *train_options, "--steps", "2", "--out", str(out), *map(str, options)]) == 2
+        assert not out.exists()
+        errors = capsys.readouterr().err
+        assert errors.count("\n") == 1, errors
+        return errors
+
+    errors = refused("--from", source.path, "--base-channels", 8, "--generator-attention", 8, "self", 16, "self")
+    assert "--base-channels 4 --generator-attention None" in errors
+    assert "8 blocks" not in errors
+    assert "the discriminator has 3 blocks" in refused("--from", source.path, "--freeze-discriminator", 4)
+    errors = refused("--from", source.generator_path, "--freeze-discriminator", 1)
+    assert "holds no discriminator to keep" in errors
+    assert "is not a run" in refused("--from", tmp_path / "nothing")
+    # What the message says to add is what it takes.
+    options = ["--from", source.path, "--base-channels", 8, "--base-channels", 4, "--generator-attention", "None"]
+    assert main(["train", *train_options, "--steps", "2", "--out", str(out), *map(str, options)]) == 0
+    assert "generator, average and discriminator start from" in capsys.readouterr().err
+
+
+def test_a_damaged_source_is_refused(source):
+    checkpoint = source.checkpoint_path(6)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
+    with pytest.raises(UserError, match="is damaged"):
+        check_source(source.path, source.info.config.model, 0)
+
+
+def test_frozen_blocks_stay_and_a_resumed_run_ends_as_a_whole_one(source, train_options, tmp_path):
+    options = [*train_options, "--steps", "6", "--from", str(source.path), "--freeze-discriminator", "2", "--r1", "1"]
+    options += ["--lecam", "0.1", "--accumulate", "2"]
+    whole, resumed = trained(tmp_path / "whole", options), trained(tmp_path / "resumed", options)
+    wanted, _ = load_tensors(whole.checkpoint_path(6))
+
+    first, _ = load_tensors(source.checkpoint_path(6))
+    frozen = ("blocks.0.", "blocks.1.", "attention.16.", "attention.8.")
+    for name in read_source(source.path).discriminator.state_dict():
+        same = torch.equal(wanted[f"discriminator/{name}"], first[f"discriminator/{name}"])
+        if wanted[f"discriminator/{name}"].numel() > 1:  # a vector of one number is always 1
+            assert same == name.startswith(frozen), name
+    assert not any(name.startswith("discriminator_adam/blocks.0") for name in wanted)
+
+    for kept in (1, 0):  # from the checkpoint of step 3, then from none at all, so from the source again
+        for path in resumed.checkpoints()[kept:]:
+            path.unlink()
+        assert main(["train", "--resume", str(resumed.path), "--device", "cpu"]) == 0
+        found, _ = load_tensors(resumed.checkpoint_path(6))
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(t, found[name]) for name, t in wanted.items())
+
+
+def trained(path, options):
+    assert main(["train", *options, "--out", str(path)]) == 0
+    return Run(path)
