@@ -120,6 +120,21 @@ def test_a_configuration_is_read_and_not_run():
     assert model_of("nothing = 1") is None
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("model = dict(generator=dict(init_cfg=dict(type='SAGAN')))", "init_cfg SAGAN"),
+        ("model = dict(discriminator=dict(act_cfg=dict(type='LeakyReLU')))", "has activation LeakyReLU"),
+        ("model = dict(discriminator=dict(downsample_cfg=[True]))", "has downsample_cfg"),
+    ],
+)
+def test_a_configuration_that_is_not_covered_is_refused(tmp_path, config, message):
+    found = torch.load(recorded("mmgeneration")[0])
+    torch.save(found | {"meta": {"config": config}}, tmp_path / "iter.pth")
+    with pytest.raises(UserError, match=message):
+        import_networks(tmp_path / "iter.pth")
+
+
 class Code:
     def __init__(self, path):
         self.path = path

@@ -112,10 +112,11 @@ def import_networks(
 def describe(imported: Imported, run: Run) -> str:
     """What was imported, what was taken for granted, and what is missing, for the command to print."""
     config = imported.config
-    attention = ", ".join(str(size) for size, _ in config.attention_at("generator")) or "nowhere"
+    at = ", ".join(str(size) for size, _ in config.attention_at("generator"))
+    attention = f"attention at {at}" if at else "no attention"
     classes = f"{config.num_classes} classes" if config.num_classes else "no classes"
     lines = [
-        f"{imported.codebase}: a generator of {config.resolution} px pictures, {classes}, attention at {attention}"
+        f"{imported.codebase}: a generator of {config.resolution} px pictures, {classes}, {attention}"
         + (", and its discriminator" if imported.discriminator else "; no discriminator")
     ]
     if imported.assumed:

@@ -69,6 +69,12 @@ class MMGeneration(Codebase):
         if not isinstance(model, dict):
             return {}
         generator, discriminator = (model.get(name) or {} for name in ("generator", "discriminator"))
+        for network in (generator, discriminator):
+            act = (network.get("act_cfg") or {}).get("type", "ReLU")
+            other = sorted(network.keys() & {"blocks_cfg", "from_rgb_cfg", "downsample_cfg"})
+            if act != "ReLU" or other:
+                what = f"activation {act}" if act != "ReLU" else other[0]
+                raise UserError(f"mmgeneration's configuration in the file has {what}: not covered")
         kind = str((generator.get("init_cfg") or {}).get("type", "BigGAN")).upper()
         if kind not in ("BIGGAN", "STUDIO"):
             raise UserError(f"init_cfg {kind} of mmgeneration's configuration adds no 1 to class scales: not covered")
