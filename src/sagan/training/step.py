@@ -48,8 +48,9 @@ def freeze_blocks(discriminator: Discriminator, count: int) -> None:
     """Leaves the first blocks, and the attention that follows each, as they are, spectral norms included."""
     for i in range(count):
         size = discriminator.config.resolution >> (i + 1)
-        for layer in (discriminator.blocks[i], discriminator.attention[str(size)]):
-            layer.eval().requires_grad_(False)
+        discriminator.blocks[i].eval().requires_grad_(False)
+        if str(size) in discriminator.attention:
+            discriminator.attention[str(size)].eval().requires_grad_(False)
 
 
 def randomness(seed: int, step: int, device: torch.device) -> torch.Generator:

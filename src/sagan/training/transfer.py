@@ -59,7 +59,7 @@ def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: in
         raise UserError(f"--from {start}: its networks are of another shape; to start from them add {needed}")
     if freeze_discriminator and source.discriminator is None:
         raise UserError(f"--freeze-discriminator {freeze_discriminator}: {start} holds no discriminator to keep")
-    blocks = len(model.discriminator_channels)
+    blocks = len(source.discriminator.blocks) if source.discriminator else 0
     if freeze_discriminator > blocks:
         raise UserError(f"--freeze-discriminator {freeze_discriminator}: the discriminator has {blocks} blocks")
 
@@ -106,15 +106,12 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
             if isinstance(layer, ConditionalBatchNorm2d) and name != "norm":  # the last one knows no classes
                 for key in (f"{name}.scale", f"{name}.shift"):
                     tensors[key] = _rows(tensors[key], matches)
-        embed = target.get_submodule("embed") if "embed" in dict(target.named_children()) else None
-        if isinstance(embed, Embedding):
-            if "embed.weight" in tensors:
-                tensors["embed.weight"] = _rows(tensors["embed.weight"], matches)
-            else:
-                tensors["embed.weight"] = embed.weight
-            if isinstance(embed.norm, SpectralNorm):  # one number a class: the weight has another singular vector
-                tensors["embed.norm.u"] = torch.linalg.svd(tensors["embed.weight"], full_matrices=False).U[:, 0]
-        else:
+            elif isinstance(layer, Embedding):
+                key = f"{name}.weight"
+                tensors[key] = _rows(tensors[key], matches) if key in tensors else layer.weight
+                if isinstance(layer.norm, SpectralNorm):  # one number a class: the table has another singular vector
+                    tensors[f"{name}.norm.u"] = torch.linalg.svd(tensors[key], full_matrices=False).U[:, 0]
+        if "embed.weight" not in target.state_dict():  # a target without classes
             tensors = {name: t for name, t in tensors.items() if not name.startswith("embed.")}
     target.load_state_dict(tensors)
 
