@@ -203,6 +203,9 @@ def studiogan(root: Path, tiny: bool) -> Iterator[Peer]:
             MODULES=layers,
             MODEL=model,
         )
+        for norm in generator.modules():
+            if type(norm).__name__ == "ConditionalBatchNorm2d":  # given labels as float32, whatever is computed in
+                norm.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1].to(inputs[0])))
         yield Peer(
             "studiogan",
             f"{resolution} px",
