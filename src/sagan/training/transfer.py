@@ -12,7 +12,7 @@ from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.norm import ConditionalBatchNorm2d
-from sagan.model.spectral_norm import Embedding, SpectralNorm
+from sagan.model.spectral_norm import Embedding
 from sagan.run import Run, read_discriminator, read_generator
 from sagan.training.step import Trainer
 
@@ -100,18 +100,30 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
     Args:
         matches: for each class of the target its number in the source, None for the mean; None: the same classes.
     """
-    tensors = source.state_dict()
+    tensors, wanted = source.state_dict(), target.state_dict().keys()
     if matches is not None:
         for name, layer in target.named_modules():
-            if isinstance(layer, ConditionalBatchNorm2d) and name != "norm":  # the last one knows no classes
+            # The last batch norm knows no classes; tables with a spectral norm are embeddings.
+            if isinstance(layer, ConditionalBatchNorm2d) and name != "norm" and not isinstance(layer.scale, Embedding):
                 for key in (f"{name}.scale", f"{name}.shift"):
                     tensors[key] = _rows(tensors[key], matches)
             elif isinstance(layer, Embedding):
                 key = f"{name}.weight"
                 tensors[key] = _rows(tensors[key], matches) if key in tensors else layer.weight
-                if isinstance(layer.norm, SpectralNorm):  # one number a class: the table has another singular vector
-                    tensors[f"{name}.norm.u"] = torch.linalg.svd(tensors[key], full_matrices=False).U[:, 0]
-        if "embed.weight" not in target.state_dict():  # a target without classes
+                # One number a class: the table has other singular vectors.
+                u, _, vh = torch.linalg.svd(tensors[key], full_matrices=False)
+                over_classes, over_channels = u[:, 0], vh[0]
+                tensors |= {
+                    f"{name}.{vector}": t
+                    for vector, t in {
+                        "norm.u": over_classes,
+                        "norm.v": over_channels,
+                        "norm.transposed.u": over_channels,
+                        "norm.transposed.v": over_classes,
+                    }.items()
+                    if f"{name}.{vector}" in wanted
+                }
+        if "embed.weight" not in wanted:  # a target without classes
             tensors = {name: t for name, t in tensors.items() if not name.startswith("embed.")}
     target.load_state_dict(tensors)
 
