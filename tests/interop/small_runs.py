@@ -15,6 +15,7 @@ def make_run(path, *, names=NAMES, seed=0, **options):
     model = ModelConfig(**{"resolution": 32, "base_channels": 4, "latent_dim": 8} | options, num_classes=len(names))
     info = RunInfo(Config(DataConfig(source="pictures"), model, TrainingConfig(), OutputConfig()), names, "key")
     run = Run.create(path, info)
+    torch.manual_seed(seed)
     run.save_generator(disturb(Generator(model), seed), step=7)
     return run
 
