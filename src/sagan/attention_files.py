@@ -195,8 +195,7 @@ def _rows(classes: Sequence[str], names: Sequence[str], count: int | None) -> tu
 
 def _pictures(store: Store, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Pictures (N, C, R, R) in [-1, 1] and labels of the store."""
-    x = torch.from_numpy(np.asarray(store.images[chosen])).permute(0, 3, 1, 2)
-    return to_signed(x), torch.from_numpy(store.labels[chosen])
+    return to_signed(store.pictures(chosen)), torch.from_numpy(store.labels[chosen])
 
 
 def _sections(

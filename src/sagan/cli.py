@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sagan.config import PRESETS, Config, DataConfig, EvaluationConfig, PresetName
+from sagan.config import PRESETS, Config, DataConfig, EvaluationConfig, PresetName, check_ranges
 from sagan.errors import UserError
 
 CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "tensorflow"]
@@ -99,12 +99,7 @@ class Sample:
     """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count must be 1 or more, got {self.count}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
-        if self.truncation is not None and self.truncation <= 0:
-            raise ValueError(f"truncation must be above 0, got {self.truncation}")
+        check_ranges(self, least={"count": 1, "seed": 0}, above_zero=("truncation",))
 
 
 def sample(options: Sample) -> None:
@@ -151,12 +146,7 @@ class Attend:
     """Draw maps smoothly between the keys' centres; False: as the cells that they are."""
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"count must be 1 or more, got {self.count}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
-        if self.truncation is not None and self.truncation <= 0:
-            raise ValueError(f"truncation must be above 0, got {self.truncation}")
+        check_ranges(self, least={"count": 1, "seed": 0}, above_zero=("truncation",))
         if self.out is not None and self.out.suffix.lower() not in (".png", ".svg"):
             raise ValueError(f"out must be a .png or a .svg, got {self.out}")
         if len(self.points) > 8:
@@ -332,14 +322,7 @@ class Interpolate:
     """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 2), ("count", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be {least} or more, got {value}")
-        for name in ("seconds", "truncation"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+        check_ranges(self, least={"steps": 2, "count": 1, "seed": 0}, above_zero=("seconds", "truncation"))
 
 
 def interpolate(options: Interpolate) -> None:
@@ -399,8 +382,7 @@ class Import:
     """Whether the discriminator's ReLUs work in place, if not as in its codebase's SAGAN."""
 
     def __post_init__(self) -> None:
-        if self.batch_norm_eps is not None and self.batch_norm_eps <= 0:
-            raise ValueError(f"batch_norm_eps must be above 0, got {self.batch_norm_eps}")
+        check_ranges(self, above_zero=("batch_norm_eps",))
 
 
 def import_(options: Import) -> None:
@@ -441,8 +423,7 @@ class Export:
     """Version of ONNX's operators; default: 18."""
 
     def __post_init__(self) -> None:
-        if self.truncation is not None and self.truncation <= 0:
-            raise ValueError(f"truncation must be above 0, got {self.truncation}")
+        check_ranges(self, above_zero=("truncation",))
         if self.to == "safetensors" and (self.truncation is not None or self.uint8):
             raise ValueError("truncation and uint8 are for onnx and torch-export: safetensors holds weights alone")
         if self.to != "onnx" and self.opset is not None:

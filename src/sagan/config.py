@@ -3,6 +3,7 @@
 The command line is derived from these classes; their docstrings are its help.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,22 @@ from sagan.model.config import ModelConfig
 
 LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "relativistic"]
 AugmentName = Literal["color", "translation", "cutout"]
+
+
+def check_ranges(options: object, *, least: Mapping[str, int] | None = None, above_zero: Sequence[str] = ()) -> None:
+    """Checks fields of a dataclass, each at least so much or above 0; a field that is None is as it should be.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+    for name, lowest in (least or {}).items():
+        value = getattr(options, name)
+        if value is not None and value < lowest:
+            raise ValueError(f"{name} must be {lowest} or more, got {value}")
+    for name in above_zero:
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
 
 
 @dataclass(frozen=True)
@@ -130,13 +147,8 @@ class OutputConfig:
     """Features of these evaluations: efficientnet-lite0 (cheap), inception (FID), or a TorchScript file."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "sample_every", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.evaluate_every < 0:
-            raise ValueError(f"evaluate_every must be 0 or more, got {self.evaluate_every}")
-        if self.evaluate_count < 2:
-            raise ValueError(f"evaluate_count must be 2 or more, got {self.evaluate_count}")
+        least = dict.fromkeys(("log_every", "sample_every", "checkpoint_every", "keep"), 1)
+        check_ranges(self, least=least | {"evaluate_every": 0, "evaluate_count": 2})
 
 
 @dataclass(frozen=True)
@@ -177,13 +189,8 @@ class EvaluationConfig:
     """Also precision, recall, density, coverage, and the nearest reference picture of each sample."""
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 2), ("reference_count", 0), ("seed", 0), ("standing_batches", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        for name in ("feature_size", "resolution", "truncation"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0, got {value}")
+        least = {"count": 2, "reference_count": 0, "seed": 0, "standing_batches": 1}
+        check_ranges(self, least=least, above_zero=("feature_size", "resolution", "truncation"))
         if self.resize == "legacy" and self.features not in ("auto", "inception"):
             raise ValueError("resize legacy is what the Inception network does by itself: take bicubic or bilinear")
 

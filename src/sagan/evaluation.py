@@ -22,8 +22,8 @@ from sagan.data.sources import BUILT_IN, printable
 from sagan.data.store import cache_folder, first_size
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
-from sagan.files import write_atomically
-from sagan.metrics.features import BATCH, Features, extract, open_features, sha256
+from sagan.files import sha256, write_atomically
+from sagan.metrics.features import BATCH, Features, extract, open_features
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
 from sagan.metrics.kernel import kernel_distance
 from sagan.metrics.neighbours import Neighbours, compare
@@ -279,12 +279,8 @@ def _of_store(store: Store, count: int, network: Features, device: torch.device,
         "key": store.key,
         "class counts": _counts(labels, store.class_names),
     }
-
-    def read(i: int, j: int) -> Tensor:
-        return torch.from_numpy(np.asarray(store.images)[chosen[i:j]]).permute(0, 3, 1, 2)
-
     found = reference_features(store, chosen, network, device=device, label=label)
-    return _Pictures(about, read, labels, store.class_names, found)
+    return _Pictures(about, lambda i, j: store.pictures(chosen[i:j]), labels, store.class_names, found)
 
 
 def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, network: Features) -> Evaluation:

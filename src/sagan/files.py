@@ -1,5 +1,6 @@
 """Files that are whole or not there: atomic writes, and tensors with a checksum."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -42,6 +43,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{path} could not be written: {reason}; what was there before is untouched") from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

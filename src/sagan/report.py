@@ -17,13 +17,13 @@ from PIL import Image
 
 from sagan.config import PRESETS, Config, PresetName
 from sagan.errors import UserError
-from sagan.figures.curves import arrange, draw_curves, is_distance, to_svg
+from sagan.figures.curves import arrange, draw_curves, to_svg
 from sagan.files import write_atomically
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.plot_files import read_film_strip, read_rows
-from sagan.run import Run, RunInfo, read_generator
+from sagan.run import Run, RunInfo, is_distance, read_generator
 
 FEW_CLASSES = 12  # are named at once
 # Not the run's own: where pictures are kept, and what the data decide.

@@ -132,8 +132,12 @@ def best_step(rows: list[dict[str, Any]]) -> int | None:
 
 def distance_key(rows: list[dict[str, Any]]) -> str | None:
     """The name, in a metrics log, of the distance that its newest evaluation measured; None without evaluations."""
-    keys = (key for row in reversed(rows) for key in row)
-    return next((key for key in keys if key in ("fid", "distance") or key.startswith("frechet_distance/")), None)
+    return next((key for row in reversed(rows) for key in row if is_distance(key)), None)
+
+
+def is_distance(key: str) -> bool:
+    """Whether a value of the metrics log measures how far the generator is from the data: smaller is better."""
+    return key in ("fid", "distance") or key.startswith("frechet_distance/")
 
 
 def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generator, tuple[str, ...], int]:
@@ -157,8 +161,7 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
     if "model" not in metadata:  # a checkpoint: its configuration is the run's
         run = Run(path.parent.parent)
         config, class_names = run.info.config.model, run.info.class_names
-        prefix = "ema/" if averaged else "generator/"
-        tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        tensors = _under("ema/" if averaged else "generator/", tensors)
     elif not averaged:
         raise UserError(f"{path} holds the average only: give the run's folder, or one of its checkpoints")
     else:
@@ -199,10 +202,13 @@ def read_discriminator(path: str | Path) -> Discriminator:
         raise UserError(f"{run.path} has no checkpoint in {run.path / 'checkpoints'}: the discriminator is kept there")
     tensors, _ = load_tensors(checkpoints[-1])
     discriminator = Discriminator(run.info.config.model)
-    prefix = "discriminator/"
-    of_it = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    load_into(discriminator, of_it, checkpoints[-1])
+    load_into(discriminator, _under("discriminator/", tensors), checkpoints[-1])
     return discriminator
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One network's tensors of a checkpoint."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def load(path: str | Path) -> Generator:

@@ -215,8 +215,10 @@ class TestHub:
     @pytest.fixture
     def hub(self, tree, png, tmp_path, monkeypatch):
         """A data set of four pictures as the Hub would give it, once with class names and once with numbers."""
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         datasets = pytest.importorskip("datasets")
+        # Set where they are read, and put back: the environment's HF_HUB_OFFLINE counts once, at the first import.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
 
         def make(label, split="train"):

@@ -20,7 +20,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from sagan.config import DataConfig
@@ -72,6 +74,10 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def pictures(self, chosen: NDArray[np.int64]) -> Tensor:
+        """The pictures at these positions, (n, C, H, W) uint8 in channels_last memory; read from disk now."""
+        return torch.from_numpy(np.asarray(self.images)[chosen]).permute(0, 3, 1, 2)
 
 
 def prepare(config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True) -> Store:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sagan.errors import UserError
 from sagan.files import write_atomically
+from sagan.run import is_distance
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -83,11 +84,6 @@ _GROUPS = {  # first part of a key: its panel
     "learning_rate": Panel("Learning rates", (), from_zero=True),
     "images_per_second": Panel("Images per second", (), noisy=True, from_zero=True),
 }
-
-
-def is_distance(key: str) -> bool:
-    """Whether a value of the log measures how far the generator is from the data: smaller is better."""
-    return key in ("fid", "distance") or key.startswith("frechet_distance")
 
 
 def arrange(rows: Rows) -> list[Panel]:

@@ -69,9 +69,6 @@ class BigGANPyTorch(Codebase):
     def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
         return _stack(state)
 
-    def discriminator_stack(self, state: State) -> list[tuple[Kind, str]]:
-        return _stack(state)
-
     def generator_end(self, state: State, blocks: int) -> tuple[str, str]:
         return "output_layer.0", "output_layer.2"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from sagan.metrics.features import sha256
+from sagan.files import sha256
 from sagan.report import describe, facts, tell_evaluation, train_command
 from sagan.run import Run, RunInfo
 

@@ -83,9 +83,9 @@ class Codebase(ABC):
     def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
         """The keys of the generator's blocks and attention layers, from 4 x 4 on."""
 
-    @abstractmethod
     def discriminator_stack(self, state: State) -> list[tuple[Kind, str]]:
-        """The keys of the discriminator's blocks and attention layers, from the picture on."""
+        """The keys of the discriminator's blocks and attention layers, from the picture on: named alike, often."""
+        return self.generator_stack(state)
 
     @abstractmethod
     def generator_end(self, state: State, blocks: int) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from sagan.errors import UserError
 from sagan.interop import torch_layers
-from sagan.interop.codebase import Codebase, Kind, Layer
+from sagan.interop.codebase import Kind, Layer
 from sagan.interop.state import State
 
 ATTENTION_AFTER = {  # blocks, by how many there are: of the generator, of the discriminator
@@ -18,7 +18,7 @@ ATTENTION_AFTER = {  # blocks, by how many there are: of the generator, of the d
 }
 
 
-class Mimicry(Codebase):
+class Mimicry(torch_layers.TorchCodebase):
     """github.com/kwotsin/mimicry."""
 
     name = "mimicry"
@@ -57,12 +57,6 @@ class Mimicry(Codebase):
     def refuse(self, state: State) -> None:
         if not any(key.startswith("attn_block.") for key in state.tensors):
             raise UserError(f"{state.path} has no attention layer (attn_block): it is another network of mimicry's")
-
-    def layer(self, state: State, key: str) -> Layer:
-        return torch_layers.layer(state, key)
-
-    def norm(self, state: State, key: str) -> Layer:
-        return torch_layers.norm(state, key)
 
     def class_norm(self, state: State, key: str) -> Layer:
         scale, shift = state.take(f"{key}.embed.weight").chunk(2, 1)

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 from sagan.errors import UserError
 from sagan.interop import torch_layers
-from sagan.interop.codebase import Codebase, Kind, Layer
+from sagan.interop.codebase import Kind, Layer
 from sagan.interop.state import State, tensors_of
 
 NETWORKS = {"generator": "generator.", "average": "generator_ema.", "discriminator": "discriminator."}
 
 
-class MMGeneration(Codebase):
+class MMGeneration(torch_layers.TorchCodebase):
     """github.com/open-mmlab/mmgeneration."""
 
     name = "mmgeneration"
@@ -88,21 +88,9 @@ class MMGeneration(Codebase):
     def halvings(self, blocks: int) -> int:
         return {4: 2, 5: 5}.get(blocks, blocks - 1)  # at 64 pixels down to 2 x 2
 
-    def layer(self, state: State, key: str) -> Layer:
-        return torch_layers.layer(state, key)
-
-    def norm(self, state: State, key: str) -> Layer:
-        return torch_layers.norm(state, key)
-
     def class_norm(self, state: State, key: str) -> Layer:
-        found = torch_layers.statistics(state, f"{key}.norm")
-        for ours, theirs in (("scale", "weight_embedding"), ("shift", "bias_embedding")):
-            table = torch_layers.layer(state, f"{key}.{theirs}")
-            if "norm.u" in table:
-                found |= torch_layers.normed_table(ours, table, "norm")
-            else:
-                found[ours] = table["weight"] + (ours == "scale")
-        return found
+        tables = {"scale": f"{key}.weight_embedding", "shift": f"{key}.bias_embedding"}
+        return torch_layers.statistics(state, f"{key}.norm") | torch_layers.class_tables(state, tables)
 
     def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
         return _stack(state)
@@ -118,9 +106,7 @@ class MMGeneration(Codebase):
 
 
 def _stack(state: State) -> list[tuple[Kind, str]]:
-    attention = state.numbers(r"conv_blocks\.(\d+)\.(?:gamma|theta|phi|g|o)\b.*")
-    last = max(state.numbers(r"conv_blocks\.(\d+)\..+"), default=-1)
-    return [("attention" if i in attention else "block", f"conv_blocks.{i}") for i in range(last + 1)]
+    return torch_layers.in_a_row(state, "conv_blocks.{}", r"(?:gamma|theta|phi|g|o)\b.*")
 
 
 def model_of(text: str) -> Any:

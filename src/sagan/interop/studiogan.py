@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from sagan.errors import UserError
 from sagan.interop import torch_layers
-from sagan.interop.codebase import Codebase, Kind, Layer
+from sagan.interop.codebase import Kind, Layer
 from sagan.interop.state import State
 
 
-class StudioGAN(Codebase):
+class StudioGAN(torch_layers.TorchCodebase):
     """github.com/POSTECH-CVLab/PyTorch-StudioGAN."""
 
     name = "studiogan"
@@ -54,40 +54,17 @@ class StudioGAN(Codebase):
         if "shared.weight" in state or "shared.weight_orig" in state:
             raise UserError(f"{state.path} is a BigGAN (backbone big_resnet), no SAGAN: it has a shared embedding")
 
-    def layer(self, state: State, key: str) -> Layer:
-        return torch_layers.layer(state, key)
-
-    def norm(self, state: State, key: str) -> Layer:
-        return torch_layers.norm(state, key)
-
     def class_norm(self, state: State, key: str) -> Layer:
         if f"{key}.weight" in state:  # g_cond_mtd: W/O
             return self.norm(state, key)
-        found = torch_layers.statistics(state, f"{key}.bn")
-        for ours, theirs in (("scale", "gain"), ("shift", "bias")):
-            table = torch_layers.layer(state, f"{key}.{theirs}")
-            table["weight"] = table["weight"].T
-            if "norm.u" in table:
-                found |= torch_layers.normed_table(ours, table, "norm.transposed")
-            else:
-                found[ours] = table["weight"] + (ours == "scale")
-        return found
+        tables = {"scale": f"{key}.gain", "shift": f"{key}.bias"}
+        return torch_layers.statistics(state, f"{key}.bn") | torch_layers.class_tables(state, tables, transposed=True)
 
     def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
-        return _stack(state)
-
-    def discriminator_stack(self, state: State) -> list[tuple[Kind, str]]:
-        return _stack(state)
+        return torch_layers.in_a_row(state, "blocks.{}.0", r"(?:sigma|conv1x1_.+)")
 
     def generator_end(self, state: State, blocks: int) -> tuple[str, str]:
         return "bn4", "conv2d5"
 
     def discriminator_end(self, blocks: int) -> str:
         return "linear1"
-
-
-def _stack(state: State) -> list[tuple[Kind, str]]:
-    """blocks.I.0, blocks and attention layers in one row."""
-    attention = state.numbers(r"blocks\.(\d+)\.0\.(?:sigma|conv1x1_.+)")
-    last = max(state.numbers(r"blocks\.(\d+)\..+"), default=-1)
-    return [("attention" if i in attention else "block", f"blocks.{i}.0") for i in range(last + 1)]

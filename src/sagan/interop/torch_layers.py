@@ -4,13 +4,26 @@ torch.nn.utils.spectral_norm divides, in evaluation mode, by u'Wv of the two sto
 (`spectral_norm_in_evaluation` 'stored').
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from sagan.interop.codebase import Codebase, Kind, Layer
 from sagan.interop.state import State
 
 STORED: dict[str, Any] = {"spectral_norm_in_evaluation": "stored"}
+
+
+class TorchCodebase(Codebase):
+    """A codebase that leaves layers and norms as PyTorch stores them."""
+
+    def layer(self, state: State, key: str) -> Layer:
+        return layer(state, key)
+
+    def norm(self, state: State, key: str) -> Layer:
+        return norm(state, key)
 
 
 def layer(state: State, key: str) -> dict[str, Tensor]:
@@ -39,6 +52,30 @@ def norm(state: State, key: str) -> dict[str, Tensor]:
     return {"scale": state.take(f"{key}.weight"), "shift": state.take(f"{key}.bias")} | statistics(state, key)
 
 
-def normed_table(ours: str, table: dict[str, Tensor], inner: str) -> dict[str, Tensor]:
-    """A spectrally normalised table (num_classes, C) under our names; `inner` leads to its norm's vectors."""
-    return {f"{ours}.{name.replace('norm', inner)}": t for name, t in table.items()}
+def class_tables(state: State, keys: Mapping[str, str], *, transposed: bool = False) -> dict[str, Tensor]:
+    """A conditional norm's 'scale' (stored less 1) and 'shift', (num_classes, C), or `transposed`, from their keys.
+
+    Spectrally normalised tables keep their vectors, and the 1 is added after the norm.
+    """
+    found: dict[str, Tensor] = {}
+    for ours, key in keys.items():
+        table = layer(state, key)
+        if transposed:
+            table["weight"] = table["weight"].T
+        if "norm.u" in table:
+            inner = "norm.transposed" if transposed else "norm"
+            found |= {f"{ours}.{name.replace('norm', inner)}": t for name, t in table.items()}
+        else:
+            found[ours] = table["weight"] + (ours == "scale")
+    return found
+
+
+def in_a_row(state: State, place: str, attention: str) -> list[tuple[Kind, str]]:
+    """The stack of a codebase that numbers blocks and attention layers in one row: `place` with {} for the number.
+
+    `attention` matches what follows in the key of an attention layer's tensor.
+    """
+    first, last = map(re.escape, place.split("{}"))
+    layers = state.numbers(rf"{first}(\d+){last}\.{attention}")
+    count = 1 + max(state.numbers(rf"{first}(\d+)\..+"), default=-1)
+    return [("attention" if i in layers else "block", place.format(i)) for i in range(count)]

@@ -1,6 +1,5 @@
 """Pictures to feature vectors, in which the distances are measured."""
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan.errors import UserError
-from sagan.files import write_atomically
+from sagan.files import sha256, write_atomically
 from sagan.metrics import inception
 
 Resize = Literal["bicubic", "bilinear", "legacy"]
@@ -202,11 +201,6 @@ def load_torchscript(path: Path) -> nn.Module:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{path} is not a TorchScript file ({reason}): write it with torch.jit.save") from error
     return network
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @torch.no_grad()

@@ -1,11 +1,11 @@
 """Where the weights of the original FID network come from: a file of the user's, the cache, or the network."""
 
-import hashlib
 from pathlib import Path
 
 import torch
 
 from sagan.errors import UserError
+from sagan.files import sha256
 
 URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 """TensorFlow's graph of December 2015 as TorchScript, 96 MB: what the tools of StyleGAN, EDM and clean-fid use."""
@@ -47,12 +47,9 @@ def _fetch(path: Path) -> None:
 
 
 def _check(path: Path, advice: str) -> None:
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        found = sha256(path)
     except OSError as error:
         raise UserError(f"{path} could not be read: {error.strerror}; {advice}") from error
-    if digest.hexdigest() != SHA256:
+    if found != SHA256:
         raise UserError(f"{path} is not the published Inception network (its SHA-256 differs): {advice}")

@@ -28,10 +28,14 @@ def reference_features(
     They are kept in the cache by data, choice, features and preprocessing, and read from there another time.
     """
 
-    def pictures(i: int, j: int) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(store.images)[chosen[i:j]]).permute(0, 3, 1, 2)
-
-    return extract(features, pictures, len(chosen), device=device, cache=_folder(store, chosen, features), label=label)
+    return extract(
+        features,
+        lambda i, j: store.pictures(chosen[i:j]),
+        len(chosen),
+        device=device,
+        cache=_folder(store, chosen, features),
+        label=label,
+    )
 
 
 def _folder(store: Store, chosen: NDArray[np.int64], features: Features) -> Path | None:

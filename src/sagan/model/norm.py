@@ -22,10 +22,13 @@ class FromChannels(nn.Module):
 
     def __init__(self, table: Tensor, *, eps: float, stored: bool):
         super().__init__()
-        self.transposed = spectral_norm(table.T, eps=eps, stored=stored)
+        self.transposed: Any = spectral_norm(table.T, eps=eps, stored=stored)
 
     def forward(self, table: Tensor) -> Tensor:
         return self.transposed(table.T).T
+
+    def solve(self, table: Tensor) -> None:
+        self.transposed.solve(table.T)
 
 
 class ConditionalBatchNorm2d(nn.Module):

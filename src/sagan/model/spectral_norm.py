@@ -59,6 +59,11 @@ class SpectralNorm(nn.Module):
             self.u.copy_(u)
         return u, v, wv
 
+    @torch.no_grad()
+    def solve(self, weight: Tensor) -> None:
+        """Sets what is stored to what the iteration comes to for this weight: its first singular vectors."""
+        self.u.copy_(torch.linalg.svd(weight.flatten(1), full_matrices=False).U[:, 0])
+
 
 class StoredSpectralNorm(SpectralNorm):
     """The same in training mode; in evaluation mode sigma = u^T W v with the u and v of the last iteration.
@@ -78,6 +83,11 @@ class StoredSpectralNorm(SpectralNorm):
         u, v, wv = super().iterate(w)
         self.v.copy_(v)
         return u, v, wv
+
+    @torch.no_grad()
+    def solve(self, weight: Tensor) -> None:
+        super().solve(weight)
+        self.v.copy_(F.normalize(self.u @ weight.flatten(1), dim=0, eps=self.eps))
 
 
 def spectral_norm(weight: Tensor, *, norm: bool = True, eps: float = 1e-8, stored: bool = False) -> nn.Module:

@@ -52,7 +52,8 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     batches = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
     monitor = open_monitor(config, store, device)
     log = MetricsLog(run, step)
-    problems = find_problems(log.rows, trainer.chance_loss())
+    chance_loss = trainer.chance_loss()
+    problems = find_problems(log.rows, chance_loss)
     total = config.training.steps
     pictures = config.training.batch_size
     bar = tqdm(total=total * pictures, initial=step * pictures, unit="images", unit_scale=True, desc="training")
@@ -78,7 +79,7 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
                     log.write(step, monitor(trainer.ema.network, seed=config.training.seed))
                     draw_curve(run, log.rows, monitor.distance_key)
                 if evaluated or measure:
-                    before, problems = problems, find_problems(log.rows, trainer.chance_loss())
+                    before, problems = problems, find_problems(log.rows, chance_loss)
                     for kind in problems.keys() - before.keys():
                         _say(f"step {step}: {problems[kind]}")
                 if last or evaluated or interrupted() or _due(step, config.output.checkpoint_every):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,7 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
     Args:
         matches: for each class of the target its number in the source, None for the mean; None: the same classes.
     """
-    tensors, wanted = source.state_dict(), target.state_dict().keys()
+    tensors = source.state_dict()
     if matches is not None:
         for name, layer in target.named_modules():
             # The last batch norm knows no classes; tables with a spectral norm are embeddings.
@@ -110,20 +111,11 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
             elif isinstance(layer, Embedding):
                 key = f"{name}.weight"
                 tensors[key] = _rows(tensors[key], matches) if key in tensors else layer.weight
-                # One number a class: the table has other singular vectors.
-                u, _, vh = torch.linalg.svd(tensors[key], full_matrices=False)
-                over_classes, over_channels = u[:, 0], vh[0]
-                tensors |= {
-                    f"{name}.{vector}": t
-                    for vector, t in {
-                        "norm.u": over_classes,
-                        "norm.v": over_channels,
-                        "norm.transposed.u": over_channels,
-                        "norm.transposed.v": over_classes,
-                    }.items()
-                    if f"{name}.{vector}" in wanted
-                }
-        if "embed.weight" not in wanted:  # a target without classes
+                norm: Any = layer.norm
+                if not isinstance(norm, nn.Identity):  # other rows have other singular vectors
+                    norm.solve(tensors[key])
+                    tensors |= {f"{name}.norm.{vector}": t for vector, t in norm.state_dict().items()}
+        if "embed.weight" not in target.state_dict():  # a target without classes
             tensors = {name: t for name, t in tensors.items() if not name.startswith("embed.")}
     target.load_state_dict(tensors)
 
