@@ -56,12 +56,11 @@ def layer(dtype: torch.dtype) -> None:
         row(f"self-attention, {variant}: equations 1-3, {dtype}"[:58].replace("torch.", ""), *worst)
 
 
-def folding(dtype: torch.dtype) -> None:
+def resampling(dtype: torch.dtype) -> None:
     for name in ("upsample_conv3x3", "conv3x3_downsample"):
         tensors = [torch.randn(s, dtype=dtype) for s in ((4, 64, 32, 32), (48, 64, 3, 3), (48,))]
         fast, plain = getattr(resample, name), getattr(reference, name)
-        with mock.patch.object(resample, "FOLD_FROM_PIXELS", 0):
-            found = compare(lambda f=fast, t=tensors: f(*t), lambda f=plain, t=tensors: f(*t), tensors)
+        found = compare(lambda f=fast, t=tensors: f(*t), lambda f=plain, t=tensors: f(*t), tensors)
         row(f"{name}, {dtype}".replace("torch.", ""), *found)
 
 
@@ -96,7 +95,6 @@ def losses(fast: bool, dtype: torch.dtype, steps: int) -> Tensor:
         (spectral_norm.SpectralNorm, "forward"): reference.spectral_norm,
     }
     patches = [mock.patch.object(*where, what) for where, what in plain.items()] if not fast else []
-    patches.append(mock.patch.object(resample, "FOLD_FROM_PIXELS", 0))
     for patch in patches:
         patch.start()
     rows = [trainer.step(i, batch) for i in range(steps)]
@@ -110,7 +108,7 @@ def main() -> None:
     row("", "values", "gradients")
     for dtype in (torch.float64, torch.float32):
         layer(dtype)
-        folding(dtype)
+        resampling(dtype)
     norm()
     for dtype, steps in ((torch.float64, 50), (torch.float32, 10), (torch.float32, 50)):
         difference = (losses(True, dtype, steps) - losses(False, dtype, steps)).abs().max().item()

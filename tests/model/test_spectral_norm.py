@@ -77,7 +77,7 @@ def test_stored_vectors_are_used_as_pytorch_s_own_spectral_norm_does(make):
     torch.manual_seed(0)
     theirs = torch.nn.utils.spectral_norm(make().double(), eps=1e-8)
     weight = theirs.weight_orig.detach()
-    ours = StoredSpectralNorm(weight.shape[0], weight[0].numel()).double()
+    ours = StoredSpectralNorm(weight.shape).double()
     ours.load_state_dict({"u": theirs.weight_u, "v": theirs.weight_v})
     x = torch.rand(1, 3, 5, 5).double() if weight.dim() == 4 else torch.tensor([0])
     for training in (False, True, False):

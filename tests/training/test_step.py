@@ -44,7 +44,6 @@ def float64():
 def test_fast_and_plain_networks_train_alike_for_50_steps(variant, monkeypatch):
     """In float64: with Adam, which divides by the gradient's size, fp32 rounding doubles every few steps."""
     model = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4, attention_variant=variant)
-    monkeypatch.setattr(resample, "FOLD_FROM_PIXELS", 0)
     fast = losses(50, model=model)
     monkeypatch.setattr(resample, "upsample_conv3x3", reference.upsample_conv3x3)
     monkeypatch.setattr(resample, "conv3x3_downsample", reference.conv3x3_downsample)

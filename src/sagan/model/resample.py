@@ -1,10 +1,12 @@
-"""Convolutions with a resampling folded in: the same function from 16 taps a pixel instead of 36.
+"""Convolutions with a resampling in them: the same function from 9 taps a small pixel instead of 36.
 
-Doubling the size by nearest neighbour and then convolving 3x3 reads every input pixel through overlapping copies;
-summed up, it is a transposed convolution with stride 2 and a 4x4 kernel. Convolving 3x3 and then averaging 2x2 is,
-likewise, a convolution with stride 2 and a 4x4 kernel. In one dimension the 4 taps are
-[w0, w0+w1, w1+w2, w2]: the 3-tap kernel and its copy shifted by one, added.
+Doubling the size by nearest neighbour is spreading the pixels out, zeros between them, and then summing 2x2 boxes; and
+box sums commute with convolutions. So convolving 3x3 after doubling is a box sum of a transposed 3x3 convolution with
+stride 2, and averaging 2x2 after convolving 3x3 is a 3x3 convolution with stride 2 of the box means: the convolution
+works on the pixels of the small side only, with the weight as it is. Zeros beyond the border stay exact.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +14,21 @@ from torch import Tensor
 
 from sagan.model.spectral_norm import Conv2d
 
-# Folding saves arithmetic on every pixel but builds a kernel from the weight: below this many low-resolution
-# pixels in the batch the building costs more than it saves (benchmarks/resample.py).
-FOLD_FROM_PIXELS = 1024
 
-_SHIFTED = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
-_FOLD = torch.kron(_SHIFTED, _SHIFTED)  # (9, 16): a flattened 3x3 kernel to its 4x4 sum of shifts
+class _Box(torch.autograd.Function):
+    """Sums of 2x2 boxes over `divisor`: (N, C, H, W) to (N, C, H - 1 + 2p, W - 1 + 2p), `padding` p of zeros, 0 or 1.
 
+    The adjoint is the same with the other padding; autograd's own form of it would keep the input, and is slower.
+    """
 
-def fold(w: Tensor, *, flip: bool = False) -> Tensor:
-    """3x3 kernels (O, I, 3, 3) to the 4x4 kernels (O, I, 4, 4) of the folded convolution, flipped for upsampling."""
-    fold_matrix = (_FOLD.flip(1) if flip else _FOLD).to(w)
-    return (w.flatten(2) @ fold_matrix).unflatten(2, (4, 4))
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, padding: int, divisor: int) -> Tensor:
+        ctx.padding, ctx.divisor = padding, divisor
+        return F.avg_pool2d(x, 2, stride=1, padding=padding, divisor_override=divisor)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return _Box.apply(g, 1 - ctx.padding, ctx.divisor), None, None
 
 
 def upsample_bilinear(x: Tensor) -> Tensor:
@@ -38,16 +43,13 @@ def upsample(x: Tensor) -> Tensor:
 
 def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     """conv3x3(upsample(x)), zero-padded: (N, I, H, W) to (N, O, 2H, 2W), w of shape (O, I, 3, 3)."""
-    if x.shape[0] * x.shape[2] * x.shape[3] < FOLD_FROM_PIXELS:
-        return F.conv2d(upsample(x), w, bias, padding=1)
-    return F.conv_transpose2d(x, fold(w, flip=True).transpose(0, 1), bias, stride=2, padding=1)
+    quarter = None if bias is None else bias / 4  # every box sums four of it
+    return _Box.apply(F.conv_transpose2d(x, w.transpose(0, 1).flip(2, 3), quarter, stride=2), 0, 1)
 
 
 def conv3x3_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     """avg_pool2(conv3x3(x)), zero-padded: (N, I, 2H, 2W) to (N, O, H, W), w of shape (O, I, 3, 3)."""
-    if x.shape[0] * x.shape[2] * x.shape[3] < 4 * FOLD_FROM_PIXELS:
-        return F.avg_pool2d(F.conv2d(x, w, bias, padding=1), 2)
-    return F.conv2d(x, fold(w) / 4, bias, stride=2, padding=1)
+    return F.conv2d(_Box.apply(x, 1, 4), w, bias, stride=2)
 
 
 class UpConv2d(Conv2d):

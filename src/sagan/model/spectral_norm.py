@@ -9,6 +9,21 @@ from torch import Tensor, nn
 Network = TypeVar("Network", bound=nn.Module)
 
 
+def to_rows(weight: Tensor) -> Tensor:
+    """(out, ...) to (out, rest), as the numbers lie in memory: a view, where a kernel (out, in, h, w) is channels_last.
+
+    The singular values are those of any other order of the columns.
+    """
+    return weight.flatten(1) if weight.dim() != 4 else weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def from_rows(rows: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of to_rows: (out, rest) to (out, ...), the rest as in `shape`."""
+    if len(shape) != 4:
+        return rows.unflatten(1, shape[1:])
+    return rows.unflatten(1, (*shape[2:], shape[1])).permute(0, 3, 1, 2)
+
+
 class _DivideBySigma(torch.autograd.Function):
     """W / sigma with sigma = u^T W v, u and v constants.
 
@@ -44,14 +59,14 @@ class SpectralNorm(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        w = weight.flatten(1)
+        w = to_rows(weight)
         with torch.no_grad():
             u, v, wv = self.iterate(w)
             sigma = torch.dot(u, wv)
-        return _DivideBySigma.apply(w, u, v, sigma).view_as(weight)
+        return from_rows(_DivideBySigma.apply(w, u, v, sigma), weight.shape)
 
     def iterate(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """u (out,), v (rest,) and W v (out,) of a matrix W (out, rest)."""
+        """u (out,), v (rest,) and W v (out,) of the rows W (out, rest) of a weight."""
         v = F.normalize(self.u @ w, dim=0, eps=self.eps)
         wv = w @ v
         u = F.normalize(wv, dim=0, eps=self.eps)
@@ -62,7 +77,7 @@ class SpectralNorm(nn.Module):
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
         """Sets what is stored to what the iteration comes to for this weight: its first singular vectors."""
-        self.u.copy_(torch.linalg.svd(weight.flatten(1), full_matrices=False).U[:, 0])
+        self.u.copy_(torch.linalg.svd(to_rows(weight), full_matrices=False).U[:, 0])
 
 
 class StoredSpectralNorm(SpectralNorm):
@@ -71,23 +86,28 @@ class StoredSpectralNorm(SpectralNorm):
     So does torch.nn.utils.spectral_norm: since W has moved on by a step, or is an average, the sigmas differ a little.
     """
 
-    v: Tensor
+    v: Tensor  # in the order of weight.flatten(1)
 
-    def __init__(self, rows: int, columns: int, eps: float = 1e-8):
-        super().__init__(rows, eps)
-        self.register_buffer("v", F.normalize(torch.randn(columns), dim=0))
+    def __init__(self, shape: torch.Size, eps: float = 1e-8):
+        super().__init__(shape[0], eps)
+        self.shape = torch.Size([1, *shape[1:]])
+        self.register_buffer("v", F.normalize(torch.randn(self.shape.numel()), dim=0))
 
     def iterate(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not self.training:
-            return self.u, self.v, w @ self.v
+            v = to_rows(self.v.view(self.shape))[0]
+            return self.u, v, w @ v
         u, v, wv = super().iterate(w)
-        self.v.copy_(v)
+        self._keep(v)
         return u, v, wv
 
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
         super().solve(weight)
-        self.v.copy_(F.normalize(self.u @ weight.flatten(1), dim=0, eps=self.eps))
+        self._keep(F.normalize(self.u @ to_rows(weight), dim=0, eps=self.eps))
+
+    def _keep(self, v: Tensor) -> None:
+        self.v.copy_(from_rows(v[None], self.shape).flatten())
 
 
 def spectral_norm(weight: Tensor, *, norm: bool = True, eps: float = 1e-8, stored: bool = False) -> nn.Module:
@@ -95,7 +115,7 @@ def spectral_norm(weight: Tensor, *, norm: bool = True, eps: float = 1e-8, store
     if not norm:
         return nn.Identity()
     if stored:
-        return StoredSpectralNorm(weight.shape[0], weight[0].numel(), eps)
+        return StoredSpectralNorm(weight.shape, eps)
     return SpectralNorm(weight.shape[0], eps)
 
 
@@ -114,6 +134,8 @@ class Conv2d(nn.Conv2d):
         bias: bool = True,
     ):
         super().__init__(c_in, c_out, size, padding=size // 2, bias=bias)
+        # As feature maps lie in memory: neither convolutions nor their gradients then move weights around.
+        self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
         self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
         _initialise(self)
 
