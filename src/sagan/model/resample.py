@@ -44,7 +44,9 @@ def upsample(x: Tensor) -> Tensor:
 def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     """conv3x3(upsample(x)), zero-padded: (N, I, H, W) to (N, O, 2H, 2W), w of shape (O, I, 3, 3)."""
     quarter = None if bias is None else bias / 4  # every box sums four of it
-    return _Box.apply(F.conv_transpose2d(x, w.transpose(0, 1).flip(2, 3), quarter, stride=2), 0, 1)
+    # In the order that the convolution wants: left to itself, it would bring it there anew in the backward pass.
+    w = w.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+    return _Box.apply(F.conv_transpose2d(x, w, quarter, stride=2), 0, 1)
 
 
 def conv3x3_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:

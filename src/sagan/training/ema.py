@@ -23,15 +23,16 @@ class EMA:
     def update(self, network: Generator, step: int) -> None:
         t = max(0, step - self.start)
         decay = min(self.decay, (1 + t) / (10 + t))
+        # Pairs of (average's, current) tensors, each kind in one call.
+        copied: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         averaged: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         for (name, average), current in zip(
             self.network.state_dict().items(), network.state_dict().values(), strict=True
         ):
             vector = name.endswith((".u", ".v"))  # of a spectral norm
-            if step < self.start or not average.is_floating_point() or vector:
-                average.copy_(current)
-            else:
-                averaged[0].append(average)
-                averaged[1].append(current)
+            pairs = copied if step < self.start or not average.is_floating_point() or vector else averaged
+            pairs[0].append(average)
+            pairs[1].append(current)
+        torch._foreach_copy_(*copied)
         if averaged[0]:
-            torch._foreach_lerp_(averaged[0], averaged[1], 1 - decay)
+            torch._foreach_lerp_(*averaged, 1 - decay)
