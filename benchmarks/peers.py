@@ -195,10 +195,10 @@ def biggan(
     rates: tuple[float, float] = RATES,
 ) -> Contender:
     """BigGAN-PyTorch as scripts/launch_SAGAN_bs128x2_ema.sh has it, but for the accumulation over two half batches."""
-    if importlib.util.find_spec("torchvision") is None:  # for their data
+    if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:  # for their data
         stub("torchvision", transforms=Anything)
         stub("torchvision.transforms")
-    stub("datasets", __getattr__=lambda name: Anything)
+    stub("datasets", **dict.fromkeys(("ImageFolder", "ILSVRC_HDF5", "CIFAR10", "CIFAR100"), Anything))
     stub("animal_hash")
     code = biggan_code(root)
     fns, utils = importlib.import_module("train_fns"), importlib.import_module("utils")
@@ -250,9 +250,7 @@ def biggan(
             network.train()
         return train(pictures, labels)
 
-    about = (
-        f"its train_fns.GAN_training_function: one pass of D over both, EMA; {set_here}, rates {rates[0]}/{rates[1]}"
-    )
+    about = f"its train_fns.GAN_training_function: one pass of D over both, EMA; {set_here}"
     return Contender(about, generator, discriminator, step, averaged, lambda g, z, y: g(z, g.shared(y)))
 
 
@@ -367,9 +365,7 @@ def mimicry(root: Path, model: ModelConfig, training: TrainingConfig) -> Contend
         generator.train_step(netD=discriminator, optG=adams[0], **common)
 
     set_here = "our widths, of its blocks, attention at 16x16" if model.resolution == 32 else "attention at 32x32"
-    about = (
-        f"its train_step methods: D over real, then over generated pictures; {set_here}; D narrower within its blocks"
-    )
+    about = f"its train_step methods: D over real, then over generated pictures, D narrower in its blocks; {set_here}"
     return Contender(about, generator, discriminator, step, generator, lambda g, z, y: g(z, y))
 
 
