@@ -23,7 +23,7 @@ from sagan import TrainingConfig
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.sampling import draw_latents, sample_batches, to_bytes
 from sagan.training.machine import keep_memory
-from workers import Worker, serve, take_turns
+from workers import Worker, cpu_seconds, others_since, serve, take_turns
 
 TRAINED = "ours, as in training"
 A_TURN = 5  # singles
@@ -75,6 +75,7 @@ def main() -> None:
     notes = [f"{options.count} pictures in batches of {options.batch}, {options.singles} single ones; medians."]
     table = Table(f"Generating pictures at {side} px", COLUMNS, save=options.save, notes=notes)
     common = (options.folder, "--size", options.size, "--batch", options.batch)
+    before = cpu_seconds()
     workers = {name: Worker(*common, "--work", name) for name in (OURS, TRAINED, *others)}
     singles = take_turns(workers, "single", -(-options.singles // A_TURN), A_TURN)
     batches = take_turns(workers, "batch", -(-options.count // options.batch))
@@ -92,6 +93,7 @@ def main() -> None:
                 f"{worker.memory():.2f}",
             )
         worker.close()
+    table.note(others_since(before))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from operations import in_words, operations
 from peers import OURS, SIZES, build, names, real_batch
 from sagan import TrainingConfig
 from sagan.training.machine import keep_memory
-from workers import Worker, serve, take_turns
+from workers import Worker, cpu_seconds, others_since, serve, take_turns
 
 COLUMNS = ("batch", "codebase", "parameters G, D", "s/step", "images/s", "ours over it", "of the floor", "peak GiB")
 
@@ -44,14 +44,13 @@ def work(options: argparse.Namespace) -> None:
 def measure(batch_size: int, chosen: list[str], options: argparse.Namespace, table: Table) -> None:
     """One batch size: the turns, and a row for each codebase."""
     common = (options.folder, "--size", options.size, "--batch", batch_size)
-    best = peak()
+    before, best = cpu_seconds(), peak()
     workers = {name: Worker(*common, "--work", name) for name in chosen}
     times = take_turns(workers, "step", options.rounds, options.steps)
     best = max(best, peak())
     least = operations(SIZES[options.size]) * batch_size / best / 1e9
-    table.note(
-        f"Batch {batch_size}: peak {best:.0f} GFLOP/s, floor {least:.3f} s/step, {batch_size / least:.1f} a second."
-    )
+    goal = f"floor {least:.3f} s/step, {batch_size / least:.1f} images/s"
+    table.note(f"Batch {batch_size}: peak {best:.0f} GFLOP/s, {goal}.")
     for name, worker in workers.items():
         about = f"{name}: {worker.about['about']}."
         if about not in table.notes:
@@ -65,6 +64,7 @@ def measure(batch_size: int, chosen: list[str], options: argparse.Namespace, tab
             rate, held = f"{batch_size / median:.2f}", f"{worker.memory():.2f}"
             table.row(batch_size, name, f"{g}, {d}", spread(times[name]), rate, f"{over:.2f}", share, held)
         worker.close()
+    table.note(f"Batch {batch_size}: {others_since(before)}")
 
 
 def main() -> None:

@@ -6,10 +6,12 @@ answer to a line is the seconds of each call that it asks for.
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from machine import memory
@@ -80,3 +82,19 @@ def take_turns(workers: Mapping[str, Worker], what: str, rounds: int, count: int
                 times[name] += found
                 print(f"  {i + 1}/{rounds} {name}: {min(found):.4f} s", file=sys.stderr, flush=True)
     return times
+
+
+def cpu_seconds() -> tuple[float, float, float]:
+    """The time now, processor time used by everything on this machine and its host's others, and by us (Linux)."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    used = user + nice + system + irq + softirq + steal
+    return time.perf_counter(), used / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4])
+
+
+def others_since(before: tuple[float, float, float]) -> str:
+    """What else the processors did since `cpu_seconds()` was `before`: a share of more than a few per cent spoils times.
+
+    To be asked for when all workers are closed.
+    """
+    elapsed, used, ours = (now - then for now, then in zip(cpu_seconds(), before, strict=True))
+    return f"Other processes took {max(0.0, used - ours) / (elapsed * (os.cpu_count() or 1)):.1%} of the processors."
