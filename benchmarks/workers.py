@@ -92,7 +92,7 @@ def cpu_seconds() -> tuple[float, float, float]:
 
 
 def others_since(before: tuple[float, float, float]) -> str:
-    """What else the processors did since `cpu_seconds()` was `before`: a share of more than a few per cent spoils times.
+    """What else the processors did since `cpu_seconds()` was `before`: more than a few per cent spoils the times.
 
     To be asked for when all workers are closed.
     """
