@@ -17,9 +17,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
-import sys
 import tempfile
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peers import Anything, biggan_code, mimicry_code, modules, stub, studiogan_networks
 from sagan import attention_maps
 from sagan.interop.importing import import_networks, write_import
 from sagan.run import read_discriminator, read_generator
@@ -55,36 +54,6 @@ class Peer:
     save: Callable[["Peer", Path], dict[str, Path]]
     attention: str
     """The part of the attention layer's name that its class has."""
-
-
-def modules(folder: Path, *prefixes: str) -> None:
-    """Makes the checkout importable, and forgets the modules of the one before that bear the same names."""
-    for name in list(sys.modules):
-        if name.split(".")[0] in prefixes:
-            del sys.modules[name]
-    sys.path.insert(0, str(folder))
-
-
-def stub(name: str, path: Path | None = None, **contents: Any) -> types.ModuleType:
-    """A module that stands for one of theirs that the networks do not need."""
-    module = types.ModuleType(name)
-    if path:
-        module.__path__ = [str(path)]
-    for key, value in contents.items():
-        setattr(module, key, value)
-    sys.modules[name] = module
-    return module
-
-
-class _Meta(type):
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return cls
-
-
-class Anything(metaclass=_Meta):
-    """Stands for what is imported and not used; each of its attributes is itself."""
 
 
 def randomise(network: nn.Module) -> None:
@@ -113,8 +82,7 @@ def randomise(network: nn.Module) -> None:
 
 
 def biggan(root: Path, tiny: bool) -> Iterator[Peer]:
-    modules(root, "layers", "utils", "sync_batchnorm")
-    code = importlib.import_module("BigGAN")
+    code = biggan_code(root)
 
     def save(peer: Peer, folder: Path) -> dict[str, Path]:
         torch.save(peer.generator.state_dict(), folder / "G_ema.pth")
@@ -149,21 +117,6 @@ def biggan(root: Path, tiny: bool) -> Iterator[Peer]:
 
 
 def studiogan(root: Path, tiny: bool) -> Iterator[Peer]:
-    modules(root / "src", "utils", "models")
-    from contextlib import nullcontext
-
-    stub("utils", root / "src/utils")
-    sys.modules["utils"].misc = stub("utils.misc", dummy_context_mgr=nullcontext)
-    code, ops = importlib.import_module("models.resnet"), importlib.import_module("utils.ops")
-    normed = {"conv2d": ops.snconv2d, "linear": ops.snlinear, "embedding": ops.sn_embedding}
-    layers = types.SimpleNamespace(
-        **{f"{network}_{kind}": layer for network in "gd" for kind, layer in normed.items()},
-        g_bn=ops.ConditionalBatchNorm2d,
-        g_act_fn=nn.ReLU(inplace=True),
-        d_act_fn=nn.ReLU(inplace=True),
-    )
-    model = types.SimpleNamespace(info_type="N/A", g_info_injection="N/A")
-
     def save(peer: Peer, folder: Path) -> dict[str, Path]:
         scores = {"seed": 1, "run_name": "SAGAN", "step": 7, "best_fid": np.float64(34.7), "best_step": 7}
         torch.save({"state_dict": peer.generator.state_dict(), "optimizer": {}}, folder / "G.pth")
@@ -171,38 +124,7 @@ def studiogan(root: Path, tiny: bool) -> Iterator[Peer]:
         return {"path": folder / "G.pth", "discriminator": folder / "D.pth"}
 
     for resolution, width, at in ((128, 8, 4), (64, 8, 3), (32, 8, 2)) if not tiny else ((32, 2, 2),):
-        generator = code.Generator(
-            z_dim=20,
-            g_shared_dim=None,
-            img_size=resolution,
-            g_conv_dim=width,
-            apply_attn=True,
-            attn_g_loc=[at],
-            g_cond_mtd="cBN",
-            num_classes=CLASSES,
-            g_init="ortho",
-            g_depth=None,
-            mixed_precision=False,
-            MODULES=layers,
-            MODEL=model,
-        )
-        discriminator = code.Discriminator(
-            img_size=resolution,
-            d_conv_dim=2 * width,
-            apply_d_sn=True,
-            apply_attn=True,
-            attn_d_loc=[1],
-            d_cond_mtd="PD",
-            aux_cls_type="W/O",
-            d_embed_dim=None,
-            normalize_d_embed=False,
-            num_classes=CLASSES,
-            d_init="ortho",
-            d_depth=None,
-            mixed_precision=False,
-            MODULES=layers,
-            MODEL=model,
-        )
+        generator, discriminator = studiogan_networks(root, resolution, (width, 2 * width), (at, 1), CLASSES, 20)
         for norm in generator.modules():
             if type(norm).__name__ == "ConditionalBatchNorm2d":  # given labels as float32, whatever is computed in
                 norm.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1].to(inputs[0])))
@@ -275,17 +197,13 @@ def mmgeneration(root: Path, tiny: bool) -> Iterator[Peer]:
 
 
 def mimicry(root: Path, tiny: bool) -> Iterator[Peer]:
-    modules(root, "torch_mimicry")
-    stub("torch_mimicry", root / "torch_mimicry")
-    stub("torch_mimicry.nets", root / "torch_mimicry/nets")
-
     def save(peer: Peer, folder: Path) -> dict[str, Path]:
         peer.generator.save_checkpoint(str(folder), 11, name="netG.pth")
         peer.discriminator.save_checkpoint(str(folder), 11, name="netD.pth")
         return {"path": folder / "netG.pth", "discriminator": folder / "netD.pth"}
 
     for resolution, ngf, ndf in ((128, 256, 256), (32, 16, 16)) if not tiny else ((32, 8, 8),):
-        code = importlib.import_module(f"torch_mimicry.nets.sagan.sagan_{resolution}")
+        code = mimicry_code(root, resolution)
         yield Peer(
             "mimicry",
             f"{resolution} px",

@@ -19,6 +19,7 @@ import torch
 from scipy import linalg
 from torch.nn import functional as F
 
+from machine import memory
 from sagan import PRESETS
 from sagan.data import Batches, prepare
 from sagan.metrics.features import BATCH, EfficientNetLite0, extract
@@ -65,12 +66,6 @@ def distance(name: str, count: int) -> None:
     print(
         f"{name:<16} {count:,} against {count:,}: {seconds:7.1f} s, peak {peak:5.2f} GiB above the features themselves"
     )
-
-
-def memory(name: str) -> float:
-    """A figure of /proc/self/status in GiB (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(name))) / 2**20
 
 
 def extraction() -> None:
