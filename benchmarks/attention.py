@@ -154,7 +154,7 @@ def main() -> None:
     columns = ["feature map", "variant", "memory", "naive, ms", "ours, ms", "times faster", "naive, MiB", "ours, MiB"]
     columns += ["times less", "values differ", "gradients differ"]
     notes = [
-        f"One picture, C = {CHANNELS}, fp32, forward and backward; {options.rounds} rounds in turn, median (least-most).",
+        f"One picture, C = {CHANNELS}, fp32, forward and backward; {options.rounds} rounds in turn, median and range.",
         "'memory': mapped anew, as Linux does it unless told otherwise, or kept, as `sagan train` does. MiB: the peak "
         "beyond the inputs. Differences: ours from the naive form in float64, largest over largest value (in brackets "
         "the naive form's own in fp32).",
