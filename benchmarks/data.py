@@ -153,8 +153,9 @@ def main() -> None:
     options = parser.parse_args()
     keep_memory()
     notes = [
-        f"{options.rounds} rounds in turn; pictures a second, median (least-most). Files: made up (crops of the built-in"
-        f" robots, 200 to 800 px; JPEG quality 90 and PNG; RGB, grey, RGBA), to {RESOLUTION} px, in a temporary folder.",
+        f"{options.rounds} rounds in turn; pictures a second, median (least-most). Files: made up (crops of the "
+        "built-in robots, 200 to 800 px; JPEG quality 90 and PNG; RGB, grey, RGBA), in a temporary folder; "
+        f"to {RESOLUTION} px.",
     ]
     columns = ["what", "how", "pictures a second", "times faster"]
     table = Table("Preparing and reading pictures", columns, save=options.save, notes=notes)
