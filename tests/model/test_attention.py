@@ -5,6 +5,7 @@ from torch.utils._pytree import tree_leaves
 
 import reference
 from sagan import ModelConfig, SelfAttention2d
+from sagan.model import tiled
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, attend, build_attention
 
 VARIANTS = ("released", "paper", "full")
@@ -58,6 +59,53 @@ def test_fused_attention_equals_the_whole_map_in_fp32(d, e):
     plain = torch.autograd.grad((wanted * direction).sum(), (q, k, v))
     for a, b in zip(fast, plain, strict=True):
         assert (a - b).norm() / b.norm() < 1e-5
+
+
+@pytest.mark.parametrize("tile", [1, 40, 2**18])
+@pytest.mark.parametrize(("queries", "keys"), [(33, 17), (200, 50), (1, 1)])
+def test_tiles_equal_the_whole_map_however_they_fall(monkeypatch, tile, queries, keys):
+    """One row at a time, some rows of one picture, all pictures at once."""
+    monkeypatch.setattr(tiled, "TILE", tile)
+    monkeypatch.setattr(tiled, "LEAST_ROWS", 1)
+    torch.manual_seed(2)
+    shapes = ((queries, 3), (keys, 3), (keys, 5))
+    q, k, v = (torch.randn(4, *shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    got, wanted = attend(q, k, v), reference.attend(q, k, v)
+    direction = torch.randn_like(got)
+    fast = torch.autograd.grad((got * direction).sum(), (q, k, v))
+    plain = torch.autograd.grad((wanted * direction).sum(), (q, k, v))
+    for a, b in zip((got, *fast), (wanted, *plain), strict=True):
+        assert torch.allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_large_logits_do_not_overflow():
+    torch.manual_seed(2)
+    q, k, v = (100 * torch.randn(2, n, 4, requires_grad=True) for n in (9, 7, 7))
+    got = attend(q, k, v)
+    assert torch.allclose(got, reference.attend(q, k, v), rtol=1e-5, atol=1e-4)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(got.sum(), (q, k, v)))
+
+
+def test_second_derivatives_are_those_of_the_whole_map():
+    torch.manual_seed(2)
+    leaves = [torch.randn(2, n, w, dtype=torch.float64, requires_grad=True) for n, w in ((5, 3), (4, 3), (4, 6))]
+    assert torch.autograd.gradgradcheck(attend, leaves)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_padded_kernel_equals_the_whole_map(monkeypatch, dtype):
+    """What CUDA, bf16 and exports run."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(2, n, w).to(dtype).requires_grad_() for n, w in ((33, 4), (17, 4), (17, 16)))
+    got, wanted = attend(q, k, v), reference.attend(q.double(), k.double(), v.double())
+    close = 1e-5 if dtype == torch.float32 else 2e-2
+    assert (got - wanted).norm() / wanted.norm() < close
+    direction = torch.randn_like(got)
+    fast = torch.autograd.grad((got * direction).sum(), (q, k, v))
+    plain = torch.autograd.grad((wanted * direction).sum(), (q, k, v))
+    for a, b in zip(fast, plain, strict=True):
+        assert (a - b).norm() / b.norm() < close
 
 
 def test_gamma_starts_at_zero_so_the_layer_is_the_identity():

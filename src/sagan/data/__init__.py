@@ -1,7 +1,8 @@
 """Any source of pictures -> a packed uint8 store -> reproducible batches."""
 
 from sagan.data.batches import Batches
+from sagan.data.prefetch import Prefetcher
 from sagan.data.sources import Skipped
 from sagan.data.store import Store, prepare
 
-__all__ = ["Batches", "Skipped", "Store", "prepare"]
+__all__ = ["Batches", "Prefetcher", "Skipped", "Store", "prepare"]

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sagan.config import Config, OutputConfig
-from sagan.data import Batches, Store
+from sagan.data import Batches, Prefetcher, Store
 from sagan.data.store import cache_folder
 from sagan.errors import UserError
 from sagan.figures.grid import animate, draw_grid, save
@@ -49,7 +49,8 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     step = load_newest(run.checkpoints(), trainer, warn=_say)
     if not step and config.training.start:
         _say(start_from(trainer, config.training.start, run.info.class_names))
-    batches = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
+    order = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
+    batches = Prefetcher(order, device)
     monitor = open_monitor(config, store, device)
     log = MetricsLog(run, step)
     chance_loss = trainer.chance_loss()
@@ -89,6 +90,7 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
                 if interrupted():
                     break
     finally:
+        batches.close()
         log.close()
     finish(run)
     return step == total

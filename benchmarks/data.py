@@ -1,0 +1,180 @@
+"""How fast are pictures prepared and read, and how long does a training step wait for them?
+
+    python benchmarks/data.py [--save data]
+    python benchmarks/data.py --count 200 --rounds 1 --steps 5 --only preparing reading      # smaller
+
+Preparing: a folder of mixed JPEG (quality 90) and PNG files to 128 px, by `sagan.data.prepare` with a fresh cache
+against a plain loop over PIL in one process (open, convert, centre crop, Lanczos, to an array). The files are made up
+by this benchmark in a temporary folder: random crops of the built-in robots drawn at 800 px, 200 to 800 px a side, in
+turn JPEG RGB, PNG RGB, JPEG grey, PNG RGBA.
+
+Reading: batches of 64 by `sagan.data.Batches` against a torch DataLoader over the files with two workers, which decodes
+them as the plain loop does, as the usual training scripts do; in both cases shuffled, uint8, one epoch.
+
+Waiting: the share of a training step that is spent getting its batch, as `sagan train` does it, and converting it to
+floats: the demo preset at batch 32, and 128 px with base_channels 64 at batch 8. Of the medians.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from machine import Table, alternate, seconds, spread
+from sagan import PRESETS, DataConfig, ModelConfig, TrainingConfig
+from sagan.data import Batches, Store, prepare, robots
+from sagan.training.machine import keep_memory
+from sagan.training.step import Trainer, to_signed
+
+RESOLUTION, BATCH, WORKERS = 128, 64, 2
+KINDS = (("jpg", "RGB"), ("png", "RGB"), ("jpg", "L"), ("png", "RGBA"))
+DRAWN = 40  # robots, of which every file is a crop
+
+
+def write_files(folder: Path, count: int) -> list[Path]:
+    """The made-up files."""
+    random = np.random.default_rng(0)
+    images, _ = robots.render(DRAWN, 800, 4, 0)
+    paths = []
+    for number in range(count):
+        suffix, mode = KINDS[number % len(KINDS)]
+        width, height = random.integers(200, 801, 2)
+        left, top = random.integers(0, 801 - width), random.integers(0, 801 - height)
+        picture = Image.fromarray(images[random.integers(DRAWN), top : top + height, left : left + width])
+        if mode != "RGBA":  # on white
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(mode)
+        paths.append(folder / f"{number:05d}.{suffix}")
+        picture.save(paths[-1], **({"quality": 90} if suffix == "jpg" else {}))
+    return paths
+
+
+def plain(path: Path) -> np.ndarray:
+    """What a short script does to a file."""
+    with Image.open(path) as picture:
+        rgb = picture.convert("RGB")
+    side = min(rgb.size)
+    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+    square = rgb.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((RESOLUTION, RESOLUTION), Image.Resampling.LANCZOS))
+
+
+class Files(Dataset[Tensor]):
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return torch.from_numpy(plain(self.paths[number]).copy()).permute(2, 0, 1)
+
+
+def prepare_anew(folder: Path) -> Store:
+    with tempfile.TemporaryDirectory() as cache:
+        config = DataConfig(source=str(folder), cache=cache)
+        return prepare(config, resolution=RESOLUTION, image_channels=3, progress=False)
+
+
+def preparing(table: Table, folder: Path, paths: list[Path], rounds: int) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "plain PIL loop, one process": lambda: [plain(path) for path in paths],
+        "sagan.data.prepare, fresh cache": lambda: prepare_anew(folder),
+    }
+    compare(table, f"preparing {len(paths):,} files", calls, rounds, len(paths))
+
+
+def reading(table: Table, folder: Path, paths: list[Path], rounds: int) -> None:
+    loader = DataLoader(Files(paths), BATCH, shuffle=True, num_workers=WORKERS, drop_last=True, persistent_workers=True)
+    with tempfile.TemporaryDirectory() as cache:
+        config = DataConfig(source=str(folder), cache=cache)
+        store = prepare(config, resolution=RESOLUTION, image_channels=3, progress=False)
+        batches = Batches(store, BATCH, seed=0, flips=True)
+        count = len(paths) // BATCH
+        calls: dict[str, Callable[[], object]] = {
+            f"DataLoader over the files, {WORKERS} workers": lambda: [len(batch) for batch in loader],
+            "sagan.data.Batches": lambda: [len(batches(i)[0]) for i in range(count)],
+        }
+        for call in calls.values():  # starts the workers, maps the store
+            call()
+        compare(table, f"reading batches of {BATCH}", calls, rounds, count * BATCH)
+
+
+def compare(table: Table, what: str, calls: dict[str, Callable[[], object]], rounds: int, pictures: int) -> None:
+    times = alternate(calls, rounds)
+    slowest = statistics.median(next(iter(times.values())))
+    for name, values in times.items():
+        rates = [pictures / value for value in values]
+        table.row(what, name, spread(rates, 0), f"{slowest / statistics.median(values):,.1f}")
+
+
+def waiting(table: Table, name: str, model: ModelConfig, training: TrainingConfig, steps: int) -> None:
+    """One training run; what gets the batch is timed within the step, what converts it besides."""
+    store = prepare(DataConfig(source="robots", robots=2000), resolution=model.resolution, image_channels=3)
+    batches = Batches(store, training.batch_size, seed=0, flips=True)
+    trainer = Trainer(model, training, torch.device("cpu"))
+    waited: list[float] = []
+
+    def batch(number: int) -> tuple[Tensor, Tensor]:
+        start = time.perf_counter()
+        result = batches(number)
+        waited.append(time.perf_counter() - start)
+        return result
+
+    trainer.step(0, batch)
+    trainer.step(1, batch)
+    waited.clear()
+    whole = [seconds(lambda step=step: trainer.step(step, batch)) for step in range(2, 2 + steps)]
+    pictures, _ = batches(0)
+    converted = [seconds(lambda: to_signed(pictures)) for _ in range(steps)]
+    share = (statistics.median(waited) + statistics.median(converted)) / statistics.median(whole)
+    times = f"step {spread([1e3 * t for t in whole], 1)} ms, batch {spread([1e3 * t for t in waited], 2)} ms, "
+    times += f"to floats {spread([1e3 * t for t in converted], 2)} ms"
+    table.row("waiting in a step", f"{name}: {times}", f"{share:.2%} of the step", "")
+
+
+PARTS = ("preparing", "reading", "waiting")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--count", type=int, default=2000, help="files")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=12, help="of training, in each of the two runs")
+    parser.add_argument("--save", default="", metavar="NAME")
+    options = parser.parse_args()
+    keep_memory()
+    notes = [
+        f"{options.rounds} rounds in turn; pictures a second, median (least-most). Files: made up (crops of the "
+        "built-in robots, 200 to 800 px; JPEG quality 90 and PNG; RGB, grey, RGBA), in a temporary folder; "
+        f"to {RESOLUTION} px.",
+    ]
+    columns = ["what", "how", "pictures a second", "times faster"]
+    table = Table("Preparing and reading pictures", columns, save=options.save, notes=notes)
+    if {"preparing", "reading"} & set(options.only):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            paths = write_files(folder, options.count)
+            size = sum(path.stat().st_size for path in paths)
+            table.note(f"{len(paths):,} files, {size / 2**20:,.0f} MiB.")
+            if "preparing" in options.only:
+                preparing(table, folder, paths, options.rounds)
+            if "reading" in options.only:
+                reading(table, folder, paths, options.rounds)
+    if "waiting" in options.only:
+        demo = PRESETS["demo"]
+        waiting(table, "demo, batch 32", demo.model, demo.training, 5 * options.steps)
+        wide = ModelConfig(resolution=128, base_channels=64, num_classes=5)
+        waiting(table, "128 px, base_channels 64, batch 8", wide, TrainingConfig(batch_size=8), options.steps)
+
+
+if __name__ == "__main__":
+    main()
