@@ -168,7 +168,7 @@ def mimicry_code(root: Path, resolution: int) -> types.ModuleType:
 
 
 def ours(root: Path | None, model: ModelConfig, training: TrainingConfig) -> Contender:
-    trainer = Trainer(model, training, torch.device("cpu"))
+    trainer = Trainer(model, training, torch.get_default_device())
     count = 0
 
     def step(pictures: Tensor, labels: Tensor) -> None:
@@ -239,7 +239,9 @@ def biggan(
     generator, discriminator = code.Generator(**config), code.Discriminator(**config)
     averaged = code.Generator(**{**config, "skip_init": True, "no_optim": True})
     ema = utils.ema(generator, averaged, 0.9999, 2000)
-    z, y = utils.prepare_z_y(training.batch_size, model.latent_dim, model.num_classes, device="cpu")
+    z, y = utils.prepare_z_y(
+        training.batch_size, model.latent_dim, model.num_classes, device=torch.get_default_device()
+    )
     state = {"itr": 0}
     pair = code.G_D(generator, discriminator)
     train = fns.GAN_training_function(generator, discriminator, pair, z, y, ema, state, config)
@@ -274,8 +276,11 @@ def _set_tables(code: types.ModuleType, model: ModelConfig) -> None:
     code.G_arch, code.D_arch = lambda ch, attention: {32: g}, lambda ch, attention: {32: d}
 
 
-def studiogan(root: Path, model: ModelConfig, training: TrainingConfig) -> Contender:
-    """PyTorch-StudioGAN in configs/ImageNet/SAGAN-256.yaml: its worker's train_discriminator and train_generator."""
+def studiogan(root: Path, model: ModelConfig, training: TrainingConfig, *, mixed: bool = False) -> Contender:
+    """PyTorch-StudioGAN in configs/ImageNet/SAGAN-256.yaml: its worker's train_discriminator and train_generator.
+
+    `mixed`: its mixed precision (-mpc), fp16 with scaled losses; CUDA only.
+    """
     width = model.base_channels
     if model.resolution == 32:
         generator, discriminator = studiogan_networks(
@@ -291,9 +296,16 @@ def studiogan(root: Path, model: ModelConfig, training: TrainingConfig) -> Conte
         for network, rate in zip((generator, discriminator), RATES, strict=True)
     ]
 
+    device, scaler = torch.get_default_device(), torch.amp.GradScaler("cuda", enabled=mixed)
+
+    def update(adam: torch.optim.Optimizer, loss: Tensor) -> None:
+        scaler.scale(loss).backward()
+        scaler.step(adam)
+        scaler.update()
+
     def fake(count: int) -> tuple[Tensor, Tensor]:
-        y = torch.randint(model.num_classes, (count,))
-        return generator(torch.randn(count, model.latent_dim), y), y
+        y = torch.randint(model.num_classes, (count,), device=device)
+        return generator(torch.randn(count, model.latent_dim, device=device), y), y
 
     def choose(trained: nn.Module, other: nn.Module) -> None:
         for network in (generator, discriminator):
@@ -307,15 +319,17 @@ def studiogan(root: Path, model: ModelConfig, training: TrainingConfig) -> Conte
     def step(pictures: Tensor, labels: Tensor) -> None:
         choose(discriminator, generator)
         adams[1].zero_grad()
-        fakes, y = fake(len(pictures))
-        on_real = discriminator(pictures, labels)["adv_output"]
-        on_fake = discriminator(fakes, y)["adv_output"]
-        (F.relu(1.0 - on_real).mean() + F.relu(1.0 + on_fake).mean()).backward()
-        adams[1].step()
+        with torch.autocast("cuda", torch.float16, enabled=mixed):
+            fakes, y = fake(len(pictures))
+            on_real = discriminator(pictures, labels)["adv_output"]
+            on_fake = discriminator(fakes, y)["adv_output"]
+            loss = F.relu(1.0 - on_real).mean() + F.relu(1.0 + on_fake).mean()
+        update(adams[1], loss)
         choose(generator, discriminator)
         adams[0].zero_grad()
-        (-discriminator(*fake(len(pictures)))["adv_output"].mean()).backward()
-        adams[0].step()
+        with torch.autocast("cuda", torch.float16, enabled=mixed):
+            loss = -discriminator(*fake(len(pictures)))["adv_output"].mean()
+        update(adams[0], loss)
 
     set_here = "our widths, of its blocks, attention at 16x16" if model.resolution == 32 else "attention at 64x64"
     about = f"its worker's two steps written out: D over real, then over generated pictures; {set_here}"
@@ -346,7 +360,7 @@ def _set_studiogan_widths(root: Path, generator: Any, discriminator: Any, model:
 def mimicry(root: Path, model: ModelConfig, training: TrainingConfig) -> Contender:
     """mimicry's SAGAN at this size, trained by its own train_step methods; Adam (0, 0.9) as the paper has it."""
     code = mimicry_code(root, model.resolution)
-    log = importlib.import_module("torch_mimicry.training.metric_log").MetricLog()
+    device, log = torch.get_default_device(), importlib.import_module("torch_mimicry.training.metric_log").MetricLog()
     widest = model.generator_channels[0]
     generator = getattr(code, f"SAGANGenerator{model.resolution}")(model.num_classes, nz=model.latent_dim, ngf=widest)
     discriminator = getattr(code, f"SAGANDiscriminator{model.resolution}")(model.num_classes, ndf=widest)
@@ -360,7 +374,7 @@ def mimicry(root: Path, model: ModelConfig, training: TrainingConfig) -> Contend
     def step(pictures: Tensor, labels: Tensor) -> None:
         for network in (generator, discriminator):
             network.train()
-        common = {"real_batch": (pictures, labels), "log_data": log, "device": torch.device("cpu")}
+        common = {"real_batch": (pictures, labels), "log_data": log, "device": device}
         discriminator.train_step(netG=generator, optD=adams[1], **common)
         generator.train_step(netD=discriminator, optG=adams[0], **common)
 
@@ -402,7 +416,7 @@ def names(folder: Path, size: str) -> list[str]:
 
 
 def build(name: str, folder: Path, model: ModelConfig, training: TrainingConfig, **options: Any) -> Contender:
-    """A contender; what its code prints meanwhile is thrown away."""
+    """A contender on the device that is the default here; what its code prints meanwhile is thrown away."""
     torch.manual_seed(0)
     checkout, builder = CONTENDERS[name]
     with contextlib.redirect_stdout(io.StringIO()):
