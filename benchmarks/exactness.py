@@ -110,7 +110,7 @@ def main() -> None:
         layer(dtype)
         resampling(dtype)
     norm()
-    for dtype, steps in ((torch.float64, 50), (torch.float32, 10), (torch.float32, 50)):
+    for dtype, steps in ((torch.float64, 200), (torch.float32, 10), (torch.float32, 200)):
         difference = (losses(True, dtype, steps) - losses(False, dtype, steps)).abs().max().item()
         row(f"losses of {steps} training steps, {dtype}, absolute".replace("torch.", ""), difference)
     config = ModelConfig(resolution=128, num_classes=1000)

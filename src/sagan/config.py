@@ -100,8 +100,6 @@ class TrainingConfig:
     """Weight of the LeCam regulariser for small data sets (Tseng et al. 2021)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of convolutions and products; auto: bf16 where the hardware gains from it, else fp32."""
-    compile: bool = False
-    """Compile both networks (torch.compile): a minute or more at the start; for long runs on CUDA."""
     seed: int = 0
     """Fixes initial weights, order of pictures, latents and augmentation."""
 

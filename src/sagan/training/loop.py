@@ -44,6 +44,7 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
         UserError: nothing usable to go on from, or the disk refuses a write. What was saved before is whole.
     """
     keep_memory()
+    torch.backends.cudnn.benchmark = True  # shapes stay the same: the quickest kernels are worth looking for
     config = run.info.config
     trainer = Trainer(config.model, config.training, device)
     step = load_newest(run.checkpoints(), trainer, warn=_say)

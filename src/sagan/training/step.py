@@ -78,9 +78,6 @@ class Trainer:
         self.generator_adam = adam(self.generator, config.generator_lr)
         self.discriminator_adam = adam(self.discriminator, config.discriminator_lr)
         self.bf16 = uses_bf16(config.precision, device)
-        if config.compile:
-            self.generator.compile()
-            self.discriminator.compile()
 
     def step(self, step: int, batch: Callable[[int], Batch], *, measure: bool = False) -> dict[str, Tensor]:
         """Trains one step, number 0, 1, ...; `batch(i)` gives the i-th batch of real pictures.
