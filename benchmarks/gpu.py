@@ -12,6 +12,7 @@ card's bf16 peak (a matrix product or a convolution, measured before the rows) t
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -144,7 +145,7 @@ def main() -> None:
             if isinstance(found, str):
                 table.row(batch_size, case, found, *["-"] * (len(COLUMNS) - 3))
                 continue
-            median = sorted(found["times"])[len(found["times"]) // 2]
+            median = statistics.median(found["times"])
             share = operations(model) * batch_size / median / 1e9 / best
             table.row(
                 batch_size,

@@ -143,8 +143,8 @@ def run(name: str, seed: int, minutes: list[float], options: argparse.Namespace)
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Distance over minutes: a point for each evaluation, a line through the medians."""
-    with matplotlib.rc_context(curves._STYLE):
-        figure = Figure((6, 3.8), layout="constrained", dpi=curves._DPI)
+    with matplotlib.rc_context(curves.STYLE):
+        figure = Figure((6, 3.8), layout="constrained", dpi=curves.DPI)
         axes = figure.add_subplot()
         for name, colour in zip(RUNS, COLOURS, strict=True):
             own = [row for row in rows if row["run"] == name]

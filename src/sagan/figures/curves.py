@@ -28,10 +28,10 @@ _EVALUATION = "#0b7285"
 _RAMPS = {"generator": ("Oranges", _GENERATOR), "discriminator": ("Blues", _DISCRIMINATOR)}  # of many layers, of one
 _PANEL = (4.3, 2.7)  # inches
 _COLUMNS = 3
-_DPI = 160
+DPI = 160
 _SMOOTH_FROM = 50  # values; fewer are drawn as they are
 _SMOOTH_SHARE = 25  # the running mean is over a 25th of them
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names are not formulas
     "font.size": 9,
     "text.color": _INK,
@@ -121,9 +121,9 @@ def draw_curves(rows: Rows, keys: Iterable[str] | None = None) -> Figure:
         raise ValueError("nothing to draw: no row has a value" + (f" of {', '.join(keys)}" if keys else ""))
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03)
-        figure = Figure((columns * _PANEL[0], lines * _PANEL[1] + 0.3), layout=layout, dpi=_DPI)
+        figure = Figure((columns * _PANEL[0], lines * _PANEL[1] + 0.3), layout=layout, dpi=DPI)
         grid = figure.add_gridspec(lines, columns)
         for i, panel in enumerate(panels):
             _draw_panel(figure.add_subplot(grid[divmod(i, columns)]), panel, rows)

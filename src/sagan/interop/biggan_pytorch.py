@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sagan.errors import UserError
-from sagan.interop.codebase import Codebase, Kind, Layer
+from sagan.interop.codebase import NON_LOCAL, Codebase, Kind, Layer
 from sagan.interop.state import State
 
 
@@ -27,13 +27,7 @@ class BigGANPyTorch(Codebase):
         "shortcut": "conv_sc",
     }
     discriminator_names = generator_names
-    attention_names: ClassVar[Mapping[str, str]] = {
-        "query": "theta",
-        "key": "phi",
-        "value": "g",
-        "output": "o",
-        "gamma": "gamma",
-    }
+    attention_names: ClassVar[Mapping[str, str]] = NON_LOCAL
     discriminator_embed = "embed"
     assumed: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-8}
 

@@ -24,6 +24,8 @@ Layer = Mapping[str, Tensor]  # by our names: weight, bias, norm.u, norm.v, ...
 Kind = Literal["block", "attention"]
 BLOCK = ("conv1", "conv2", "shortcut")
 ATTENTION = ("query", "key", "value", "output")
+# An attention layer's keys where they are named as in non-local networks (Wang et al. 2018).
+NON_LOCAL = {"query": "theta", "key": "phi", "value": "g", "output": "o", "gamma": "gamma"}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from sagan.errors import UserError
 from sagan.interop import torch_layers
-from sagan.interop.codebase import Kind, Layer
+from sagan.interop.codebase import NON_LOCAL, Kind, Layer
 from sagan.interop.state import State
 
 ATTENTION_AFTER = {  # blocks, by how many there are: of the generator, of the discriminator
@@ -31,13 +31,7 @@ class Mimicry(torch_layers.TorchCodebase):
         "shortcut": "c_sc",
     }
     discriminator_names = generator_names
-    attention_names: ClassVar[Mapping[str, str]] = {
-        "query": "theta",
-        "key": "phi",
-        "value": "g",
-        "output": "o",
-        "gamma": "gamma",
-    }
+    attention_names: ClassVar[Mapping[str, str]] = NON_LOCAL
     discriminator_embed = "l_y"
     assumed: ClassVar[Mapping[str, Any]] = {
         "batch_norm_eps": 1e-5,

@@ -49,7 +49,7 @@ class PlainAttention(nn.Module):
 
 
 class PlainUpConv(nn.Module):
-    """A convolution after nearest-neighbour upsampling, not folded: smaller, and as quick where graphs are run."""
+    """A convolution after nearest-neighbour upsampling, in plain form: smaller, and as quick where graphs are run."""
 
     def __init__(self, layer: UpConv2d):
         super().__init__()

@@ -40,15 +40,12 @@ def load_checkpoint(path: Path, trainer: Trainer) -> int:
                 moments = {key: groups[prefix][f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             except KeyError as error:
                 raise DamagedFile(f"{path} is damaged: it lacks {error} of {prefix}") from error
-            if any(t.shape != parameter.shape for key, t in moments.items() if key != "step"):
+            step = moments.pop("step").to(trainer.device)
+            if any(t.shape != parameter.shape for t in moments.values()):
                 raise DamagedFile(f"{path} is damaged: {prefix} of {name} has another shape")
-            # In the parameter's own order in memory, which the fused step takes for granted.
-            optimiser.state[parameter] = {
-                key: t.to(trainer.device)
-                if key == "step"
-                else torch.empty_like(parameter, requires_grad=False).copy_(t)
-                for key, t in moments.items()
-            }
+            like = parameter.detach()  # whose order in memory the fused step takes for granted
+            kept = {key: torch.empty_like(like).copy_(t) for key, t in moments.items()}
+            optimiser.state[parameter] = {"step": step, **kept}
     return int(metadata["step"])
 
 

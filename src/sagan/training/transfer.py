@@ -46,8 +46,12 @@ def read_source(start: str | Path) -> Source:
     return Source(path, generator, average, read_discriminator(path), class_names, step)
 
 
-def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: int) -> None:
-    """Raises UserError where networks of configuration `model` cannot start from there, and says what would do."""
+def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: int) -> Source:
+    """Reads what there is to start from, and checks that networks of configuration `model` can.
+
+    Raises:
+        UserError: they cannot; the message says what would do.
+    """
     source = read_source(start)
     theirs = source.generator.config
     options = [
@@ -63,6 +67,7 @@ def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: in
     blocks = len(source.discriminator.blocks) if source.discriminator else 0
     if freeze_discriminator > blocks:
         raise UserError(f"--freeze-discriminator {freeze_discriminator}: the discriminator has {blocks} blocks")
+    return source
 
 
 def start_from(trainer: Trainer, start: str | Path, class_names: Sequence[str]) -> str:
@@ -76,8 +81,7 @@ def start_from(trainer: Trainer, start: str | Path, class_names: Sequence[str]) 
     Raises:
         UserError: nothing to load there, or networks of another shape.
     """
-    check_source(start, trainer.model, trainer.config.freeze_discriminator)
-    source = read_source(start)
+    source = check_source(start, trainer.model, trainer.config.freeze_discriminator)
     numbers = {name: i for i, name in enumerate(source.class_names)}
     matches = [numbers.get(name) for name in class_names]
     same = tuple(class_names) == source.class_names
