@@ -471,6 +471,63 @@ def push(options: Push) -> None:
         print(f'{url}; load it with sagan.load("{options.repo}")')
 
 
+@dataclass(frozen=True)
+class Study:
+    """Run one of the paper's experiments on your data: variants under one budget, several seeds, and a report.
+
+    The same command goes on where it was stopped. The other options are those of sagan train, for all variants alike.
+    """
+
+    study: Annotated[Literal["attention", "stability", "comparison"], tyro.conf.Positional]
+    """attention (Table 1), stability (Figure 3) or comparison (Table 2)."""
+    preset: PresetName = "small"
+    """What the other options start from; their defaults below are this preset's."""
+    budget: str = ""
+    """Time for all the training, such as 2h or 90m, from which the steps follow; default: --steps for each run."""
+    seeds: int = 3
+    """Runs of each variant: seeds --seed, --seed + 1, ..."""
+    only: tuple[str, ...] = ()
+    """These variants only, such as none self-16 residual-16."""
+    count: int = 2000
+    """Pictures of a run's evaluation at its end, generated and real."""
+    features: str = "auto"
+    """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are here."""
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Runs at a time; default: one for each GPU, or one for each core."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Folder of the study; default: studies/ and its name."""
+    device: str = "auto"
+    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
+    config: Config = field(default_factory=lambda: PRESETS["small"])
+
+    def __post_init__(self) -> None:
+        check_ranges(self, least={"seeds": 1, "count": 2, "jobs": 1})
+
+
+def study(options: Study) -> None:
+    """Runs `sagan study`."""
+    from sagan.study.report import write_study_report
+    from sagan.study.study import default_jobs, open_study, run_study
+
+    jobs = options.jobs or default_jobs(options.device)
+    folder = open_study(
+        options.out or Path("studies") / options.study,
+        options.study,
+        options.config,
+        budget=options.budget,
+        seeds=options.seeds,
+        only=options.only,
+        count=options.count,
+        features=options.features,
+        jobs=jobs,
+        device=options.device,
+    )
+    plan = folder.plan
+    print(f"{len(folder.jobs())} runs of {plan.base.training.steps:,} steps, {jobs} at a time -> {folder.path}")
+    complete = run_study(folder, jobs=jobs, device=options.device)
+    print(f"{'done' if complete else 'so far; the same command goes on'}: {write_study_report(folder)}")
+
+
 # name: (its options, what runs it)
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "train": (Train, train),
@@ -485,6 +542,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "export": (Export, export),
     "push": (Push, push),
     "data": (Data, data),
+    "study": (Study, study),
 }
 
 
@@ -502,15 +560,16 @@ def _help() -> str:
     )
 
 
-def _preset(arguments: list[str]) -> Train:
+def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train | Study:
     """The options that tyro starts from: those of the preset named among the arguments, if it is one."""
+    required = {"study": tyro.MISSING} if options is Study else {}
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", default="small")
     with contextlib.suppress(argparse.ArgumentError):  # a value is missing: tyro will say so
         name = parser.parse_known_args(arguments)[0].preset
         if name in PRESETS:
-            return Train(preset=name, config=PRESETS[name])
-    return Train()
+            return options(preset=name, config=PRESETS[name], **required)
+    return options(**required)
 
 
 def _parse(options: type, name: str, arguments: list[str]) -> Any:
@@ -521,7 +580,7 @@ def _parse(options: type, name: str, arguments: list[str]) -> Any:
     """
     errors = io.StringIO()
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
-    default = _preset(arguments) if options is Train else None
+    default = _preset(options, arguments) if options in (Train, Study) else None
     try:
         with contextlib.redirect_stderr(errors):
             return tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)

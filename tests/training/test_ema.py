@@ -5,9 +5,9 @@ from sagan import Generator, ModelConfig
 from sagan.training.ema import EMA
 
 
-def follow(decay, start, steps):
+def follow(decay, start, steps, **shape):
     torch.manual_seed(0)
-    network = Generator(ModelConfig(resolution=32, num_classes=2, base_channels=4))
+    network = Generator(ModelConfig(resolution=32, num_classes=2, base_channels=4, **shape))
     ema = EMA(network, decay, start)
     history = [{k: v.clone() for k, v in network.state_dict().items()}]
     for step in range(steps):
@@ -20,8 +20,9 @@ def follow(decay, start, steps):
     return ema.network.state_dict(), history
 
 
-def test_is_the_weighted_sum_of_the_history():
-    average, history = follow(decay=0.25, start=0, steps=5)
+@pytest.mark.parametrize("normalised", [True, False])
+def test_is_the_weighted_sum_of_the_history(normalised):
+    average, history = follow(decay=0.25, start=0, steps=5, generator_spectral_norm=normalised)
     for name in ("stem.weight", "blocks.0.norm1.scale", "blocks.1.norm2.running_var"):
         wanted = history[0][name]
         for state, decay in zip(history[1:], (1 / 10, 2 / 11, 0.25, 0.25, 0.25), strict=True):  # 3 / 12 is 0.25

@@ -1,12 +1,15 @@
 """The training step: the fast networks train like plain ones, and every option does what it says."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
 import reference
 from sagan import ModelConfig, TrainingConfig
 from sagan.model import attention, resample, spectral_norm
-from sagan.training.step import Trainer, uses_bf16
+from sagan.training.step import Trainer, randomness, uses_bf16
 
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
 CPU = torch.device("cpu")
@@ -147,3 +150,38 @@ def test_bf16_trains_close_to_fp32():
     exact, rounded = losses(3), losses(3, precision="bf16")
     assert not torch.equal(exact, rounded)
     assert torch.allclose(exact, rounded, atol=0.1)
+
+
+def test_the_auxiliary_classifier_is_ac_gan_s():
+    """Odena et al. 2017: D's loss gets -E[log P(c | real)] - E[log P(c | fake)], G's the second of them."""
+    model = replace(MODEL, class_head="classifier", generator_attention=(), discriminator_attention=())
+    t = trainer(model)
+    g, d = copy.deepcopy(t.generator), copy.deepcopy(t.discriminator)
+    x, y = pictures(0)
+    log = t.step(0, pictures)
+    noise = randomness(0, 0, CPU)
+    z, y_fake = torch.randn(8, 8, generator=noise), torch.randint(3, (8,), generator=noise)
+    with torch.no_grad():
+        logits, classes = d(torch.cat([x / 127.5 - 1, g(z, y_fake)]), classify=True)
+    log_p = classes.double().log_softmax(1)
+    right = torch.cat([y, y_fake])
+    expected = -log_p[range(8), right[:8]].mean() - log_p[range(8, 16), right[8:]].mean()
+    assert log["loss/classes"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert log["logits/real"].item() == pytest.approx(logits[:8].mean().item(), rel=1e-4)
+
+
+def test_an_auxiliary_classifier_learns_classes_that_differ():
+    def black_and_white(number):
+        y = torch.arange(8) % 2
+        return (y * 255).to(torch.uint8)[:, None, None, None].expand(8, 3, 32, 32), y
+
+    model = replace(MODEL, num_classes=2, class_head="classifier")
+    t = trainer(model, loss="non-saturating", discriminator_lr=1e-3)
+    first, *_, last = (t.step(i, black_and_white)["loss/classes"].item() for i in range(40))
+    assert last < 0.8 * first
+
+
+def test_a_discriminator_without_classifier_has_no_such_loss():
+    assert "loss/classes" not in trainer().step(0, pictures)
+    with pytest.raises(AssertionError, match="has no classifier"):
+        trainer().discriminator(torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64), classify=True)

@@ -8,6 +8,7 @@ from sagan.config import TrainingConfig
 from sagan.errors import UserError
 from sagan.files import load_tensors
 from sagan.model.config import ModelConfig
+from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_discriminator, read_generator
@@ -189,3 +190,22 @@ def test_spectrally_normalised_class_tables_are_matched_too(norm, evaluation):
         copy_weights(source, source_with_vectors := Generator(config).eval(), [0, 1, 2, 3])
         assert torch.allclose(target(z, y), source_with_vectors(z, torch.tensor(order)), atol=1e-4)
         assert not torch.allclose(target(z, y), source_with_vectors(z, y), atol=1e-2)
+
+
+def test_an_auxiliary_classifier_goes_by_its_classes():
+    def discriminator(classes):
+        shape = ModelConfig(resolution=32, base_channels=4, num_classes=classes, class_head="classifier")
+        return Discriminator(shape)
+
+    source, target = discriminator(2), discriminator(3)
+    torch.nn.init.normal_(source.classifier.bias)
+    copy_weights(source, target, [1, None, 0])
+    for name in ("weight", "bias"):
+        theirs = getattr(source.classifier, name)
+        expected = torch.stack([theirs[1], theirs.mean(0), theirs[0]])
+        assert torch.equal(getattr(target.classifier, name), expected)
+    normalised = target.classifier.norm.eval()(target.classifier.weight)
+    assert torch.linalg.matrix_norm(normalised.detach(), 2).item() == pytest.approx(1, abs=1e-5)
+    without = Discriminator(ModelConfig(resolution=32, base_channels=4))
+    copy_weights(source, without, [])
+    assert torch.equal(without.head.weight, source.head.weight)

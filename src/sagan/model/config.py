@@ -41,6 +41,8 @@ class ModelConfig:
     """Width inside of the discriminator's blocks after the first: that of their output, or of their input."""
     shortcut: Literal["plain", "rectified"] = "plain"
     """What the discriminator's shortcuts start from: the block's input, or its ReLU (as in-place ReLUs make it)."""
+    class_head: Literal["projection", "classifier"] = "projection"
+    """How the discriminator learns of classes: by the projection, or as an auxiliary classifier (AC-GAN)."""
     upsampling: Literal["nearest", "bilinear"] = "nearest"
     """How the generator doubles the size of its feature maps."""
     generator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
@@ -74,6 +76,7 @@ class ModelConfig:
         check(self.resolution in RESOLUTIONS, "resolution", "32, 64, 128 or 256")
         check(self.num_classes >= 0, "num_classes", "0 (no classes) or more")
         check(self.image_channels in (1, 3, 4), "image_channels", "1, 3 or 4")
+        check(self.class_head in ("projection", "classifier"), "class_head", "projection or classifier")
         check(self.latent_dim >= 1, "latent_dim", "1 or more")
         check(self.base_channels >= 1, "base_channels", "1 or more")
         check(self.query_reduction >= 1, "query_reduction", "1 or more")

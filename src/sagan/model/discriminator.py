@@ -1,6 +1,7 @@
 """The discriminator: a picture and a class to a logit, higher for real."""
 
 from itertools import pairwise
+from typing import overload
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +17,13 @@ class Discriminator(nn.Module):
 
     Down-blocks to 4x4, one block more (or as the configuration has it), ReLU, the sum over locations h, then a linear
     layer to one number plus the projection <embed(y), h> (Miyato & Koyama 2018). y is ignored when num_classes is 0.
+
+    With the class head 'classifier' (AC-GAN, Odena et al. 2017) y is ignored too; another linear layer makes h into
+    logits (N, num_classes) of the classes, which come with the others if `classify` asks for them.
     """
+
+    embed: Embedding | None
+    classifier: Linear | None
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -36,9 +43,16 @@ class Discriminator(nn.Module):
             add_attention(self.attention, size, kind, c, config, spectral_norm=config.discriminator_spectral_norm)
         self.last = block(len(widths), *last)
         self.head = Linear(channels[-1], 1, **sn)
-        self.embed = Embedding(config.num_classes, channels[-1], **sn) if config.num_classes else None
+        projects = config.class_head == "projection"
+        classes = config.num_classes
+        self.embed = Embedding(classes, channels[-1], **sn) if classes and projects else None
+        self.classifier = Linear(channels[-1], classes, **sn) if classes and not projects else None
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    @overload
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, y: Tensor | None = None, *, classify: bool) -> tuple[Tensor, Tensor]: ...
+    def forward(self, x: Tensor, y: Tensor | None = None, *, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         for block in self.blocks:
             x = block(x)
             if block.downsample:
@@ -48,4 +62,7 @@ class Discriminator(nn.Module):
         if self.embed is not None:
             assert y is not None, "a conditional discriminator needs the labels y"
             logits = logits + (self.embed(y) * h).sum(1)
+        if classify:
+            assert self.classifier is not None, "the discriminator has no classifier"
+            return logits, self.classifier(h)
         return logits

@@ -33,6 +33,7 @@ class EMA:
             pairs = copied if step < self.start or not average.is_floating_point() or vector else averaged
             pairs[0].append(average)
             pairs[1].append(current)
-        torch._foreach_copy_(*copied)
+        if copied[0]:  # nothing, where no weight is spectrally normalised
+            torch._foreach_copy_(*copied)
         if averaged[0]:
             torch._foreach_lerp_(*averaged, 1 - decay)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.config import TrainingConfig
@@ -144,7 +145,7 @@ class Trainer:
                     fake = self.generator(z, y_fake).to(real.dtype)
                 real, fake = augment(real, config.augment, noise), augment(fake, config.augment, noise)
                 # Real and generated pictures in one pass: one set of spectral norms, larger matrices.
-                logits = self.discriminator(torch.cat([real, fake]), torch.cat([y_real, y_fake]))
+                logits, wrong = self._judge(torch.cat([real, fake]), torch.cat([y_real, y_fake]), of=len(real))
             real_logits, fake_logits = logits.to(real.dtype).chunk(2)
             loss = self.loss.discriminator(real_logits, fake_logits)
             log = {
@@ -152,6 +153,9 @@ class Trainer:
                 "logits/real": real_logits.detach().mean(),
                 "logits/fake": fake_logits.detach().mean(),
             }
+            if wrong is not None:
+                loss = loss + wrong
+                log["loss/classes"] = wrong.detach()
             if config.lecam:
                 loss = loss + config.lecam * self.lecam(real_logits, fake_logits)
             if penalise:
@@ -159,6 +163,17 @@ class Trainer:
             (loss / len(parts)).backward()
         self.discriminator_adam.step()
         return log
+
+    def _judge(self, pictures: Tensor, labels: Tensor, *, of: int) -> tuple[Tensor, Tensor | None]:
+        """Logits, and the loss of the auxiliary classifier if there is one: -log P(class), summed, for each of `of`.
+
+        So D's is L_C = -E[log P(c | real)] - E[log P(c | fake)], and G's its second term (AC-GAN, equation 3).
+        """
+        if self.discriminator.classifier is None:
+            return self.discriminator(pictures, labels), None
+        logits, classes = self.discriminator(pictures, labels, classify=True)
+        classes = classes.to(torch.get_default_dtype())
+        return logits, F.cross_entropy(classes, labels, reduction="sum") / of
 
     def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, noise: torch.Generator) -> Tensor:
         """The gradient penalties asked for, in fp32, weighted for the steps on which they are left out."""
@@ -182,8 +197,10 @@ class Trainer:
                     with torch.no_grad():
                         real_logits = self.discriminator(augment(real, config.augment, noise), y_real).to(real.dtype)
                 fake = augment(self.generator(z, y_fake), config.augment, noise)
-                fake_logits = self.discriminator(fake, y_fake).to(real.dtype)
-            loss = self.loss.generator(real_logits, fake_logits)
+                fake_logits, wrong = self._judge(fake, y_fake, of=len(fake))
+            loss = self.loss.generator(real_logits, fake_logits.to(real.dtype))
+            if wrong is not None:
+                loss = loss + wrong
             (loss / len(parts)).backward()
             log = {"loss/generator": loss.detach()}
         self.generator_adam.step()

@@ -112,15 +112,19 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
             if isinstance(layer, ConditionalBatchNorm2d) and name != "norm" and not isinstance(layer.scale, Embedding):
                 for key in (f"{name}.scale", f"{name}.shift"):
                     tensors[key] = _rows(tensors[key], matches)
-            elif isinstance(layer, Embedding):
+            elif isinstance(layer, Embedding) or name == "classifier":
                 key = f"{name}.weight"
                 tensors[key] = _rows(tensors[key], matches) if key in tensors else layer.weight
+                if (bias := getattr(layer, "bias", None)) is not None:
+                    old = tensors.get(f"{name}.bias")
+                    tensors[f"{name}.bias"] = bias if old is None else _rows(old[:, None], matches)[:, 0]
                 norm: Any = layer.norm
                 if not isinstance(norm, nn.Identity):  # other rows have other singular vectors
                     norm.solve(tensors[key])
                     tensors |= {f"{name}.norm.{vector}": t for vector, t in norm.state_dict().items()}
-        if "embed.weight" not in target.state_dict():  # a target without classes
-            tensors = {name: t for name, t in tensors.items() if not name.startswith("embed.")}
+        for head in ("embed.", "classifier."):
+            if f"{head}weight" not in target.state_dict():  # a target without classes
+                tensors = {name: t for name, t in tensors.items() if not name.startswith(head)}
     target.load_state_dict(tensors)
 
 

@@ -1,0 +1,62 @@
+"""A study's figures: curves with their spread over seeds, and samples of all variants side by side."""
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sagan.figures.curves import DPI, STYLE
+from sagan.figures.grid import draw_grid
+from sagan.run import read_generator
+from sagan.sampling import draw_latents, sample
+from sagan.study.results import Outcome
+from sagan.study.variants import update_share
+
+COLUMNS = 10  # samples of a variant
+
+
+def draw_outcomes(outcomes: list[Outcome]) -> Figure:
+    """The distance while training: the mean over seeds, and all between the smallest and the largest shaded.
+
+    Over the share of the budget: a step with more updates of D counts for more.
+    """
+    shown = [outcome for outcome in outcomes if outcome.curves]
+    colours = matplotlib.colormaps["tab10"](range(10))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((8.6, 4.2), layout="constrained", dpi=DPI)
+        axes = figure.add_subplot()
+        for i, outcome in enumerate(shown):
+            # Runs under way, or that came apart, have fewer evaluations than others.
+            longest = max((steps for steps, _ in outcome.curves), key=len)
+            table = np.full((len(outcome.curves), len(longest)), np.nan)
+            for row, (_, values) in zip(table, outcome.curves, strict=True):
+                row[: len(values)] = values
+            x = longest / update_share(outcome.variant.config)
+            colour, dashes = colours[i % 10], "-" if i < 10 else "--"
+            axes.plot(
+                x, np.nanmean(table, 0), dashes, color=colour, label=outcome.variant.title, marker="o", markersize=3
+            )
+            axes.fill_between(x, np.nanmin(table, 0), np.nanmax(table, 0), color=colour, alpha=0.12, linewidth=0)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel("step, or its like in updates")
+        axes.set_title("Distance to the data while training (mean and range over seeds)")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def draw_samples(outcomes: list[Outcome]) -> Image.Image | None:
+    """A row of each variant's first seed, of the same latents and classes; None while there are none."""
+    rows, titles = [], []
+    for outcome in outcomes:
+        path = outcome.jobs[0].path
+        if not (path / "generator.safetensors").exists():
+            continue
+        generator, names, _ = read_generator(path)
+        z = draw_latents(COLUMNS, generator.config.latent_dim, seed=0)
+        y = torch.arange(COLUMNS) * len(names) // COLUMNS if names else torch.zeros(COLUMNS, dtype=torch.int64)
+        rows.append(sample(generator, z, y))
+        titles.append(outcome.variant.title)
+    return draw_grid(np.concatenate(rows), columns=COLUMNS, row_labels=titles) if rows else None

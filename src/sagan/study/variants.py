@@ -1,0 +1,173 @@
+"""What each experiment of the paper compares: named changes to one configuration."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sagan.config import Config
+from sagan.model.config import AttentionKind
+
+StudyName = Literal["attention", "stability", "comparison"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One contender of a study."""
+
+    name: str
+    """Of its folder, and on the command line."""
+    title: str
+    config: Config
+
+
+@dataclass(frozen=True)
+class Study:
+    """One of the paper's experiments."""
+
+    title: str
+    about: str
+    """What is compared, and with what in common."""
+    variants: Callable[[Config], list[Variant]]
+    pairs: Callable[[list[str]], list[tuple[str, str]]]
+    """Of the names of the variants there are: which differences the report speaks of."""
+    paper: str = ""
+    """What the paper found, as Markdown."""
+
+
+def update_share(config: Config) -> float:
+    """Steps of equal cost for each step with one update of D and one of G: with five and one, a third."""
+    return 2 / (1 + config.training.discriminator_steps)
+
+
+def equal_rate(config: Config) -> float:
+    """One learning rate for both networks in place of two: their geometric mean.
+
+    Of the paper's 1e-4 and 4e-4 that is 2e-4, the rate of SNGAN and of AC-GAN.
+    """
+    return math.sqrt(config.training.generator_lr * config.training.discriminator_lr)
+
+
+def _with(config: Config, *, model: dict[str, Any] | None = None, training: dict[str, Any] | None = None) -> Config:
+    return replace(
+        config, model=replace(config.model, **(model or {})), training=replace(config.training, **(training or {}))
+    )
+
+
+def _attention_at(size: int | None, kind: AttentionKind = "self") -> dict[str, Any]:
+    layers = () if size is None else ((size, kind),)
+    return {"generator_attention": layers, "discriminator_attention": layers}
+
+
+KINDS: dict[AttentionKind, str] = {
+    "self": "self-attention",
+    "residual": "residual block",
+    "channel": "channel attention",
+}
+
+
+def _attention(base: Config) -> list[Variant]:
+    """Table 1: nothing, or one layer in both networks, at every size of feature map from 8 to half the picture's."""
+    sizes = [8 << i for i in range((base.model.resolution // 8).bit_length() - 1)]
+    none = Variant("none", "none", _with(base, model=_attention_at(None)))
+    return [none] + [
+        Variant(f"{kind}-{size}", f"{title} {size}", _with(base, model=_attention_at(size, kind)))
+        for kind, title in KINDS.items()
+        for size in sizes
+    ]
+
+
+def _attention_pairs(names: list[str]) -> list[tuple[str, str]]:
+    sizes = [name.removeprefix("self-") for name in names if name.startswith("self-")]
+    pairs = [(name, "none") for name in names if name != "none"]
+    return pairs + [(f"self-{size}", f"residual-{size}") for size in sizes if f"residual-{size}" in names]
+
+
+def _stability(base: Config) -> list[Variant]:
+    """Figure 3: where the spectral norm is, and whether the rates differ; without attention, as there."""
+    equal = {"generator_lr": equal_rate(base), "discriminator_lr": equal_rate(base), "discriminator_steps": 1}
+    apart = _attention_at(None)
+    in_d = {**apart, "generator_spectral_norm": False, "discriminator_spectral_norm": True}
+    in_both = {**in_d, "generator_spectral_norm": True}
+    return [
+        Variant("sn-d", "SN in D", _with(base, model=in_d, training=equal)),
+        Variant("sn-both", "SN in G and D", _with(base, model=in_both, training=equal)),
+        Variant("sn-both-ttur", "SN in G and D, TTUR", _with(base, model=in_both, training={"discriminator_steps": 1})),
+        Variant("sn-d-5", "SN in D, 5 to 1", _with(base, model=in_d, training={**equal, "discriminator_steps": 5})),
+    ]
+
+
+def _comparison(base: Config) -> list[Variant]:
+    """Table 2, on networks of one shape: what each of the three does, and nothing else, differs."""
+    equal = {"generator_lr": equal_rate(base), "discriminator_lr": equal_rate(base)}
+    acgan = _with(
+        base,
+        model={
+            **_attention_at(None),
+            "class_head": "classifier",
+            "generator_spectral_norm": False,
+            "discriminator_spectral_norm": False,
+        },
+        training={**equal, "loss": "non-saturating", "discriminator_steps": 1, "beta1": 0.5, "beta2": 0.999},
+    )
+    sngan = _with(
+        base,
+        model={**_attention_at(None), "generator_spectral_norm": False},
+        training={**equal, "loss": "hinge", "discriminator_steps": 5},
+    )
+    return [
+        Variant("acgan", "AC-GAN", acgan),
+        Variant("sngan", "SNGAN-projection", sngan),
+        Variant("sagan", "SAGAN", base),
+    ]
+
+
+def _all_against(last: str) -> Callable[[list[str]], list[tuple[str, str]]]:
+    return lambda names: [(last, name) for name in names if name != last and last in names]
+
+
+_PAPER_ATTENTION = """ImageNet at 128 x 128, best of a million steps of 256 pictures (Zhang et al. 2019, Table 1):
+
+| | none | SA 8 | SA 16 | SA 32 | SA 64 | residual 8 | residual 16 | residual 32 | residual 64 |
+|---|---|---|---|---|---|---|---|---|---|
+| FID | 22.96 | 22.98 | 22.14 | 18.28 | 18.65 | 42.13 | 22.40 | 27.33 | 28.82 |
+| IS | 42.87 | 43.15 | 45.94 | 51.43 | 52.52 | 23.17 | 44.49 | 38.50 | 38.96 |
+"""
+
+_PAPER_COMPARISON = """ImageNet at 128 x 128 (Zhang et al. 2019, Table 2):
+
+| | AC-GAN | SNGAN-projection | SAGAN |
+|---|---|---|---|
+| IS | 28.5 | 36.8 | 52.52 |
+| intra-FID | 260.0 | 92.4 | 83.7 |
+| FID | - | 27.62 | 18.65 |
+"""
+
+STUDIES: dict[StudyName, Study] = {
+    "attention": Study(
+        "Does attention help, and where?",
+        "The paper's Table 1: one layer in both networks, at several sizes of feature map, or none; the residual "
+        "blocks have as many parameters as the self-attention that they stand for.",
+        _attention,
+        _attention_pairs,
+        _PAPER_ATTENTION,
+    ),
+    "stability": Study(
+        "What makes training stable?",
+        "The paper's Figure 3, networks without attention: spectral norm (SN) in the discriminator alone or in both "
+        "networks, with one learning rate for both or two (TTUR). One rate is the geometric mean of the two. With five "
+        "updates of D for one of G there are a third as many steps, so that all cost about the same.",
+        _stability,
+        _all_against("sn-both-ttur"),
+    ),
+    "comparison": Study(
+        "How does it compare with its predecessors?",
+        "The paper's Table 2 on networks of one shape. AC-GAN: an auxiliary classifier, the original GAN loss, Adam "
+        "(0.5, 0.999), no spectral norm. SNGAN: projection, hinge loss, spectral norm in D, five updates of D for one "
+        "of G in a third of the steps. SAGAN: the configuration as it is. The first two have one learning rate for "
+        "both networks, the geometric mean of SAGAN's.",
+        _comparison,
+        _all_against("sagan"),
+        _PAPER_COMPARISON,
+    ),
+}

@@ -1,0 +1,66 @@
+"""What a study makes of its runs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sagan.config import PRESETS
+from sagan.study.folder import Plan, StudyFolder
+from sagan.study.results import find_differences, gather, main_figure
+
+
+@pytest.fixture
+def folder(tmp_path):
+    plan = Plan("attention", PRESETS["demo"], (0, 1, 2), ("none", "self-16"), 8, "auto", "", ("a", "b"), "key")
+    return StudyFolder.create(tmp_path / "study", plan)
+
+
+def measure(folder, values):
+    """Evaluations as `sagan evaluate` writes them, with these distances by variant."""
+    for job in folder.jobs():
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        figures = [{"name": "Frechet distance", "value": values[job.variant.name][job.seed]}]
+        job.evaluation_path.write_text(json.dumps({"figures": figures, "features": {"network": "test"}}))
+
+
+def test_a_difference_and_its_interval_as_a_textbook_computes_them(folder):
+    measure(folder, {"self-16": [1, 2, 3], "none": [4, 5, 6]})
+    (found,) = find_differences(folder.plan, gather(folder), "Frechet distance")
+    # Variances of 1, three each: a standard error of sqrt(2/3), and 2.776 is Student's t of 4 degrees of freedom.
+    half = 2.776445 * np.sqrt(2 / 3)
+    assert found.mean == -3
+    assert (found.low, found.high) == pytest.approx((-3 - half, -3 + half), abs=1e-5)
+    assert found.is_larger_than_spread
+    assert (found.first.name, found.second.name) == ("self-16", "none")
+
+
+def test_a_difference_within_the_spread(folder):
+    measure(folder, {"self-16": [1, 5, 9], "none": [2, 6, 10]})
+    (found,) = find_differences(folder.plan, gather(folder), "Frechet distance")
+    assert not found.is_larger_than_spread
+
+
+def test_one_seed_tells_no_difference(folder):
+    measure(folder, {"self-16": [1, 2, 3], "none": [4, 5, 6]})
+    for job in folder.jobs():
+        if job.seed:
+            job.evaluation_path.unlink()
+    assert find_differences(folder.plan, gather(folder), "Frechet distance") == []
+
+
+def test_outcomes_from_logs(folder):
+    job = folder.jobs()[0]
+    folder.start(job)
+    rows = [
+        {"step": 10, "images_per_second": 100.0},
+        {"step": 20, "images_per_second": 50.0, "frechet_distance/test": 7.0},
+        {"step": 30, "frechet_distance/test": 9.0},
+    ]
+    (job.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome = gather(folder)[0]
+    assert (outcome.best, outcome.last) == ([7.0], [9.0])
+    assert outcome.seconds == pytest.approx(10 * 32 / 100 + 10 * 32 / 50)
+    assert outcome.images_per_second == 75
+    assert main_figure([outcome]) is None
+    assert job.steps_done() == 30

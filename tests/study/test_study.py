@@ -1,0 +1,128 @@
+"""`sagan study`, from one end to the other."""
+
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from sagan.cli import main
+from sagan.config import PRESETS
+from sagan.errors import UserError
+from sagan.study import study
+from sagan.study.folder import StudyFolder
+from sagan.study.study import seconds
+
+TINY = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --evaluate-count 8 --precision fp32".split()
+
+
+class Means(nn.Module):
+    """Features that take no time: the mean colour of each half."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.mean((2, 3)), x[:, :, :16].mean((2, 3))], 1)
+
+
+@pytest.fixture
+def arguments(pictures, tmp_path):
+    """Of a study of eight steps a run."""
+    file = tmp_path / "means.pt"
+    torch.jit.script(Means()).save(file)
+    features = ["--features", str(file), "--evaluate-features", str(file), "--count", "16"]
+    common = ["--data", str(pictures), "--device", "cpu", "--out", str(tmp_path / "study"), "--steps", "8"]
+    return ["study", "stability", "--seeds", "2", "--only", "sn-d", *common, *features, *TINY]
+
+
+def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
+    assert main(arguments) == 0
+    folder = StudyFolder(tmp_path / "study")
+    report = (folder.path / "report.md").read_text()
+    # The table says the mean of what the evaluations measured.
+    values = [job.evaluation()["figures"][0]["value"] for job in folder.jobs()]
+    (line,) = re.findall(r"^\| Frechet distance \|(.*)\|$", report, re.MULTILINE)
+    assert float(line.split("±")[0]) == pytest.approx(statistics.fmean(values), rel=0.01)
+    assert "2 of 2 runs measured" in report
+    page = (folder.path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert not re.search(r"(src|href)=.(?!data:)", page)
+    for job in folder.jobs():
+        assert job.steps_done() == 8
+        assert job.run().info.config.training.seed == job.seed
+    # Seeds differ; the same command does nothing again.
+    first, second = ((job.path / "generator.safetensors").read_bytes() for job in folder.jobs())
+    assert first != second
+    before = {job.output_path: job.output_path.stat().st_mtime_ns for job in folder.jobs()}
+    assert main(arguments) == 0
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    # Another study does not fit in the same folder.
+    capsys.readouterr()
+    assert main([*arguments, "--seed", "5"]) == 2
+    assert "holds a study with another base and seeds" in capsys.readouterr().err
+
+
+def test_a_study_is_stopped_with_all_its_runs_and_goes_on(arguments, tmp_path):
+    arguments = [*arguments, "--steps", "400"]
+    with subprocess.Popen([sys.executable, "-m", "sagan", *arguments], stderr=subprocess.PIPE, text=True) as process:
+        folder, deadline = tmp_path / "study", time.monotonic() + 100
+        logs = [folder / "runs" / "sn-d" / f"seed-{seed}" / "metrics.jsonl" for seed in (0, 1)]
+        while time.monotonic() < deadline and not all(log.exists() and log.stat().st_size for log in logs):
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        errors = process.communicate(timeout=100)[1]
+    assert process.returncode == 0, errors
+    assert "stopping all runs" in errors
+    jobs = StudyFolder(folder).jobs()
+    assert all(0 < job.steps_done() < 400 for job in jobs)
+    assert all(job.run().checkpoints() for job in jobs)
+    assert "0 of 2 runs measured" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--budget", "soon"], "--budget soon: give a time such as 2h, 90m or 45s"),
+        (["--only", "self-16"], "--only self-16: the variants of 'stability' are sn-d, "),
+        (["--features", "no.pt"], "no.pt"),
+        (["--seeds", "0"], "seeds must be 1 or more, got 0"),
+        (["--budget", "0.001s"], "not enough for one step of every run"),
+    ],
+)
+def test_bad_options(arguments, tmp_path, capsys, change, message):
+    assert main([*arguments, *change]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_comparison_needs_classes(arguments, capsys):
+    arguments[1] = "comparison"
+    arguments[4:6] = []
+    assert main([*arguments, "--labels", "False"]) == 2
+    assert "pictures in class folders" in capsys.readouterr().err
+
+
+def test_a_budget_decides_the_steps(arguments, tmp_path, monkeypatch):
+    features, source = (arguments[arguments.index(name) + 1] for name in ("--features", "--data"))
+    monkeypatch.setattr(study, "_seconds_per_step", lambda *_: 0.5)
+    base = replace(PRESETS["demo"], data=replace(PRESETS["demo"].data, source=source))
+    options = {"budget": "30s", "seeds": 3, "jobs": 2, "features": features}
+    folder = study.open_study(tmp_path / "budget", "stability", base, **options)
+    # Three variants of half a second a step, and one with a third of the steps; two runs at a time.
+    assert folder.plan.base.training.steps == int(30 * 2 / (3 * (3 * 0.5 + 0.5 / 3)))
+
+
+def test_a_damaged_plan_is_named(tmp_path):
+    (tmp_path / "study.json").write_text(json.dumps({"study": "attention"}))
+    with pytest.raises(UserError, match=r"study\.json is not a study's plan: base"):
+        StudyFolder(tmp_path)
+
+
+def test_times():
+    assert [seconds(text) for text in ("45s", "90m", "1.5h", "2d")] == [45, 5400, 5400, 172800]

@@ -1,0 +1,108 @@
+"""What the studies compare."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sagan.config import PRESETS
+from sagan.model.config import ModelConfig
+from sagan.model.discriminator import Discriminator
+from sagan.model.generator import Generator
+from sagan.study.folder import EVALUATIONS, settle
+from sagan.study.variants import STUDIES, equal_rate
+
+PAPER = PRESETS["paper128"]
+DEMO = PRESETS["demo"]
+
+
+def parameters(model):
+    with torch.device("meta"):
+        return [sum(p.numel() for p in network(model).parameters()) for network in (Generator, Discriminator)]
+
+
+def by_name(study, base):
+    return {variant.name: variant for variant in STUDIES[study].variants(base)}
+
+
+def test_attention_at_128_px_has_the_columns_of_table_1():
+    variants = by_name("attention", PAPER)
+    for kind in ("self", "residual"):
+        assert [name for name in variants if name.startswith(kind)] == [f"{kind}-{size}" for size in (8, 16, 32, 64)]
+    assert "none" in variants
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_residual_blocks_have_as_many_parameters_as_the_self_attention_they_stand_for(size):
+    variants = by_name("attention", DEMO)
+    plain = parameters(variants["none"].config.model)
+    ours, control = (parameters(variants[f"{kind}-{size}"].config.model) for kind in ("self", "residual"))
+    for own, theirs, without in zip(ours, control, plain, strict=True):
+        assert own - theirs == 1  # gamma
+        assert own > without
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_variants_are_networks_and_their_names_are_those_of_the_pairs(study):
+    variants = by_name(study, DEMO)
+    for variant in variants.values():
+        assert min(parameters(variant.config.model)) > 0
+    pairs = STUDIES[study].pairs(list(variants))
+    assert pairs
+    assert {name for pair in pairs for name in pair} == set(variants)
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_one_rate_in_place_of_the_paper_s_two_is_that_of_sngan():
+    assert equal_rate(PAPER) == pytest.approx(2e-4)
+
+
+def test_stability_differs_in_what_figure_3_says_and_in_nothing_else():
+    variants = by_name("stability", DEMO)
+    seen = {
+        name: (
+            v.config.model.generator_spectral_norm,
+            v.config.model.discriminator_spectral_norm,
+            v.config.training.generator_lr == v.config.training.discriminator_lr,
+            v.config.training.discriminator_steps,
+        )
+        for name, v in variants.items()
+    }
+    assert seen == {
+        "sn-d": (False, True, True, 1),
+        "sn-both": (True, True, True, 1),
+        "sn-both-ttur": (True, True, False, 1),
+        "sn-d-5": (False, True, True, 5),
+    }
+    for variant in variants.values():
+        training = replace(variant.config.training, generator_lr=1, discriminator_lr=1, discriminator_steps=1)
+        model = replace(variant.config.model, generator_spectral_norm=True)
+        assert training == replace(DEMO.training, generator_lr=1, discriminator_lr=1)
+        assert model == replace(DEMO.model, generator_attention=(), discriminator_attention=())
+
+
+def test_steps_with_five_updates_of_d_are_a_third_as_many():
+    settled = {name: settle(variant).config for name, variant in by_name("stability", DEMO).items()}
+    assert settled["sn-d"].training.steps == 1500
+    assert settled["sn-d-5"].training.steps == 500
+    for config in settled.values():
+        assert -(-config.training.steps // config.output.evaluate_every) == EVALUATIONS
+
+
+def test_comparison_with_the_predecessors_as_they_were_published():
+    variants = by_name("comparison", PAPER)
+    acgan, sngan = variants["acgan"].config, variants["sngan"].config
+    assert acgan.model.class_head == "classifier"
+    assert acgan.training.loss == "non-saturating"
+    assert not acgan.model.discriminator_spectral_norm
+    assert sngan.model.class_head == "projection"
+    assert sngan.training.discriminator_steps == 5
+    for config in (acgan, sngan):
+        assert config.model.attention_at("generator") == config.model.attention_at("discriminator") == ()
+        assert config.training.generator_lr == config.training.discriminator_lr == pytest.approx(2e-4)
+    assert variants["sagan"].config == PAPER
+
+
+def test_class_head_of_another_name():
+    with pytest.raises(ValueError, match="class_head must be projection or classifier"):
+        ModelConfig(class_head="linear")
