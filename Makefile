@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(VENV)/ready  ## five minutes on two cores: runs/demo with samples.png in it; stopped, it goes on where it was
 	$(BIN)/sagan train $(if $(wildcard runs/demo/config.json),--resume runs/demo,--preset demo --out runs/demo)
 
 test: $(VENV)/ready-dev  ## every test, on all cores
 	$(BIN)/python -m pytest -n auto
+
+test-slow: $(VENV)/ready-dev  ## the tests that take minutes: hundreds of SIGKILLs, thousands of damaged files
+	$(BIN)/python -m pytest -n auto -m slow
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
