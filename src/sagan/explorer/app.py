@@ -24,6 +24,7 @@ from sagan.figures.attention import COLOURS
 
 MAX_UPLOAD = 20_000_000  # bytes of a picture of the user's own
 MAX_REQUEST = 2_000_000  # bytes of any other request
+_UPLOADS = 16  # that arrive at once; others wait, so that memory is bounded
 _SECONDS_TO_SEND = 60  # that a request may take to arrive
 _PAGE = {
     "/": ("index.html", "text/html"),
@@ -90,9 +91,12 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
         images = await run_in_threadpool(lambda: [to_text(image) for image in explorer.strip(asked)])
         return JSONResponse({"pictures": images})
 
+    uploads = asyncio.Semaphore(_UPLOADS)
+
     async def upload(request: Request) -> Response:
-        data = await _body(request, MAX_UPLOAD, "application/octet-stream")
-        image, (width, height) = await run_in_threadpool(explorer.read_upload, data)
+        async with uploads:
+            data = await _body(request, MAX_UPLOAD, "application/octet-stream")
+            image, (width, height) = await run_in_threadpool(explorer.read_upload, data)
         return JSONResponse({"png": to_text(image), "width": width, "height": height})
 
     files = importlib.resources.files("sagan.explorer") / "page"
