@@ -31,7 +31,7 @@ from sagan.files import load_tensors
 from sagan.run import Run
 
 STEPS = 12
-PICTURES = 150
+PICTURES = 200
 LIMIT = 120  # seconds for one start
 OPTIONS = (
     "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --precision fp32 --device cpu --lecam 0.1 "
@@ -44,8 +44,8 @@ def make_pictures(folder: Path) -> None:
     for name in ("cats", "dogs"):
         (folder / name).mkdir(parents=True)
         for i in range(PICTURES // 2):
-            pixels = rng.integers(256, size=(400, 500, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
+            pixels = rng.integers(256, size=(300, 320, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png", compress_level=1)
 
 
 def start(job: Path, pictures: Path) -> int:
@@ -86,23 +86,28 @@ def kill(process: int, job: Path, rng: random.Random, seconds: float) -> str | N
         "writing": (run / "checkpoints", run / "samples", run),
         "preparing": (stores, job / "cache" / "index"),
     }[plan]
-    begin, moment, skip = time.monotonic(), rng.uniform(0, seconds), rng.randrange(6)
+    everywhere = (run / "checkpoints", run / "samples", run, stores, job / "cache" / "index")
+    old = set(temporary(*everywhere))  # of the kill before, swept when the start comes to it
+    begin, moment = time.monotonic(), rng.uniform(0, seconds)
+    skip, wait = (rng.randrange(8), 0.0) if plan == "writing" else (0, rng.uniform(0, 0.1 * seconds))
     seen: set[Path] = set()
-    while (status := ended(process)) is None:
-        seen |= set(temporary(*watched))
-        late = time.monotonic() - begin > moment
-        if late if plan == "any" else len(seen) > skip or (late and plan == "preparing" and not temporary(stores)):
+    while (status := ended(process)) is None and time.monotonic() - begin < LIMIT:
+        seen |= set(temporary(*watched)) - old
+        if len(seen) > skip:
+            time.sleep(wait)
             break
-        time.sleep(0.0002 if watched else 0.002)
-        if time.monotonic() - begin > LIMIT:
-            raise SystemExit(f"hangs: {job}")
+        if plan != "writing" and time.monotonic() - begin > moment:
+            break
+        time.sleep(0.0002)
+    if status is None and time.monotonic() - begin > LIMIT:
+        raise SystemExit(f"hangs: {job}")
     if status is not None:
         if status:
             raise SystemExit(f"{job} ended with status {status}:\n{(job / 'output.txt').read_text()[-2000:]}")
         return None
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
-    if left := temporary(run / "checkpoints", run / "samples", run, stores, job / "cache" / "index"):
+    if left := [path for path in temporary(*everywhere) if path not in old]:
         where = left[0].parent
         return {"stores": "preparing pictures", "index": "writing the index", "checkpoints": "writing a checkpoint",
                 "samples": "writing a grid", "run": f"writing {left[0].name.split('-')[-1]}"}[where.name]  # fmt: skip
