@@ -5,12 +5,13 @@
 Runs of a tiny network on the CPU, one after the other, each from a folder of pictures to its end: decoded into a cache,
 trained, checkpoints written after every other step. A third of the kills come at a random moment; a third when a
 checkpoint, a grid of samples or the log is being written, a third when the pictures are being prepared, as far as one
-such moment comes: a hidden temporary file is there. Each start is a process forked after `import sagan`, which saves
-the seconds of importing; from there on it does what the command line does. Compared with an undisturbed run: every
+such moment comes: a hidden temporary file is there. Each start is a process forked after the imports, which saves
+seconds; from there on it does what the command line does. Compared with an undisturbed run: every
 checkpoint, the inference weights, the grids, the log (but for its speeds), the store, and what files there are.
 """
 
 import argparse
+import importlib
 import os
 import random
 import signal
@@ -24,11 +25,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-import sagan.attention_files
-import sagan.training.loop  # noqa: F401 - imported before the forks, not after each
 from sagan.cli import main as command
 from sagan.files import load_tensors
 from sagan.run import Run
+
+for module in ("sagan.training.loop", "sagan.attention_files", "torch._dynamo"):  # once, not after each fork
+    importlib.import_module(module)
 
 STEPS = 12
 PICTURES = 200

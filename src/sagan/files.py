@@ -134,6 +134,18 @@ def locked(path: Path, busy: str) -> Iterator[None]:
             file.close()
 
 
+def read_json(path: Path, most: int = 2**24) -> Any:
+    """What a JSON file holds. Raises ValueError if it is none, or larger than `most` bytes."""
+    with open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"more than {most >> 20} MiB")
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:

@@ -19,6 +19,7 @@ evaluations/*.json      what sagan evaluate measured, with all that is needed to
 
 import contextlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,11 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-[0-9]*.safetensors"))
+        return _of_steps(self.path / "checkpoints", "safetensors")
 
     def samples(self) -> list[Path]:
         """The grids of samples, oldest first."""
-        return sorted((self.path / "samples").glob("step-*.png"))
+        return _of_steps(self.path / "samples", "png")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics log, a dictionary of numbers a line, up to the first line that a crash cut off or damaged."""
@@ -145,6 +146,10 @@ class Run:
     def best_step(self) -> int | None:
         """The step of the smallest distance logged so far; None without evaluations."""
         return best_step(self.metrics())
+
+
+def _of_steps(folder: Path, suffix: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"step-*.{suffix}") if re.fullmatch(r"step-\d{8,}", path.stem))
 
 
 def only_training(path: str | Path) -> contextlib.AbstractContextManager[None]:

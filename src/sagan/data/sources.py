@@ -105,6 +105,12 @@ def zip_source(path: Path, labels: bool) -> Source:
         raise UserError(
             f"data source '{printable(str(path))}' is not a readable .zip ({error}): give a folder or an intact .zip"
         ) from error
+    leading_out = [info.filename for info in archive.infolist() if ".." in re.split(r"[/\\]", info.filename)]
+    if leading_out:
+        raise UserError(
+            f"data source '{printable(str(path))}' is refused: '{printable(leading_out[0][:100])}' in it leads out of "
+            "the archive, which no honest one does; nothing of it was read"
+        )
     members = {
         info.filename.replace("\\", "/").lstrip("/"): info
         for info in archive.infolist()

@@ -16,7 +16,7 @@ from sagan.config import Config, OutputConfig
 from sagan.data import Batches, Prefetcher, Store
 from sagan.data.store import cache_folder
 from sagan.errors import UserError
-from sagan.figures.grid import animate, draw_grid, save
+from sagan.figures.grid import animate, draw_grid, read, save
 from sagan.metrics.features import open_features
 from sagan.metrics.monitor import Monitor
 from sagan.model.generator import Generator
@@ -191,10 +191,9 @@ def finish(run: Run) -> None:
     frames = []
     for path in reversed(samples[::-every]):  # the last one among them
         try:
-            with Image.open(path) as frame:
-                frames.append(frame.copy())
-        except (OSError, Image.DecompressionBombError) as error:
-            _say(f"{path} cannot be read ({error}): left out of {run.animation_path.name}")
+            frames.append(read(path))
+        except UserError as error:
+            _say(f"{error}; left out of {run.animation_path.name}")
     if frames:
         save(frames[-1], run.samples_path)
         animate(frames, run.animation_path, 0.2)
