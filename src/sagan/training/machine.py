@@ -32,7 +32,8 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        words = ("can't allocate memory", "overflow")  # more than there is, or than a number can say
+        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
         if not exhausted:
             raise
         raise UserError(
