@@ -102,7 +102,8 @@ def show_hostile_files(folder: Path) -> None:
     show("The same under another name", "sample", folder / "evil.safetensors")
     np.savez(folder / "evil.npz", weights=np.array([Evil()], object))
     show("The same in an archive of arrays", "import", folder / "evil.npz", "--out", folder / "evil")
-    with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("w.npy", "w") as file:
+    bomb = zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED)
+    with bomb as archive, archive.open("w.npy", "w", force_zip64=True) as file:
         for _ in range(5 * 2**10):
             file.write(bytes(2**20))
     show("5 MB of .npz that unpack to 5 GiB", "import", folder / "bomb.npz", "--out", folder / "evil")
