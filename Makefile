@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint audit clean
 
 demo: $(VENV)/ready  ## five minutes on two cores: runs/demo with samples.png in it; stopped, it goes on where it was
 	$(BIN)/sagan train $(if $(wildcard runs/demo/config.json),--resume runs/demo,--preset demo --out runs/demo)
@@ -12,10 +12,19 @@ demo: $(VENV)/ready  ## five minutes on two cores: runs/demo with samples.png in
 test: $(VENV)/ready-dev  ## every test, on all cores
 	$(BIN)/python -m pytest -n auto
 
+test-slow: $(VENV)/ready-dev  ## the tests that take minutes: hundreds of SIGKILLs, thousands of damaged files
+	$(BIN)/python -m pytest -n auto -m slow
+
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# --strict: a package that could not be looked up, as all are without a network, is no package without known holes.
+audit: $(VENV)/ready  ## the pinned packages against the advisories that PyPI publishes
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit==2.10.1
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 # torch first and by its pin: left to itself, pip would fetch the newest build with gigabytes of CUDA libraries.
 $(VENV)/ready: pyproject.toml constraints.txt

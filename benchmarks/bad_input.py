@@ -2,21 +2,32 @@
 
     python benchmarks/bad_input.py
 
-The last two cases need root and are left out without it: the full disk is a small tmpfs, mounted for the purpose.
+The last three cases need root and are left out without it: the disks are small tmpfs, mounted for the purpose.
 """
 
 import os
+import re
+import shutil
+import signal
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from sagan.files import load_tensors, save_tensors
+from sagan.run import only_training
 
 TINY = (
     "--resolution 32 --base-channels 4 --batch-size 4 --steps 6 --checkpoint-every 3 --evaluate-every 0 --device cpu"
@@ -77,6 +88,98 @@ def show_evaluations(folder: Path) -> None:
     show("Evaluation of a generator that came apart", "evaluate", folder / "came-apart.safetensors", pictures, *device)
 
 
+def show_hostile_files(folder: Path) -> None:
+    """What is made of files that somebody has made to do harm."""
+    marker = folder / "harmed"
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return os.system, (f"touch {marker}",)
+
+    torch.save({"state_dict": Evil()}, folder / "evil.pth")
+    show("A pickle that would run a command", "import", folder / "evil.pth", "--out", folder / "evil")
+    (folder / "evil.safetensors").write_bytes((folder / "evil.pth").read_bytes())
+    show("The same under another name", "sample", folder / "evil.safetensors")
+    np.savez(folder / "evil.npz", weights=np.array([Evil()], object))
+    show("The same in an archive of arrays", "import", folder / "evil.npz", "--out", folder / "evil")
+    bomb = zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED)
+    with bomb as archive, archive.open("w.npy", "w", force_zip64=True) as file:
+        for _ in range(5 * 2**10):
+            file.write(bytes(2**20))
+    show("5 MB of .npz that unpack to 5 GiB", "import", folder / "bomb.npz", "--out", folder / "evil")
+
+    good = picture(folder / "0.png").read_bytes()
+    with zipfile.ZipFile(folder / "evil.zip", "w") as archive:
+        for name in ("cats/0.png", "../../harmed"):
+            archive.writestr(name, good)
+    show("A .zip with a member ../../harmed", "data", folder / "evil.zip", "--out", folder / "sheet.png")
+    with zipfile.ZipFile(folder / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.png", good)
+        with archive.open("1.png", "w") as file:
+            for _ in range(600):
+                file.write(bytes(2**20))
+    show("A .zip of 600 KB that unpacks to 600 MB", "data", folder / "bomb.zip", "--out", folder / "sheet.png")
+    with tarfile.open(folder / "evil.tar", "w") as tar:
+        link = tarfile.TarInfo("cats/0.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    show("A .tar with a link to /etc/passwd", "data", folder / "evil.tar", "--out", folder / "sheet.png")
+    (folder / "claims").mkdir()
+    (folder / "claims" / "claims.png").write_bytes(huge_png(50_000))
+    show("A picture that claims 50,000 x 50,000 pixels", "data", folder / "claims", "--out", folder / "sheet.png")
+    print(f"  the same on the page: {upload(folder / 'run', huge_png(50_000))}")
+    print(f"  harm done: {'yes' if marker.exists() or (folder.parent / 'harmed').exists() else 'none'}")
+
+    shutil.copytree(folder / "run", folder / "vast")
+    with open(folder / "vast" / "config.json", "r+b") as file:
+        file.truncate(2**30)
+    show("A configuration of 1 GiB", "sample", folder / "vast")
+    text = (folder / "run" / "config.json").read_text()
+    (folder / "vast" / "config.json").write_text(text.replace('"base_channels": 4', '"base_channels": 400000000'))
+    show("A configuration that asks for 400,000,000 channels", "sample", folder / "vast")
+
+
+def upload(run: Path, data: bytes) -> str:
+    """What the page of a run says to an uploaded picture."""
+    command = [sys.executable, "-m", "sagan", "explore", run, "--port", "0", "--open", "False", "--device", "cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            base = re.search(r"http://\S+:\d+", process.stdout.readline())[0]
+            request = urllib.request.Request(f"{base}/api/upload", data, {"Content-Type": "application/octet-stream"})
+            return urllib.request.urlopen(request).read().decode()
+        except urllib.error.HTTPError as error:
+            return f"{error.code} {error.read().decode()}"
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def show_faults(folder: Path, data: tuple) -> None:
+    """What training says when something happens to it."""
+    rates = ("--generator-lr", "1e30", "--discriminator-lr", "1e30", "--discriminator-spectral-norm", "False")
+    show("Learning rates of 1e30", "train", *data, *rates, "--out", folder / "nan")
+    with only_training(folder / "busy"):
+        show("A folder that another process trains in", "train", *data, "--out", folder / "busy")
+    show_meanwhile("The run's folder taken away", folder / "gone", data, lambda run: run.rename(folder / "elsewhere"))
+    show("A run to go on with", "train", *data, "--out", folder / "changed")
+    cats = folder / "pictures" / "cats"
+    (cats / "1.png").unlink()
+    picture(cats / "new.png")
+    (cats / "2.png").write_bytes((cats / "3.png").read_bytes())
+    show("Pictures changed before it goes on", "train", "--resume", folder / "changed", "--device", "cpu")
+
+
+def show_meanwhile(what: str, run: Path, data: tuple, act: Callable[[Path], object]) -> None:
+    """A long training, and what it says when something is done to its folder after the first checkpoint."""
+    arguments = ["train", *map(str, data), "--steps", "100000", "--out", str(run)]
+    with subprocess.Popen([sys.executable, "-m", "sagan", *arguments], stderr=subprocess.PIPE, text=True) as process:
+        while not list(run.glob("checkpoints/step-*")):
+            time.sleep(0.05)
+        act(run)
+        _, errors = process.communicate(timeout=300)
+    print(f"\n{what}\n  $ sagan {' '.join(arguments[:4])} ...   exit status {process.returncode}")
+    print("  " + errors.splitlines()[-1].split("\r")[-1])
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -102,6 +205,8 @@ def main() -> None:
 
         show_evaluations(folder)
 
+        show_hostile_files(folder)
+
         checkpoints = sorted((folder / "run" / "checkpoints").iterdir())
         checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:5000])
         show("The newest checkpoint cut off", "train", "--resume", folder / "run", "--device", "cpu")
@@ -115,12 +220,13 @@ def main() -> None:
         show("An unknown option", "train", "--learning-rate", "1e-4")
         show("A value out of range", "train", "--resolution", "100")
 
+        data = ("--data", folder / "pictures", *TINY)
+        show_faults(folder, data)
         if os.geteuid() == 0:
             disk = folder / "disk"
             disk.mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=True)
             try:
-                data = ("--data", folder / "pictures", *TINY)
                 show(
                     "A disk that fills up while saving", "train", *data, "--base-channels", "16", "--out", disk / "run"
                 )
@@ -128,13 +234,21 @@ def main() -> None:
                 print(f"  left on it: {', '.join(sorted(left))}")
             finally:
                 subprocess.run(["umount", disk], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=99m", "tmpfs", disk], check=True)
+            show_meanwhile(
+                "A disk that is taken away",
+                disk / "run",
+                data,
+                lambda run: subprocess.run(["umount", "--lazy", disk], check=True),
+            )
+            print(f"  left where it was: {sorted(path.name for path in disk.iterdir()) or 'nothing'}")
             locked = folder / "locked"
             locked.mkdir()
             os.chown(locked, 65534, 65534)
             as_others = ("setpriv", "--bounding-set=-dac_override")  # root that obeys permissions
             show("No write permission", "train", *data, "--out", locked / "run", prefix=as_others)
         else:
-            print("\nThe full disk and the missing permission were left out: they need root.")
+            print("\nThe full disk, the lost one and the missing permission were left out: they need root.")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from sagan.cli import COMMANDS, main
-from sagan.run import Run
+from sagan.run import Run, only_training
 
 
 def run(capsys, *arguments):
@@ -244,13 +244,26 @@ def test_changed_data_are_noticed(capsys, tmp_path, train_options, pictures):
     status, _, errors = run(capsys, "train", "--resume", folder)
     assert status == 2
     assert "has changed since" in errors
+    assert "gone: cats/0.png" in errors
+
+
+def test_a_second_training_in_the_same_folder_is_refused(capsys, tmp_path, train_options):
+    folder = tmp_path / "run"
+    with only_training(folder):
+        for options in (["--steps", 2, "--out", folder], ["--steps", 2, "--out", folder, "--seed", 1]):
+            status, _, errors = run(capsys, "train", *train_options, *options)
+            assert status == 2
+            assert f"{folder} is being trained by process" in errors.splitlines()[-1]
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert run(capsys, "train", *train_options, "--steps", 2, "--out", folder)[0] == 0
+    assert not (folder / ".lock").exists()
 
 
 def test_an_absurd_learning_rate_ends_in_words(capsys, tmp_path, train_options):
     options = ["--generator-lr", "1e30", "--discriminator-lr", "1e30", "--discriminator-spectral-norm", "False"]
     status, _, errors = run(capsys, "train", *train_options, *options, "--steps", 50, "--out", tmp_path / "run")
     assert status == 2
-    assert "training has come apart" in errors.splitlines()[-1]
+    assert "training has come apart 4 times after step 0" in errors.splitlines()[-1]
 
 
 def test_the_log_is_json_lines(capsys, tmp_path, train_options):

@@ -1,11 +1,16 @@
 import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sagan import UserError
-from sagan.files import DamagedFile, load_tensors, save_tensors, write_atomically
+from sagan.files import DamagedFile, load_tensors, locked, save_tensors, sweep, write_atomically
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b/c": torch.tensor(3), "empty": torch.zeros(0, 4)}
 
@@ -84,3 +89,74 @@ def test_a_folder_in_the_way_of_the_parent(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="could not be written"):
         write_atomically(tmp_path / "file" / "x.json", lambda p: p.write_text(json.dumps(1)))
+
+
+def leave(folder, *, host=None, process):
+    path = folder / f".tmp-{host or socket.gethostname()}-{process}-0123abcd-x.png"
+    path.write_text("half")
+    return path
+
+
+def test_what_the_dead_left_is_swept_and_the_livings_is_not(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = leave(tmp_path, process=process.pid)
+    (tmp_path / "folder").mkdir()
+    folder = leave(tmp_path / "folder", process=process.pid)
+    kept = [
+        leave(tmp_path, process=os.getpid()),
+        leave(tmp_path, process=1),
+        leave(tmp_path, host="elsewhere", process=process.pid),
+        leave(tmp_path, host=f"{socket.gethostname()}-{process.pid}", process=1),
+        folder,
+    ]
+    sweep(tmp_path)
+    assert not dead.exists()
+    assert all(path.exists() for path in kept)
+    sweep(tmp_path, alone=True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_what_a_kill_within_a_write_leaves_is_swept(tmp_path):
+    script = f"""
+        import os, signal
+        from pathlib import Path
+        from sagan.files import write_atomically
+        path = Path({str(tmp_path)!r}, "x.json")
+        write_atomically(path, lambda p: (p.write_text("half"), os.kill(os.getpid(), signal.SIGKILL)))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    sweep(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path):
+    path = tmp_path / "new folder" / ".lock"
+    with locked(path, "busy: {owner}"):
+        with pytest.raises(UserError, match=f"busy: process {os.getpid()} on "), locked(path, "busy: {owner}"):
+            pass
+        assert path.exists()
+    assert not list(path.parent.iterdir())
+    with locked(path, "busy"), locked(tmp_path / "other", "busy"):
+        pass
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    script = f"""
+        import os, signal
+        from pathlib import Path
+        from sagan.files import locked
+        with locked(Path({str(tmp_path / ".lock")!r}), "busy"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
+    assert (tmp_path / ".lock").exists()
+    with locked(tmp_path / ".lock", "busy"):
+        pass
+
+
+def test_metadata_nested_too_deeply_are_damage(tmp_path):
+    save_file(TENSORS, tmp_path / "x.safetensors", {"step": "[" * 100_000})
+    with pytest.raises(DamagedFile):
+        load_tensors(tmp_path / "x.safetensors")

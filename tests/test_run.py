@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ INFO = RunInfo(
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_configuration_comes_back_exactly(tmp_path, preset):
-    info = RunInfo(PRESETS[preset], ("a", "ü"), "key")
+    config = PRESETS[preset]
+    info = RunInfo(replace(config, model=replace(config.model, num_classes=2)), ("a", "ü"), "key")
     Run.create(tmp_path / "run", info)
     assert Run(tmp_path / "run").info == info
 

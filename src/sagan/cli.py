@@ -45,8 +45,9 @@ class Train:
 def train(options: Train) -> None:
     """Runs `sagan train`."""
     from sagan.data import prepare
+    from sagan.data.changes import what_changed
     from sagan.data.sources import printable
-    from sagan.run import Run, RunInfo
+    from sagan.run import Run, RunInfo, only_training
     from sagan.training.loop import train as train_run
     from sagan.training.machine import choose_device
     from sagan.training.transfer import check_source
@@ -66,12 +67,19 @@ def train(options: Train) -> None:
         if config.training.start:
             check_source(config.training.start, model, config.training.freeze_discriminator)
         info = RunInfo(replace(config, model=model), store.class_names, store.key)
-        run = Run.create(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"), info)
     elif store.key != run.info.data_key:
-        raise UserError(f"{config.data.source} has changed since {run.path} was started: put it back, or start anew")
-    classes = f"{store.num_classes} classes" if store.num_classes else "no classes"
-    print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {device}")
-    if train_run(run, store, device):
+        changed = what_changed(run.info.data_key, store)
+        raise UserError(
+            f"{config.data.source} has changed since {run.path} was started ({changed}): "
+            f"put it back, or train on what is there now with --from {run.path} --data {config.data.source}"
+        )
+    folder = run.path if run else options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    with only_training(folder):
+        run = run or Run.create(folder, info)
+        classes = f"{store.num_classes} classes" if store.num_classes else "no classes"
+        print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {device}")
+        complete = train_run(run, store, device)
+    if complete:
         print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
         if any(kind == "self" for _, kind in config.model.attention_at("generator")):
             from sagan.attention_files import write_attention

@@ -1,13 +1,24 @@
-"""Files that are whole or not there: atomic writes, and tensors with a checksum."""
+"""Files that are whole or not there: atomic writes, locks that die with their owner, and tensors with a checksum."""
 
+import contextlib
+import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
+import socket
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,8 +40,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: the disk is full, the folder is not writable, or the like. The half-written file is gone.
     """
-    # The suffix stays, since it tells writers the format.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = beside(path)
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +53,97 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{path} could not be written: {reason}; what was there before is untouched") from error
+
+
+def beside(path: Path) -> Path:
+    """A name for what is to become `path`: hidden, in the same folder, and telling `sweep` whose it is."""
+    # The suffix stays, since it tells writers the format.
+    return path.with_name(f"{_mine()}{os.getpid()}-{secrets.token_hex(4)}-{path.stem[:32]}{path.suffix}")
+
+
+def sweep(folder: Path, *, alone: bool = False) -> None:
+    """Removes what processes that were killed left half-written in a folder (not in its folders).
+
+    That of living processes stays, and that of other machines, whose processes cannot be seen from here; all of it
+    goes if the caller is `alone` in writing there.
+    """
+    if os.name == "nt" and not alone:  # where asking for a process by signal 0 would end it
+        return
+    for path in folder.glob(".tmp-*" if alone else f"{glob.escape(_mine())}*"):
+        owner = re.fullmatch(r"(\d+)-[0-9a-f]{8}(-.*)?", path.name.removeprefix(_mine()))
+        if alone or (owner and not _lives(int(owner[1]))):
+            shutil.rmtree(path, ignore_errors=True)  # a folder
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _mine() -> str:
+    return f".tmp-{socket.gethostname()}-"
+
+
+def _lives(process: int) -> bool:
+    """Whether a process of this machine is there; also if that cannot be known."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Holds a lock file as long as the context lasts; the system lets go of it when the process dies, however.
+
+    The file is gone afterwards; one that a killed process left is no lock. Between machines that share a folder over
+    NFS it holds as well. Where the system or the file system knows no locks, nothing is locked.
+
+    Raises:
+        UserError: another process holds it. The message is `busy`, `{owner}` in it replaced by who that is.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = open(path, "a+")  # noqa: SIM115 - closed below; NFS wants it open for writing
+            try:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    file.seek(0)
+                    owner = file.read(200).strip() or "another process"
+                    file.close()
+                    raise UserError(busy.replace("{owner}", owner)) from None
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    break
+            file.close()  # its owner has just finished and removed it: once more
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # while it is held, so that nobody locks a file that is about to go
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+def read_json(path: Path, most: int = 2**24) -> Any:
+    """What a JSON file holds. Raises ValueError if it is none, or larger than `most` bytes."""
+    with open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"more than {most >> 20} MiB")
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def sha256(path: Path) -> str:
@@ -72,7 +173,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"{path} could not be read: {error.strerror or error}") from error
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:  # also JSON nested too deeply
         raise DamagedFile(f"{path} is damaged: {error}") from error
     if crc32 != str(_checksum(tensors, text)):
         raise DamagedFile(f"{path} is damaged: its checksum does not match its content")

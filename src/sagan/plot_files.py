@@ -8,7 +8,7 @@ from PIL import Image
 from sagan.errors import UserError
 from sagan.figures.curves import draw_curves, figure_format, save_figure
 from sagan.figures.film import choose_steps, draw_film_strip
-from sagan.figures.grid import cut_grid, save
+from sagan.figures.grid import cut_grid, read, save
 from sagan.run import Run
 from sagan.training.loop import GRID_COLUMNS
 
@@ -59,9 +59,8 @@ def read_film_strip(run: Run) -> Image.Image | None:
     grids = {}
     for step in choose_steps(list(samples)):
         try:
-            with Image.open(samples[step]) as page:
-                grids[step] = cut_grid(page, run.info.config.model.resolution, columns=GRID_COLUMNS)
-        except (OSError, ValueError) as error:
+            grids[step] = cut_grid(read(samples[step]), run.info.config.model.resolution, columns=GRID_COLUMNS)
+        except ValueError as error:
             raise UserError(f"{samples[step]} is not a grid of this run's samples: {error}; delete it") from error
     return draw_film_strip(grids, run.info.class_names)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from sagan.config import PRESETS, Config, PresetName
 from sagan.errors import UserError
 from sagan.figures.curves import arrange, draw_curves, to_svg
-from sagan.files import write_atomically
+from sagan.files import read_json, write_atomically
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -271,7 +271,7 @@ def _embed(path: Path, caption: str, problems: list[str]) -> Shown | None:
         with Image.open(io.BytesIO(data), formats=list(_MIME)) as image:
             image.load()
             return Shown(_uri(_MIME[image.format or ""], data), caption, caption, *image.size)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # a decoder may raise anything on a damaged file
         problems.append(f"{path.name} could not be read: {error}")
         return None
 
@@ -309,7 +309,7 @@ def _latest(rows: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
 def read_evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
     """What the page says of a file that sagan evaluate wrote; a line among the problems if it is none."""
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path)
         network, step = (_fact(found, *keys) for keys in (("features", "network"), ("generated", "step")))
         title = ", ".join(str(part) for part in (network, step and f"step {step:,}") if part)
         told = tell_evaluation(found)

@@ -17,7 +17,9 @@ generator.onnx, .pt2    the same for where sagan is not (sagan export)
 evaluations/*.json      what sagan evaluate measured, with all that is needed to repeat it
 """
 
+import contextlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,14 @@ from torch import Tensor
 
 from sagan.config import Config
 from sagan.errors import UserError
-from sagan.files import DamagedFile, load_into, load_tensors, save_tensors, write_atomically
+from sagan.files import DamagedFile, load_into, load_tensors, locked, save_tensors, sweep, write_atomically
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
+
+MOST_BYTES = 2**24
+"""Largest config.json, and largest line of metrics.jsonl, that is read."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Run:
         if not self.config_path.is_file():
             raise UserError(f"{self.path} is not a run: it has no config.json; give a folder that sagan train wrote")
         try:
+            if self.config_path.stat().st_size > MOST_BYTES:
+                raise UserError(f"{self.config_path} is not a run's configuration: more than {MOST_BYTES >> 20} MiB")
             self.info = TypeAdapter(RunInfo).validate_json(self.config_path.read_bytes())
         except ValidationError as error:
             first = error.errors()[0]
@@ -77,6 +84,7 @@ class Run:
             raise UserError(f"{self.config_path} is not a run's configuration: {where}: {first['msg']}") from error
         except OSError as error:
             raise UserError(f"{self.config_path} could not be read: {error.strerror}") from error
+        _check_names(self.info.class_names, self.info.config.model, self.config_path)
 
     @classmethod
     def create(cls, path: str | Path, info: RunInfo) -> "Run":
@@ -88,6 +96,21 @@ class Run:
         write_atomically(path / "config.json", lambda temporary: temporary.write_text(text))
         return cls(path)
 
+    def sweep(self) -> None:
+        """Removes what was half-written when an earlier training of this run was killed."""
+        for folder in ("checkpoints", "samples"):  # where nothing but training writes
+            sweep(self.path / folder, alone=True)
+        for folder in ("", "evaluations"):
+            sweep(self.path / folder)
+
+    def check_present(self) -> None:
+        """Raises UserError if the folder is gone: written anew, its files would be no run."""
+        if not self.config_path.is_file():
+            raise UserError(
+                f"{self.path} has vanished during training (its disk was taken away, or the folder moved or deleted): "
+                "put it back, then go on from its last checkpoint with --resume"
+            )
+
     def checkpoint_path(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
 
@@ -96,22 +119,23 @@ class Run:
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.safetensors"))
+        return _of_steps(self.path / "checkpoints", "safetensors")
 
     def samples(self) -> list[Path]:
         """The grids of samples, oldest first."""
-        return sorted((self.path / "samples").glob("step-*.png"))
+        return _of_steps(self.path / "samples", "png")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The metrics log, a dictionary a line; a last line that was cut off by a crash is left out."""
+        """The metrics log, a dictionary of numbers a line, up to the first line that a crash cut off or damaged."""
+        rows: list[dict[str, Any]] = []
         if not self.metrics_path.exists():
-            return []
-        rows = []
-        for line in self.metrics_path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+            return rows
+        try:
+            with open(self.metrics_path, "rb") as file:
+                while (line := file.readline(MOST_BYTES)) and (row := _row(line)):
+                    rows.append(row)
+        except OSError as error:
+            raise UserError(f"{self.metrics_path} could not be read: {error.strerror}") from error
         return rows
 
     def save_generator(self, generator: Generator, step: int) -> None:
@@ -122,6 +146,34 @@ class Run:
     def best_step(self) -> int | None:
         """The step of the smallest distance logged so far; None without evaluations."""
         return best_step(self.metrics())
+
+
+def _of_steps(folder: Path, suffix: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"step-*.{suffix}") if re.fullmatch(r"step-\d{8,}", path.stem))
+
+
+def only_training(path: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Held while a run's folder is trained in. Raises UserError if another process trains there."""
+    busy = f"{path} is being trained by {{owner}} already: wait for it or stop it, or give another --out"
+    return locked(Path(path) / ".lock", busy)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A line of the metrics log; None if it is not one."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
+    return row if numbers and type(row.get("step")) is int else None
+
+
+def count_of(metadata: dict[str, Any], name: str, path: Path) -> int:
+    """A count in a file's metadata, such as its step; 0 if it is not there. DamagedFile if it is no count."""
+    value = metadata.get(name, 0)
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise DamagedFile(f"{path} is damaged: its {name} is not a count")
+    return value
 
 
 def best_step(rows: list[dict[str, Any]]) -> int | None:
@@ -170,19 +222,30 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
             class_names = TypeAdapter(tuple[str, ...]).validate_python(metadata.get("class_names"))
         except ValidationError as error:
             raise UserError(f"{path} holds no generator of sagan: {error.errors()[0]['msg']}") from error
-    check_sizes(config, tensors, path)
+        _check_names(class_names, config, path)
+    check_sizes(Generator, config, tensors, path)
     generator = Generator(config)
     load_into(generator, tensors, path)
-    return generator, class_names, int(metadata.get("step", 0))
+    return generator, class_names, count_of(metadata, "step", path)
 
 
-def check_sizes(config: ModelConfig, tensors: dict[str, Tensor], path: Path) -> None:
-    """Raises DamagedFile for a generator whose configuration asks for more numbers than its file has.
+def _check_names(class_names: tuple[str, ...], config: ModelConfig, path: Path) -> None:
+    if len(class_names) != config.num_classes:
+        raise DamagedFile(f"{path} is damaged: it names {len(class_names)} classes of {config.num_classes}")
+
+
+def check_sizes(
+    network: type[Generator] | type[Discriminator], config: ModelConfig, tensors: dict[str, Tensor], path: Path
+) -> None:
+    """Raises DamagedFile for a network whose configuration asks for more numbers than its file has.
 
     So that a file of a few bytes, from wherever it is, cannot make the machine run out of memory.
     """
-    with torch.device("meta"):  # shapes alone
-        wanted = sum(t.numel() for t in Generator(config).state_dict().values())
+    try:
+        with torch.device("meta"):  # shapes alone
+            wanted = sum(t.numel() for t in network(config).state_dict().values())
+    except (RuntimeError, TypeError, OverflowError) as error:  # more than a number can say
+        raise DamagedFile(f"{path} does not fit its configuration, which asks for networks of any size") from error
     found = sum(t.numel() for t in tensors.values())
     if wanted > found:
         raise DamagedFile(f"{path} does not fit its configuration: it holds {found:,} numbers of {wanted:,}")
@@ -200,9 +263,10 @@ def read_discriminator(path: str | Path) -> Discriminator:
     checkpoints = [path] if is_checkpoint else run.checkpoints()
     if not checkpoints:
         raise UserError(f"{run.path} has no checkpoint in {run.path / 'checkpoints'}: the discriminator is kept there")
-    tensors, _ = load_tensors(checkpoints[-1])
+    tensors = _under("discriminator/", load_tensors(checkpoints[-1])[0])
+    check_sizes(Discriminator, run.info.config.model, tensors, checkpoints[-1])
     discriminator = Discriminator(run.info.config.model)
-    load_into(discriminator, _under("discriminator/", tensors), checkpoints[-1])
+    load_into(discriminator, tensors, checkpoints[-1])
     return discriminator
 
 

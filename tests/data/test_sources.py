@@ -11,7 +11,7 @@ import pytest
 
 from sagan.config import DataConfig
 from sagan.data import prepare
-from sagan.data.sources import natural, open_source
+from sagan.data.sources import MAX_LABEL_BYTES, natural, open_source
 from sagan.errors import UserError
 
 
@@ -170,10 +170,31 @@ def test_a_folder_around_everything_in_an_archive_does_not_count(tree, png):
     assert load(tree({"mine/1.png": png(1), "mine/2.png": png(2)}, "flat", zipped=True)).class_names == ()
 
 
-def test_members_outside_the_archive_are_not_touched(tree, png, tmp_path):
-    store = load(tree({"a/../../evil.png": png(1), "/abs/2.png": png(2), "b/3.png": png(3)}, zipped=True))
-    assert list(store.names) == ["abs/2.png", "b/3.png"]
-    assert not (tmp_path / "evil.png").exists()
+@pytest.mark.parametrize("name", ["../out.png", "a/../../out.png", "..\\out.png", "a/.."])
+def test_archives_with_members_that_lead_out_are_refused(tree, png, tmp_path, name):
+    path = tree({"a/1.png": png(1), name: png(2)}, zipped=True)
+    with pytest.raises(UserError, match="leads out of the archive"):
+        load(path)
+    assert not list(tmp_path.rglob("out.png"))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_source_that_vanishes_is_not_left_out_picture_by_picture(tree, png, zipped):
+    path = tree({f"{i}.png": png(i) for i in range(4)}, zipped=zipped)
+    source = open_source(str(path), labels=True)
+    if zipped:  # as of a disk that is gone: the file that is open can be read no more
+        os.truncate(path, 0)
+    path.rename(path.with_name("elsewhere"))
+    with pytest.raises(UserError, match="has vanished while it was read"):
+        source.read(0)
+
+
+def test_a_vast_dataset_json_is_refused(tree, png):
+    path = tree({"a/1.png": png(1)})
+    with open(path / "dataset.json", "wb") as file:
+        file.truncate(MAX_LABEL_BYTES + 1)
+    with pytest.raises(UserError, match="more than the limit of 128 megabytes"):
+        load(path)
 
 
 def test_damaged_archives(tree, png, tmp_path):

@@ -20,6 +20,8 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", "
 """Files with other endings are not pictures of a source."""
 MAX_BYTES = 2**29
 """Largest picture file that is read, in bytes."""
+MAX_LABEL_BYTES = 2**27
+"""Largest dataset.json, in bytes: that of ImageNet is half as large."""
 
 _UNSUPPORTED = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".cr2", ".nef", ".dng", ".ico", ".tga")
 _MAX_CLASSES = 100_000
@@ -86,6 +88,7 @@ def folder_source(root: Path, labels: bool) -> Source:
             with (root / name).open("rb") as file:
                 return _limited(file.read(MAX_BYTES + 1))
         except OSError as error:
+            _check_present(root)
             raise Unreadable(f"cannot be read: {error.strerror or error}") from None
 
     return _tree(str(root), files, folders, read, labels)
@@ -102,6 +105,12 @@ def zip_source(path: Path, labels: bool) -> Source:
         raise UserError(
             f"data source '{printable(str(path))}' is not a readable .zip ({error}): give a folder or an intact .zip"
         ) from error
+    leading_out = [info.filename for info in archive.infolist() if ".." in re.split(r"[/\\]", info.filename)]
+    if leading_out:
+        raise UserError(
+            f"data source '{printable(str(path))}' is refused: '{printable(leading_out[0][:100])}' in it leads out of "
+            "the archive, which no honest one does; nothing of it was read"
+        )
     members = {
         info.filename.replace("\\", "/").lstrip("/"): info
         for info in archive.infolist()
@@ -122,6 +131,7 @@ def zip_source(path: Path, labels: bool) -> Source:
             with archive.open(info) as file:
                 return _limited(file.read(MAX_BYTES + 1))  # the size that the archive states may be a lie
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError):
+            _check_present(path)
             raise Unreadable("damaged in the archive") from None
 
     times = path.stat()
@@ -190,6 +200,15 @@ def hub_source(name: str, labels: bool) -> Source:
         stamp=[labels, column, [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]],
         problems=tuple(Skipped(f"{row:08d}", "has no label") for row, fine in enumerate(good) if not fine),
     )
+
+
+def _check_present(path: Path) -> None:
+    """Raises UserError if a source is gone: what is left to read is not to be left out picture by picture."""
+    if not path.exists():
+        raise UserError(
+            f"data source '{printable(str(path))}' has vanished while it was read (its disk was taken away, or it was "
+            "moved or deleted): put it back, then start again"
+        )
 
 
 def printable(text: str) -> str:
@@ -298,7 +317,10 @@ def _limited(data: bytes) -> bytes:
 def _read_labels(where: str, read: Callable[[str], bytes]) -> tuple[dict[str, int], tuple[str, ...]]:
     """The labels of StyleGAN's and EDM's dataset.json: {"labels": [["folder/name.png", 3], ...]}, or null."""
     try:
-        content: Any = json.loads(read("dataset.json"))
+        text = read("dataset.json")
+        if len(text) > MAX_LABEL_BYTES:
+            raise Unreadable(f"more than the limit of {MAX_LABEL_BYTES // 2**20} megabytes")
+        content: Any = json.loads(text)
     except (Unreadable, ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON ({error}): repair or remove it") from error
     pairs = content.get("labels") if isinstance(content, dict) else content

@@ -1,15 +1,12 @@
 """The packed store: every picture decoded once, kept in the cache, mapped into memory from then on."""
 
 import contextlib
-import glob
 import hashlib
 import json
 import logging
 import os
 import re
-import secrets
 import shutil
-import socket
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +27,7 @@ from sagan.data import digits, robots
 from sagan.data.decode import Unreadable, decode
 from sagan.data.sources import BUILT_IN, Skipped, open_source, printable
 from sagan.errors import UserError
-from sagan.files import write_atomically
+from sagan.files import beside, sweep, write_atomically
 
 FORMAT = 1
 """Version of the layout and of the decoding; a new one makes every store anew."""
@@ -116,7 +113,8 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
     try:
         (cache / "stores").mkdir(parents=True, exist_ok=True)
         (cache / "index").mkdir(exist_ok=True)
-        _sweep(cache / "stores")
+        for folder in ("stores", "index"):
+            sweep(cache / folder)
         with _quiet():
             if config.source in ("robots", "digits"):
                 return _prepare_drawn(config, cache, options, progress)
@@ -146,6 +144,11 @@ def first_size(name: str) -> int:
         except Unreadable as error:
             problems.append(Skipped(picture, str(error)))
     raise UserError(_nothing_left(name, problems))
+
+
+def find(cache: Path, key: str) -> Store | None:
+    """The store of a key in a cache folder, if it is there."""
+    return _open(cache, key) if re.fullmatch("[0-9a-f]{64}", key) else None
 
 
 def cache_folder(config: DataConfig) -> Path:
@@ -250,7 +253,7 @@ class _Writer:
         self.names: list[str] = []
         self._labels: list[int] = []
         self._sizes: list[tuple[int, int]] = []
-        self._folder = cache / "stores" / f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._folder = beside(cache / "stores" / "store")
 
     def __enter__(self) -> "_Writer":
         self._folder.mkdir()
@@ -342,7 +345,7 @@ def _open(cache: Path, key: str) -> Store | None:
         if isinstance(error, PermissionError):
             raise
         _log.warning("the store %s is damaged (%s): building it again", path, error)
-        aside = path.with_name(f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+        aside = beside(path)
         with contextlib.suppress(FileNotFoundError):  # another process did the same
             path.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
@@ -356,19 +359,6 @@ def _read_index(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
-
-
-def _sweep(stores: Path) -> None:
-    """Remove what processes of this machine left behind when they were killed."""
-    if os.name == "nt":  # where asking for a process by signal 0 would end it
-        return
-    for path in stores.glob(f".tmp-{glob.escape(socket.gethostname())}-*"):
-        try:
-            os.kill(int(path.name.split("-")[-2]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(path, ignore_errors=True)
-        except (OSError, ValueError, OverflowError):
-            continue
 
 
 class _Digest:

@@ -24,6 +24,8 @@ from sagan.figures.attention import COLOURS
 
 MAX_UPLOAD = 20_000_000  # bytes of a picture of the user's own
 MAX_REQUEST = 2_000_000  # bytes of any other request
+_UPLOADS = 16  # that arrive at once; others wait, so that memory is bounded
+_WORKERS = 4  # requests that are worked on at once; others wait their turn
 _SECONDS_TO_SEND = 60  # that a request may take to arrive
 _PAGE = {
     "/": ("index.html", "text/html"),
@@ -54,6 +56,12 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
         frames: sources of the pages that may frame this one, as Content-Security-Policy has them.
     """
 
+    uploads, workers = asyncio.Semaphore(_UPLOADS), asyncio.Semaphore(_WORKERS)
+
+    async def work(answer: Callable[..., Any], *arguments: Any) -> Any:
+        async with workers:
+            return await run_in_threadpool(answer, *arguments)
+
     async def about(request: Request) -> Response:
         return JSONResponse(
             explorer.describe()
@@ -71,28 +79,29 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
             ]
             return {"pictures": pictures, "command": grid_command(explorer.networks, asked)}
 
-        return JSONResponse(await run_in_threadpool(answer))
+        return JSONResponse(await work(answer))
 
     async def grid_page(request: Request) -> Response:
         asked = read(Grid, await _body(request, MAX_REQUEST, "application/json"))
-        return _png(await run_in_threadpool(lambda: to_png(explorer.grid_page(asked))))
+        return _png(await work(lambda: to_png(explorer.grid_page(asked))))
 
     async def look(request: Request) -> Response:
         asked = read(Look, await _body(request, MAX_REQUEST, "application/json"))
-        return JSONResponse(await run_in_threadpool(_look, explorer, asked))
+        return JSONResponse(await work(_look, explorer, asked))
 
     async def figure(request: Request) -> Response:
         asked = read(Look, await _body(request, MAX_REQUEST, "application/json"))
-        return _png(await run_in_threadpool(lambda: to_png(explorer.figure(asked))))
+        return _png(await work(lambda: to_png(explorer.figure(asked))))
 
     async def strip(request: Request) -> Response:
         asked = read(Strip, await _body(request, MAX_REQUEST, "application/json"))
-        images = await run_in_threadpool(lambda: [to_text(image) for image in explorer.strip(asked)])
+        images = await work(lambda: [to_text(image) for image in explorer.strip(asked)])
         return JSONResponse({"pictures": images})
 
     async def upload(request: Request) -> Response:
-        data = await _body(request, MAX_UPLOAD, "application/octet-stream")
-        image, (width, height) = await run_in_threadpool(explorer.read_upload, data)
+        async with uploads:
+            data = await _body(request, MAX_UPLOAD, "application/octet-stream")
+            image, (width, height) = await work(explorer.read_upload, data)
         return JSONResponse({"png": to_text(image), "width": width, "height": height})
 
     files = importlib.resources.files("sagan.explorer") / "page"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from sagan.errors import UserError
 from sagan.files import write_atomically
 
 _INK, _PAPER = (40, 40, 46), (255, 255, 255)
@@ -104,6 +105,15 @@ def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]
 def save(image: Image.Image, path: Path | str) -> None:
     """Write a PNG file, whole or not at all, with its folder if need be. UserError when that is not possible."""
     write_atomically(Path(path), lambda temporary: image.save(temporary, format="PNG"))
+
+
+def read(path: Path) -> Image.Image:
+    """A PNG file as `save` wrote it. Raises UserError if it is damaged, or something else."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.copy()
+    except Exception as error:  # a decoder may raise anything on a damaged file
+        raise UserError(f"{path} could not be read: {' '.join(str(error).split())}; delete it") from error
 
 
 def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: float) -> None:

@@ -1,7 +1,6 @@
 """A model card, written from a run."""
 
 import html
-import json
 import re
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from sagan.files import sha256
+from sagan.files import read_json, sha256
 from sagan.report import describe, facts, tell_evaluation, train_command
 from sagan.run import Run, RunInfo
 
@@ -71,7 +70,7 @@ def evaluations_of(run: Run) -> list[dict[str, Any]]:
     told = []
     for path in sorted(run.evaluations_path.glob("*.json")):
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # a file that is none of ours
-            found = json.loads(path.read_bytes())
+            found = read_json(path)
             if found["generated"]["checksum"] == sha256(run.generator_path):
                 reference = found["reference"]
                 reference["source"] = public_name(str(reference["source"]))

@@ -116,7 +116,7 @@ def model_of(text: str) -> Any:
         for statement in statements:
             if isinstance(statement, ast.Assign) and any(getattr(t, "id", None) == "model" for t in statement.targets):
                 return _value(statement.value)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):  # whatever Python makes of it
         pass
     return None
 

@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor
 from sagan.errors import UserError
 
 SHOWN = 5  # keys in a message
+MOST_BYTES = 2**32
+"""Largest file that is opened, unpacked: with both networks, averages and moments a large SAGAN has a third of it."""
 
 
 class State:
@@ -38,6 +41,8 @@ class State:
             raise UserError(f"{self.path} lacks {key}, which this network needs: the file is not whole")
         self.left.discard(key)
         t = self.tensors[key].detach()
+        if t.numel() * t.element_size() > t.untyped_storage().nbytes():  # few numbers that pose as many
+            raise UserError(f"{self.path} is damaged: {key} holds fewer numbers than its shape {tuple(t.shape)} has")
         return t.float() if t.is_floating_point() else t
 
     def ignore(self, *keys: str) -> None:
@@ -74,11 +79,14 @@ def read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is a folder: give the file" if path.is_dir() else f"{path} does not exist")
     try:
+        _check_size(path)
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         if path.suffix == ".npz":
             return _read_arrays(path)
         found = _read_pickle(path)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(_why(path, str(error))) from None
     except PermissionError as error:
@@ -88,6 +96,16 @@ def read_file(path: Path) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise UserError(f"{path} holds no dictionary of tensors, but a {type(found).__name__}")
     return dict(found)
+
+
+def _check_size(path: Path) -> None:
+    """Raises UserError for a file that is too large, or an archive that would be (.npz, .pth)."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = max(size, sum(member.file_size for member in archive.infolist()))
+    if size > MOST_BYTES:
+        raise UserError(f"{path} unpacks to {size / 2**30:,.0f} GiB, more than the limit of {MOST_BYTES >> 30} GiB")
 
 
 def _read_pickle(path: Path) -> Any:

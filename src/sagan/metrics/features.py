@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sagan.errors import UserError
-from sagan.files import sha256, write_atomically
+from sagan.files import sha256, sweep, write_atomically
 from sagan.metrics import inception
 
 Resize = Literal["bicubic", "bilinear", "legacy"]
@@ -223,6 +223,8 @@ def extract(
         UserError: a feature is not a finite number.
     """
     parts: list[np.ndarray] = []
+    if cache:
+        sweep(cache)
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # the same figures on every machine
     with exact, tqdm(total=total, desc=label, unit=" pictures", disable=None if progress else True) as bar:
         for start in range(0, total, CHUNK):

@@ -11,6 +11,7 @@ ClassNorm = Literal["none", "classes", "channels"]
 
 RESOLUTIONS = (32, 64, 128, 256)
 MAX_MULTIPLIER = 16
+MAX_LAYERS = 64  # in a row, of what a configuration may list
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class ModelConfig:
         at_least = {"generator_widths": maps, "discriminator_widths": 2}
         for field, count in at_least.items():
             widths = getattr(self, field)
-            check(widths is None or (len(widths) >= count and min(widths) >= 1), field, f"{count} numbers of 1 or more")
+            fits = widths is None or (count <= len(widths) <= MAX_LAYERS and min(widths) >= 1)
+            check(fits, field, f"{count} to {MAX_LAYERS} numbers of 1 or more")
         check(len(self.generator_channels) == maps, "generator_widths", f"{maps} numbers of 1 or more")
         blocks = len(self.discriminator_channels)
         most = min(blocks, maps)
@@ -98,6 +100,7 @@ class ModelConfig:
         }
         for field, sizes in sizes_of.items():
             at = getattr(self, field) or ()
+            check(len(at) <= MAX_LAYERS, field, f"{MAX_LAYERS} layers or fewer")
             check(all(size in sizes for size, _ in at), field, f"at feature-map sizes out of {sorted(sizes)}")
 
     @property

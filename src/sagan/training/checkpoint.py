@@ -8,18 +8,24 @@ from torch import Tensor, nn
 
 from sagan.errors import UserError
 from sagan.files import DamagedFile, load_into, load_tensors, save_tensors
+from sagan.run import count_of
 from sagan.training.step import Trainer
 
 
 def save_checkpoint(path: Path, trainer: Trainer, step: int) -> None:
     """Writes the trainer's state after `step` steps. Raises UserError if that fails, leaving nothing behind."""
+    save_tensors(path, state(trainer), {"step": step, "detours": trainer.detours})
+
+
+def state(trainer: Trainer) -> dict[str, Tensor]:
+    """Everything that a step changes, by name: weights, statistics, averages, and the optimisers' moments."""
     tensors: dict[str, Tensor] = {}
     for prefix, module in _modules(trainer).items():
         tensors |= {f"{prefix}/{name}": t for name, t in module.state_dict().items()}
     for prefix, optimiser, network in _optimisers(trainer):
         for name, parameter in _trained(network):
             tensors |= {f"{prefix}/{name}/{key}": t for key, t in optimiser.state[parameter].items()}
-    save_tensors(path, tensors, {"step": step})
+    return tensors
 
 
 def load_checkpoint(path: Path, trainer: Trainer) -> int:
@@ -28,6 +34,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> int:
     Raises DamagedFile if the file is not whole, or of other networks.
     """
     tensors, metadata = load_tensors(path)
+    step_done, detours = (count_of(metadata, name, path) for name in ("step", "detours"))
     groups: dict[str, dict[str, Tensor]] = {}
     for name, t in tensors.items():
         prefix, _, rest = name.partition("/")
@@ -46,7 +53,8 @@ def load_checkpoint(path: Path, trainer: Trainer) -> int:
             like = parameter.detach()  # whose order in memory the fused step takes for granted
             kept = {key: torch.empty_like(like).copy_(t) for key, t in moments.items()}
             optimiser.state[parameter] = {"step": step, **kept}
-    return int(metadata["step"])
+    trainer.detours = detours
+    return step_done
 
 
 def load_newest(checkpoints: list[Path], trainer: Trainer, warn: Callable[[str], None]) -> int:

@@ -22,7 +22,7 @@ class MetricsLog:
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(run.metrics_path, lambda path: path.write_text(text))
         self.path = run.metrics_path
-        self.events = SummaryWriter(str(run.events_path), purge_step=start + 1)
+        self.events = SummaryWriter(str(run.events_path), purge_step=start + 1, filename_suffix=f".{start}")
         self.file = open(self.path, "a")  # noqa: SIM115 - closed in close()
 
     def write(self, step: int, values: dict[str, float]) -> None:

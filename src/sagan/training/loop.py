@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -17,7 +16,7 @@ from sagan.config import Config, OutputConfig
 from sagan.data import Batches, Prefetcher, Store
 from sagan.data.store import cache_folder
 from sagan.errors import UserError
-from sagan.figures.grid import animate, draw_grid, save
+from sagan.figures.grid import animate, draw_grid, read, save
 from sagan.metrics.features import open_features
 from sagan.metrics.monitor import Monitor
 from sagan.model.generator import Generator
@@ -26,7 +25,9 @@ from sagan.sampling import draw_latents, sample
 from sagan.training.checkpoint import load_newest, save_checkpoint
 from sagan.training.health import find_problems
 from sagan.training.log import MetricsLog
-from sagan.training.machine import keep_memory
+from sagan.training.machine import enough_memory, keep_memory
+from sagan.training.progress import Bar
+from sagan.training.recovery import Retries, Watch
 from sagan.training.step import Trainer
 from sagan.training.transfer import start_from
 
@@ -46,10 +47,8 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     keep_memory()
     torch.backends.cudnn.benchmark = True  # shapes stay the same: the quickest kernels are worth looking for
     config = run.info.config
-    trainer = Trainer(config.model, config.training, device)
-    step = load_newest(run.checkpoints(), trainer, warn=_say)
-    if not step and config.training.start:
-        _say(start_from(trainer, config.training.start, run.info.class_names))
+    run.sweep()
+    trainer, step = open_trainer(run, device)
     order = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
     batches = Prefetcher(order, device)
     monitor = open_monitor(config, store, device)
@@ -58,25 +57,42 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     problems = find_problems(log.rows, chance_loss)
     total = config.training.steps
     pictures = config.training.batch_size
-    bar = tqdm(total=total * pictures, initial=step * pictures, unit="images", unit_scale=True, desc="training")
+    watch, retries = Watch(), Retries()
+    bar = Bar(total=total * pictures, initial=step * pictures, unit="images", unit_scale=True, desc="training")
     try:
-        with bar, interruptible() as interrupted:
+        with bar, enough_memory(), interruptible() as interrupted:
             logged, since = step, time.perf_counter()
             while step < total:
                 last = step + 1 == total
                 measure = last or _due(step + 1, config.output.log_every)
+                sampled = last or _due(step + 1, config.output.sample_every)
+                evaluated = monitor is not None and (last or _due(step + 1, config.output.evaluate_every))
                 values = trainer.step(step, batches, measure=measure)
                 step += 1
                 bar.update(pictures)
+                watch.see(values)
+                stop = interrupted()
+                saved = last or evaluated or stop or _due(step, config.output.checkpoint_every)
+                if (measure or sampled or saved) and (problem := watch.problem(trainer)):
+                    log.close()
+                    trainer, back = open_trainer(run, device)
+                    _say(retries.go_on(run, trainer, back, step, problem))
+                    log = MetricsLog(run, back)
+                    step = logged = bar.go_back(back, pictures)
+                    since = time.perf_counter()
+                    if stop:
+                        break
+                    continue
                 if measure:
                     row = _read(trainer, step, values)
                     row["images_per_second"] = (step - logged) * pictures / (time.perf_counter() - since)
                     bar.set_postfix_str(f"D {row['loss/discriminator']:.2f} G {row['loss/generator']:.2f}")
                     log.write(step, row)
-                if last or _due(step, config.output.sample_every):
+                if sampled or saved:
+                    run.check_present()
+                if sampled:
                     image = draw_samples(trainer.ema.network, run, config)
                     save(image, run.sample_path(step))
-                evaluated = monitor is not None and (last or _due(step, config.output.evaluate_every))
                 if monitor is not None and evaluated:
                     log.write(step, monitor(trainer.ema.network, seed=config.training.seed))
                     draw_curve(run, log.rows, monitor.distance_key)
@@ -84,17 +100,34 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
                     before, problems = problems, find_problems(log.rows, chance_loss)
                     for kind in problems.keys() - before.keys():
                         _say(f"step {step}: {problems[kind]}")
-                if last or evaluated or interrupted() or _due(step, config.output.checkpoint_every):
+                if saved:
                     save_state(run, trainer, step, best_step(log.rows))
+                    retries = Retries()
                 if measure:
                     logged, since = step, time.perf_counter()
-                if interrupted():
+                if stop:
                     break
     finally:
         batches.close()
         log.close()
+    prune(run, step, best_step(log.rows))
     finish(run)
     return step == total
+
+
+def open_trainer(run: Run, device: torch.device) -> tuple[Trainer, int]:
+    """A trainer at the run's newest checkpoint that is whole, else at its start; and the number of steps done.
+
+    Raises:
+        UserError: nothing usable to go on from.
+    """
+    config = run.info.config
+    with enough_memory():
+        trainer = Trainer(config.model, config.training, device)
+    step = load_newest(run.checkpoints(), trainer, warn=_say)
+    if not step and config.training.start:
+        _say(start_from(trainer, config.training.start, run.info.class_names))
+    return trainer, step
 
 
 def open_monitor(config: Config, store: Store, device: torch.device) -> Monitor | None:
@@ -118,10 +151,19 @@ def open_monitor(config: Config, store: Store, device: torch.device) -> Monitor 
 
 def save_state(run: Run, trainer: Trainer, step: int, best: int | None) -> None:
     """Writes the checkpoint of a step and, if it is the best or nothing was evaluated, the inference weights."""
-    save_checkpoint(run.checkpoint_path(step), trainer, step)
-    if best is None or best == step:
+    if best is None or best == step:  # before the checkpoint, behind which a resumed run does not go
         run.save_generator(trainer.ema.network, step)
-    for path in run.checkpoints()[: -run.info.config.output.keep]:
+    save_checkpoint(run.checkpoint_path(step), trainer, step)
+    prune(run, step, best)
+
+
+def prune(run: Run, step: int, best: int | None) -> None:
+    """Deletes the checkpoints before `step` but for the newest ones and that of the best step.
+
+    Later ones are damaged, or `step` would be later: they are not counted.
+    """
+    done = [path for path in run.checkpoints() if path <= run.checkpoint_path(step)]
+    for path in done[: -run.info.config.output.keep]:
         if path != run.checkpoint_path(best if best is not None else -1):
             path.unlink()
 
@@ -145,9 +187,14 @@ def draw_curve(run: Run, rows: list[dict[str, Any]], key: str) -> None:
 def finish(run: Run) -> None:
     """Puts the newest grid in samples.png, and all of them into an animation."""
     samples = run.samples()
-    if samples:
-        every = -(-len(samples) // MOST_FRAMES)
-        frames = [Image.open(path) for path in reversed(samples[::-every])]  # the last one among them
+    every = max(1, -(-len(samples) // MOST_FRAMES))
+    frames = []
+    for path in reversed(samples[::-every]):  # the last one among them
+        try:
+            frames.append(read(path))
+        except UserError as error:
+            _say(f"{error}; left out of {run.animation_path.name}")
+    if frames:
         save(frames[-1], run.samples_path)
         animate(frames, run.animation_path, 0.2)
 
@@ -198,9 +245,4 @@ def _read(trainer: Trainer, step: int, values: dict[str, torch.Tensor]) -> dict[
     share = trainer.learning_rate(step - 1)
     row["learning_rate/generator"] = share * trainer.config.generator_lr
     row["learning_rate/discriminator"] = share * trainer.config.discriminator_lr
-    if not np.isfinite(row["loss/discriminator"] + row["loss/generator"]):
-        raise UserError(
-            f"the loss is not a number at step {step}: training has come apart; resume from the last checkpoint "
-            "with lower --generator-lr and --discriminator-lr"
-        )
     return row

@@ -1,7 +1,9 @@
 """The machine a run has: its device and its memory allocator."""
 
+import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -22,6 +24,22 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name}: not available here ({str(error).splitlines()[0]}); try cpu") from error
     return device
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turns running out of memory, of the GPU or the CPU, into a UserError that says what needs less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        words = ("can't allocate memory", "overflow")  # more than there is, or than a number can say
+        exhausted = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
+        if not exhausted:
+            raise
+        raise UserError(
+            "out of memory: try a smaller --batch-size, more --accumulate (as large a batch in more parts), or a "
+            "smaller --base-channels or --resolution"
+        ) from error
 
 
 def keep_memory() -> None:

@@ -54,9 +54,12 @@ def freeze_blocks(discriminator: Discriminator, count: int) -> None:
             discriminator.attention[str(size)].eval().requires_grad_(False)
 
 
-def randomness(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The random numbers of one step, a pure function of (seed, step): nothing to save, nothing to lose."""
-    return torch.Generator(device).manual_seed((seed << 32) + step)
+def randomness(seed: int, step: int, device: torch.device, detours: int = 0) -> torch.Generator:
+    """The random numbers of one step, a pure function of (seed, step): nothing to save, nothing to lose.
+
+    After each of the `detours` of a run that came apart and went back they are others.
+    """
+    return torch.Generator(device).manual_seed((seed << 32) + (detours << 24) + step)
 
 
 class Trainer:
@@ -79,6 +82,7 @@ class Trainer:
         self.generator_adam = adam(self.generator, config.generator_lr)
         self.discriminator_adam = adam(self.discriminator, config.discriminator_lr)
         self.bf16 = uses_bf16(config.precision, device)
+        self.detours = 0  # times that the training came apart and went back
 
     def step(self, step: int, batch: Callable[[int], Batch], *, measure: bool = False) -> dict[str, Tensor]:
         """Trains one step, number 0, 1, ...; `batch(i)` gives the i-th batch of real pictures.
@@ -87,7 +91,7 @@ class Trainer:
         `measure` the gradient norms. Scalars on the device, so that nobody waits for them who does not read them.
         """
         config = self.config
-        noise = randomness(config.seed, step, self.device)
+        noise = randomness(config.seed, step, self.device, self.detours)
         self._set_learning_rates(step)
         log: dict[str, Tensor] = {}
         real: list[Batch] = []

@@ -1,0 +1,195 @@
+"""A training that comes apart goes back by itself; the faults are put into real runs."""
+
+import io
+import json
+import math
+import shutil
+import time
+
+import pytest
+import torch
+
+from sagan import ModelConfig, TrainingConfig
+from sagan.cli import main
+from sagan.files import load_tensors
+from sagan.run import Run
+from sagan.training.loop import prune
+from sagan.training.progress import Bar
+from sagan.training.recovery import EXPLODED, Watch
+from sagan.training.step import Trainer
+
+STEPS = 10
+
+
+def train(capsys, *arguments):
+    """Exit status and errors of `sagan train`."""
+    status = main(["train", *map(str, arguments)])
+    return status, capsys.readouterr().err
+
+
+def same(a, b):
+    (x, meta_x), (y, meta_y) = (load_tensors(Run(run).checkpoint_path(STEPS)) for run in (a, b))
+    return meta_x == meta_y and all(torch.equal(x[name], y[name]) for name in x)
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Lets a training's step spoil a weight: `spoil(lambda trainer, step: ...)` says after which steps."""
+    step = Trainer.step
+
+    def set_fault(due, value=math.nan):
+        def spoilt(self, number, batches, *, measure=False):
+            values = step(self, number, batches, measure=measure)
+            if due(self, number + 1):
+                self.generator.head.weight.data[0, 0, 0, 0] = value
+            return values
+
+        monkeypatch.setattr(Trainer, "step", spoilt)
+
+    return set_fault
+
+
+@pytest.mark.parametrize("at", [4, 5])  # the grid sees it at once, the log a step later
+def test_it_goes_back_and_on_another_way_reproducibly(capsys, tmp_path, train_options, spoil, at):
+    options = [*train_options, "--steps", STEPS, "--checkpoint-every", 3]
+    train(capsys, *options, "--out", tmp_path / "whole")
+    spoil(lambda trainer, step: step == at and not trainer.detours)
+    for name in ("a", "b"):
+        status, errors = train(capsys, *options, "--out", tmp_path / name)
+        assert status == 0
+        assert errors.count("going back to step 3, and on from there with other random numbers (1 of 3 times)") == 1
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "whole")
+    rows = Run(tmp_path / "a").metrics()
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_killed_after_going_back_it_ends_the_same(capsys, tmp_path, train_options, spoil):
+    options = [*train_options, "--steps", STEPS, "--checkpoint-every", 3]
+    spoil(lambda trainer, step: step == 4 and not trainer.detours)
+    train(capsys, *options, "--out", tmp_path / "whole")
+
+    def killed(trainer, step):
+        if trainer.detours and step == 8:
+            raise KeyboardInterrupt
+        return step == 4 and not trainer.detours
+
+    spoil(killed)
+    assert train(capsys, *options, "--out", tmp_path / "killed")[0] == 130
+    newest = Run(tmp_path / "killed").checkpoints()[-1]
+    assert load_tensors(newest)[1] == {"step": 6, "detours": 1}
+    spoil(lambda trainer, step: step == 4 and not trainer.detours)
+    assert train(capsys, "--resume", tmp_path / "killed")[0] == 0
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_it_gives_up_with_advice_and_keeps_what_was_good(capsys, tmp_path, train_options, spoil, value):
+    spoil(lambda trainer, step: step == 5, value)
+    folder = tmp_path / "run"
+    status, errors = train(capsys, *train_options, "--steps", STEPS, "--checkpoint-every", 3, "--out", folder)
+    assert status == 2
+    last = errors.splitlines()[-1]
+    assert "training has come apart 4 times after step 3" in last
+    assert f"--from {folder}" in last
+    assert "--generator-lr 0.0001 --discriminator-lr 0.0002" in last
+    assert [path.name for path in Run(folder).checkpoints()] == ["step-00000003.safetensors"]
+    for path in (*Run(folder).checkpoints(), Run(folder).generator_path):
+        assert all(t.isfinite().all() for t in load_tensors(path)[0].values())
+
+
+def test_before_the_first_checkpoint_it_starts_anew(capsys, tmp_path, train_options, spoil):
+    spoil(lambda trainer, step: step == 1 and trainer.detours < 2)
+    status, errors = train(capsys, *train_options, "--steps", 4, "--out", tmp_path / "run")
+    assert status == 0
+    assert errors.count("going back to step 0") == 2
+
+
+def test_what_the_watch_notices():
+    model = ModelConfig(resolution=32, latent_dim=8, base_channels=4)
+    trainer, watch = Trainer(model, TrainingConfig(), torch.device("cpu")), Watch()
+
+    def losses(discriminator, generator):
+        values = {"loss/discriminator": discriminator, "loss/generator": generator}
+        watch.see({name: torch.tensor(value) for name, value in values.items()})
+
+    losses(2.0, -0.9 * EXPLODED)
+    assert watch.problem(trainer) is None
+    for bad, words in ((math.nan, "not a number"), (math.inf, "not a number"), (-2 * EXPLODED, "grown to 2e+05")):
+        for which in (0, 1):
+            losses(1.0, 1.0)
+            losses(*((bad, 1.0) if which else (1.0, bad)))
+            losses(1.0, 1.0)  # between, and nobody looked
+            assert words in watch.problem(trainer)
+    losses(1.0, 1.0)
+    assert watch.problem(trainer) is None
+    trainer.ema.network.state_dict()["blocks.0.norm1.running_var"][0] = math.inf
+    assert watch.problem(trainer) == "weights are not numbers"
+
+
+def test_a_folder_that_vanishes_is_not_made_again(capsys, tmp_path, train_options, spoil):
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+
+    def vanish(trainer, step):
+        if step == 5:
+            shutil.move(folder, elsewhere)
+
+    spoil(vanish)
+    status, errors = train(capsys, *train_options, "--steps", STEPS, "--checkpoint-every", 3, "--out", folder)
+    assert status == 2
+    assert "has vanished during training" in errors.splitlines()[-1]
+    assert not folder.exists()
+    shutil.move(elsewhere, folder)
+    spoil(lambda trainer, step: False)
+    assert train(capsys, "--resume", folder)[0] == 0
+
+
+def test_killed_between_the_weights_and_the_checkpoint(capsys, tmp_path, train_options, monkeypatch):
+    """Whichever of the two is written first, the other must not stay behind."""
+    train(capsys, *train_options, "--steps", 3, "--out", tmp_path / "whole")
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    for name in ("sagan.training.loop.save_checkpoint", "sagan.run.Run.save_generator"):
+        folder = tmp_path / name
+        with monkeypatch.context() as patch:
+            patch.setattr(name, killed)
+            assert train(capsys, *train_options, "--steps", 3, "--out", folder)[0] == 130
+        assert train(capsys, "--resume", folder)[0] == 0
+        mine, theirs = (load_tensors(Run(path).generator_path) for path in (folder, tmp_path / "whole"))
+        assert all(torch.equal(mine[0][key], theirs[0][key]) for key in theirs[0])
+
+
+def test_a_damaged_checkpoint_does_not_crowd_out_a_whole_one(capsys, tmp_path, train_options):
+    folder = tmp_path / "run"
+    train(capsys, *train_options, "--steps", 9, "--out", folder)
+    run = Run(folder)
+    run.checkpoint_path(9).write_bytes(b"damaged")
+    prune(run, 6, None)
+    assert run.checkpoints() == [run.checkpoint_path(6), run.checkpoint_path(9)]
+    content = json.loads(run.config_path.read_text())
+    content["config"]["output"]["keep"] = 1
+    run.config_path.write_text(json.dumps(content))
+    prune(Run(folder), 6, None)
+    assert run.checkpoints() == [run.checkpoint_path(6), run.checkpoint_path(9)]
+
+
+def test_too_large_networks_are_one_clear_line(capsys, tmp_path, train_options):
+    status, errors = train(capsys, *train_options, "--base-channels", 10**9, "--out", tmp_path / "run")
+    assert status == 2
+    assert errors.splitlines()[-1].startswith("sagan: out of memory: try a smaller --batch-size")
+
+
+def test_a_clock_that_jumps_leaves_rate_and_time_left_alone(monkeypatch):
+    day = iter((-1) ** i * 1e6 * i for i in range(1, 10**6))
+    monkeypatch.setattr("tqdm.std.time", lambda: next(day))
+    with Bar(total=100, file=io.StringIO(), mininterval=0) as bar:
+        for _ in range(5):
+            time.sleep(0.01)
+            bar.update(10)
+        assert 0.05 <= bar.format_dict["elapsed"] < 5
+        assert 10 < bar.format_dict["rate"] < 1001
+        assert bar.go_back(2, 10) == 2
+        assert bar.n == 20
