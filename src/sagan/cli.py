@@ -12,12 +12,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from sagan.config import PRESETS, Config, DataConfig, EvaluationConfig, PresetName, check_ranges
 from sagan.errors import UserError
+
+if TYPE_CHECKING:
+    from sagan.data import Store
+    from sagan.run import Run
+    from sagan.training.processes import Processes
 
 CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "tensorflow"]
 RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -37,6 +42,8 @@ class Train:
     """Folder of a run to go on with, exactly as it was configured; other options are not taken."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of the new run; default: runs/ and the date and time."""
+    go_on: bool = False
+    """Where --out holds this run already, go on with it: one command that starts, and starts again."""
     device: str = "auto"
     """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
     config: Config = field(default_factory=lambda: PRESETS["small"])
@@ -44,17 +51,46 @@ class Train:
 
 def train(options: Train) -> None:
     """Runs `sagan train`."""
+    from sagan.training.loop import train as train_run
+    from sagan.training.processes import join
+
+    with join(options.device) as processes, contextlib.ExitStack() as held:
+        now = f"runs/{datetime.now():%Y%m%d-%H%M%S}"
+        out = options.resume or options.out or Path(processes.first(lambda: now))
+        run, store = processes.in_turn(lambda: _open_run(options, out, processes, held))
+        config = run.info.config
+        classes = f"{store.num_classes} classes" if store.num_classes else "no classes"
+        where = str(processes.device) if processes.count == 1 else f"{processes.count} x {processes.device.type}"
+        if processes.is_first:
+            print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {where}")
+        complete = train_run(run, store, processes)
+        if not processes.is_first:
+            return
+        if complete:
+            print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
+            if any(kind == "self" for _, kind in config.model.attention_at("generator")):
+                from sagan.attention_files import write_attention
+
+                print(f"what its last attention layer looks at: {write_attention(run.path, None)[0]}")
+        else:
+            print(f"stopped and saved; go on with: sagan train --resume {run.path}")
+
+
+def _open_run(options: Train, out: Path, processes: "Processes", held: contextlib.ExitStack) -> "tuple[Run, Store]":
+    """The run to train, made by the first process if it is to be new, and its pictures; `held` keeps others out."""
     from sagan.data import prepare
     from sagan.data.changes import what_changed
     from sagan.data.sources import printable
     from sagan.run import Run, RunInfo, only_training
-    from sagan.training.loop import train as train_run
-    from sagan.training.machine import choose_device
+    from sagan.training.processes import check_batch
     from sagan.training.transfer import check_source
 
-    device = choose_device(options.device)
-    run = Run(options.resume) if options.resume else None
+    if options.go_on and options.out is None:
+        raise UserError("--go-on is for a run in a folder that is known before: give it with --out")
+    there = options.go_on and (out / "config.json").exists()
+    run = Run(out) if options.resume or there or not processes.is_first else None
     config = run.info.config if run else options.config
+    check_batch(config.training.batch_size, config.training.accumulate, processes)
     if not config.data.source:
         raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
@@ -73,20 +109,13 @@ def train(options: Train) -> None:
             f"{config.data.source} has changed since {run.path} was started ({changed}): "
             f"put it back, or train on what is there now with --from {run.path} --data {config.data.source}"
         )
-    folder = run.path if run else options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-    with only_training(folder):
-        run = run or Run.create(folder, info)
-        classes = f"{store.num_classes} classes" if store.num_classes else "no classes"
-        print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {device}")
-        complete = train_run(run, store, device)
-    if complete:
-        print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
-        if any(kind == "self" for _, kind in config.model.attention_at("generator")):
-            from sagan.attention_files import write_attention
-
-            print(f"what its last attention layer looks at: {write_attention(run.path, None)[0]}")
-    else:
-        print(f"stopped and saved; go on with: sagan train --resume {run.path}")
+    elif (
+        there and replace(options.config, model=replace(options.config.model, num_classes=store.num_classes)) != config
+    ):
+        raise UserError(f"{run.path} holds a run of other options: give those of its config.json, or another --out")
+    if processes.is_first:
+        held.enter_context(only_training(out))
+    return run or Run.create(out, info), store
 
 
 @dataclass(frozen=True)
@@ -113,16 +142,20 @@ class Sample:
 def sample(options: Sample) -> None:
     """Runs `sagan sample`."""
     from sagan.sample_files import write_samples
+    from sagan.training.processes import join
 
-    out = write_samples(
-        options.run,
-        options.out,
-        count=options.count,
-        classes=options.classes,
-        seed=options.seed,
-        truncation=options.truncation,
-    )
-    print(out)
+    with join("cpu") as processes:
+        out = write_samples(
+            options.run,
+            options.out,
+            count=options.count,
+            classes=options.classes,
+            seed=options.seed,
+            truncation=options.truncation,
+            share=processes,
+        )
+        if processes.is_first:
+            print(out)
 
 
 @dataclass(frozen=True)
@@ -274,13 +307,17 @@ def evaluate(options: Evaluate) -> None:
     """Runs `sagan evaluate`."""
     from dataclasses import asdict
 
-    from sagan.evaluation import default_path, evaluate
+    from sagan.evaluation import default_path, evaluate_together
+    from sagan.training.processes import join
 
     if options.out is not None and options.out.suffix != ".json":
         raise UserError(f"--out {options.out}: give a .json file")
-    found = evaluate(
-        options.generated, options.reference, device=options.device, cache=options.cache, **asdict(options.config)
-    )
+    with join(options.device) as processes:
+        found = evaluate_together(
+            processes, options.generated, options.reference, cache=options.cache, **asdict(options.config)
+        )
+    if found is None:  # another process has it
+        return
     out = options.out or ("step" in found.generated and default_path(Path(options.generated), found)) or None
     print(found)
     if out:
@@ -626,7 +663,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(metadata.version("sagan"))
         elif name in COMMANDS:
             options, run = COMMANDS[name]
-            run(_parse(options, name, arguments[1:]))
+            try:
+                given = _parse(options, name, arguments[1:])
+            except UserError:
+                if os.environ.get("RANK", "0") != "0":  # one of many processes, all of which were given the same
+                    return 2
+                raise
+            run(given)
         else:
             near = difflib.get_close_matches(name, COMMANDS, 1)
             raise UserError(f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "see sagan --help"))

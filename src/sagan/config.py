@@ -86,6 +86,8 @@ class TrainingConfig:
     """Decay of the generator's moving average (EMA), from which pictures are drawn; 0: the generator itself."""
     ema_start: int = 0
     """Step from which the average is taken; before it, it equals the generator."""
+    sync_batch_norm: bool = False
+    """Where many processes share a batch, normalise over all of it; else each process over its own part."""
     augment: tuple[AugmentName, ...] = ()
     """Differentiable augmentation of real and generated pictures, for small data sets (Zhao et al. 2020)."""
     r1: float = 0.0

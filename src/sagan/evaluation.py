@@ -33,6 +33,7 @@ from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
 from sagan.training.machine import choose_device, keep_memory
+from sagan.training.processes import Processes
 
 NEAREST_SHOWN = 10  # pictures a row of the figure of nearest neighbours
 FEW = 10_000  # pictures, below which a Frechet distance is far above what it would be for many
@@ -142,22 +143,38 @@ def evaluate(
         UserError: something of this is not there, or too few pictures to compare.
         ValueError: an option is out of its range.
     """
+    found = evaluate_together(
+        Processes(choose_device(device)), generated, reference, features=features, cache=cache, **options
+    )
+    assert found is not None
+    return found
+
+
+def evaluate_together(
+    processes: Processes,
+    generated: str | Path,
+    reference: str | None = None,
+    *,
+    features: str | nn.Module = "auto",
+    cache: str = "",
+    **options: Any,
+) -> Evaluation | None:
+    """The same by many processes, all of which call it; what was found comes from the first, None from the others."""
     keep_memory()
     named = features if isinstance(features, str) else type(features).__name__
     config = EvaluationConfig(features=named, **options)
-    torch_device = choose_device(device)
     network = open_features(
         features,
         cache=cache_folder(DataConfig(cache=cache)) / "features",
         inception_file=config.inception,
         size=config.feature_size,
         resize=config.resize,
-    ).to(torch_device)
+    ).to(processes.device)
     if _is_generator(Path(generated)):
-        ours, theirs = _of_generator(Path(generated), reference, config, network, torch_device, cache)
+        ours, theirs = _of_generator(Path(generated), reference, config, network, processes, cache)
     else:
-        ours, theirs = _of_folders(str(generated), reference, config, network, torch_device, cache)
-    return _measure(ours, theirs, config, network)
+        ours, theirs = _of_folders(str(generated), reference, config, network, processes, cache)
+    return _measure(ours, theirs, config, network) if processes.is_first else None
 
 
 def default_path(run: Path, evaluation: Evaluation) -> Path:
@@ -178,7 +195,7 @@ def _of_generator(
     reference: str | None,
     config: EvaluationConfig,
     network: Features,
-    device: torch.device,
+    processes: Processes,
     cache: str,
 ) -> tuple[_Pictures, _Pictures]:
     generator, names, step = read_generator(path, averaged=config.ema)
@@ -188,17 +205,18 @@ def _of_generator(
     data = _data_of(path) if reference is None else DataConfig(source=reference)
     if data is None:
         raise UserError(f"{path} lies in no run, so its data are not known: give a folder of pictures to compare with")
-    store = prepare(
-        replace(data, cache=cache or data.cache), resolution=model.resolution, image_channels=model.image_channels
+    data_config = replace(data, cache=cache or data.cache)
+    store = processes.in_turn(
+        lambda: prepare(data_config, resolution=model.resolution, image_channels=model.image_channels)
     )
-    theirs = _of_store(store, config.reference_count or len(store), network, device, "real pictures")
+    theirs = _of_store(store, config.reference_count or len(store), network, processes, "real pictures")
     if not names:
         shares, labels = "none", np.zeros(config.count, np.int64)
     elif config.class_shares == "reference" and store.class_names == names:
         shares, labels = "as in the reference", np.resize(store.labels[choose(store, len(store))], config.count)
     else:
         shares, labels = "uniform", np.arange(config.count) % len(names)
-    generator = generator.to(device).eval().requires_grad_(False)
+    generator = generator.to(processes.device).eval().requires_grad_(False)
     bake_spectral_norm(generator)
     statistics: str = config.batch_norm
     if statistics == "batch":
@@ -229,8 +247,16 @@ def _of_generator(
     content = [about, network.name, network.checksum, network.size, network.resize]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     kept = store.path.parent.parent / "features" / key if network.checksum else None
-    found = extract(network, read, config.count, device=device, cache=kept, label="generated pictures")
-    if kept:
+    found = extract(
+        network,
+        read,
+        config.count,
+        device=processes.device,
+        cache=kept,
+        label="generated pictures",
+        share=processes,
+    )
+    if kept and processes.is_first:
         shutil.rmtree(kept, ignore_errors=True)
     return _Pictures(about, read, labels, names, found), theirs
 
@@ -240,7 +266,7 @@ def _of_folders(
     reference: str | None,
     config: EvaluationConfig,
     network: Features,
-    device: torch.device,
+    processes: Processes,
     cache: str,
 ) -> tuple[_Pictures, _Pictures]:
     if generated not in BUILT_IN and not Path(generated).exists() and not generated.startswith("hf:"):
@@ -248,10 +274,12 @@ def _of_folders(
     if reference is None:
         raise UserError(f"{printable(generated)} is not a run: give a second folder, of pictures to compare it with")
     side = config.resolution or first_size(generated)
-    stores = [
-        prepare(DataConfig(source=source, cache=cache), resolution=side, image_channels=3)
-        for source in (generated, reference)
-    ]
+    stores = processes.in_turn(
+        lambda: [
+            prepare(DataConfig(source=source, cache=cache), resolution=side, image_channels=3)
+            for source in (generated, reference)
+        ]
+    )
     for store in stores[:1]:
         sizes = store.sizes
         if config.resolution is None and (sizes != side).any():
@@ -260,12 +288,12 @@ def _of_folders(
                 f"--resolution is missing: the pictures of {printable(generated)} have several sizes, from {low} to "
                 f"{high}; give the side, in pixels, at which to compare"
             )
-    ours = _of_store(stores[0], config.count, network, device, "pictures")
-    theirs = _of_store(stores[1], config.reference_count or len(stores[1]), network, device, "reference")
+    ours = _of_store(stores[0], config.count, network, processes, "pictures")
+    theirs = _of_store(stores[1], config.reference_count or len(stores[1]), network, processes, "reference")
     return ours, theirs
 
 
-def _of_store(store: Store, count: int, network: Features, device: torch.device, label: str) -> _Pictures:
+def _of_store(store: Store, count: int, network: Features, processes: Processes, label: str) -> _Pictures:
     chosen = choose(store, count)
     if len(chosen) < 2:
         raise UserError(f"{printable(store.source)} holds {len(chosen)} picture: give 2, or better 1,000")
@@ -279,7 +307,7 @@ def _of_store(store: Store, count: int, network: Features, device: torch.device,
         "key": store.key,
         "class counts": _counts(labels, store.class_names),
     }
-    found = reference_features(store, chosen, network, device=device, label=label)
+    found = reference_features(store, chosen, network, device=processes.device, label=label, share=processes)
     return _Pictures(about, lambda i, j: store.pictures(chosen[i:j]), labels, store.class_names, found)
 
 

@@ -10,18 +10,27 @@ from PIL import Image
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
 from sagan.files import write_atomically
+from sagan.metrics.features import Alone, Share
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import read_generator
-from sagan.sampling import draw_latents, find_classes, sample
+from sagan.sampling import BATCH, draw_latents, find_classes, sample
 
 
 def write_samples(
-    run: Path, out: Path | None, *, count: int, classes: Sequence[str], seed: int, truncation: float | None
+    run: Path,
+    out: Path | None,
+    *,
+    count: int,
+    classes: Sequence[str],
+    seed: int,
+    truncation: float | None,
+    share: Share | None = None,
 ) -> Path:
     """Draws `count` pictures of each class and writes them; returns where to.
 
     A path that ends in .png gets a grid with a row for each class, .npz the arrays images (N, H, W, C) uint8 and
-    labels (N,) int64, anything else is a folder of single PNGs.
+    labels (N,) int64, anything else is a folder of single PNGs. Processes that `share` the drawing all call this, and
+    the first one writes.
 
     Raises:
         UserError: no such run, class or place to write.
@@ -32,7 +41,13 @@ def write_samples(
     wanted = find_classes(classes, names)
     y = torch.tensor(wanted or [0]).repeat_interleave(count)
     z = draw_latents(len(y), generator.config.latent_dim, seed=seed, truncation=truncation)
-    images = sample(generator, z, y)
+    share = share or Alone()
+    drawn = share.map(
+        lambda i: sample(generator, *(t[i * BATCH : (i + 1) * BATCH] for t in (z, y))), -(-len(z) // BATCH)
+    )
+    if not share.is_first:
+        return out
+    images = np.concatenate(drawn)
     if out.suffix.lower() == ".png":
         columns = count if wanted else max(1, round(count**0.5))
         save(draw_grid(images, columns=columns, row_labels=[names[i] for i in wanted] or None), out)

@@ -10,6 +10,8 @@ from sagan.errors import UserError
 from sagan.model.generator import Generator
 from sagan.model.norm import MOMENTUM, ConditionalBatchNorm2d
 
+BATCH = 64  # pictures drawn at once
+
 
 def draw_latents(count: int, latent_dim: int, *, seed: int, truncation: float | None = None) -> Tensor:
     """(count, latent_dim) float32 from a standard normal distribution, or that cut off at |z| <= truncation.
@@ -25,7 +27,7 @@ def draw_latents(count: int, latent_dim: int, *, seed: int, truncation: float | 
 
 
 @torch.no_grad()
-def sample_batches(generator: Generator, z: Tensor, y: Tensor, batch_size: int = 64) -> Iterator[Tensor]:
+def sample_batches(generator: Generator, z: Tensor, y: Tensor, batch_size: int = BATCH) -> Iterator[Tensor]:
     """Pictures (n, C, H, W) uint8 of latents z (N, latent_dim) and classes y, batch by batch, on the CPU.
 
     y is (N,) int64, or (N, num_classes) weights of the classes.

@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from sagan.training.augment import AUGMENTS, augment
+from sagan.training.noise import Noise
 
 
 def noise(seed=0):
-    return torch.Generator().manual_seed(seed)
+    return Noise(seed)
 
 
 @pytest.mark.parametrize("name", AUGMENTS)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from sagan import Discriminator, ModelConfig
+from sagan.training.noise import Noise
 from sagan.training.penalties import LeCam, one_centred, zero_centred
 
 
@@ -30,12 +31,11 @@ def test_zero_centred_penalty_and_its_gradient():
 def test_one_centred_penalty_lies_between_real_and_fake():
     torch.manual_seed(0)
     x = torch.randn(8, 1, 2, 2, dtype=torch.float64)
-    noise = torch.Generator()
-    same = one_centred(Quadratic(2.0), x, x, torch.zeros(8), noise.manual_seed(1))
+    same = one_centred(Quadratic(2.0), x, x, torch.zeros(8), Noise(1))
     assert same.item() == pytest.approx((2 * x.flatten(1).norm(dim=1) - 1).square().mean().item())
     # Between 0 and x at t x: the norms are 2 t |x|, t drawn from the same stream.
-    t = torch.rand(8, 1, 1, 1, generator=noise.manual_seed(1)).double()
-    mixed = one_centred(Quadratic(2.0), x, torch.zeros_like(x), torch.zeros(8), noise.manual_seed(1))
+    t = torch.rand(8, 1, 1, 1, generator=torch.Generator().manual_seed(1)).double()
+    mixed = one_centred(Quadratic(2.0), x, torch.zeros_like(x), torch.zeros(8), Noise(1))
     assert mixed.item() == pytest.approx((2 * (t * x).flatten(1).norm(dim=1) - 1).square().mean().item())
 
 

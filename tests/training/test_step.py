@@ -9,6 +9,8 @@ import torch
 import reference
 from sagan import ModelConfig, TrainingConfig
 from sagan.model import attention, resample, spectral_norm
+from sagan.training.noise import Noise
+from sagan.training.processes import Processes
 from sagan.training.step import Trainer, randomness, uses_bf16
 
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
@@ -122,7 +124,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch():
         given = iter(fakes.chunk(parts))
         t.generator.forward = lambda z, y, given=given: next(given)
         real = [(p.float() / 127.5 - 1, labels) for p, labels in zip(x.chunk(parts), y.chunk(parts), strict=True)]
-        t._discriminator_step(real, torch.Generator().manual_seed(0), penalise=False)
+        t._discriminator_step(real, Noise(0), penalise=False)
         gradients.append([p.grad for p in t.discriminator.parameters()])
     for a, b in zip(*gradients, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
@@ -131,9 +133,9 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch():
 def test_classes_of_generated_pictures_are_uniform_or_paired():
     t = trainer()
     labels = torch.zeros(3000, dtype=torch.int64)
-    _, y = t._latents(labels, torch.Generator().manual_seed(0))
+    _, y = t._latents(labels, Noise(0))
     assert torch.bincount(y).tolist() == pytest.approx([1000] * 3, abs=120)
-    _, y = trainer(loss="relativistic")._latents(labels, torch.Generator().manual_seed(0))
+    _, y = trainer(loss="relativistic")._latents(labels, Noise(0))
     assert torch.equal(y, labels)
 
 

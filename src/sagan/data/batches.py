@@ -20,23 +20,26 @@ class Batches:
         batch_size: pictures a batch.
         seed: 0 or more; another seed, another order.
         flips: mirror each picture left to right with probability 1/2, anew every time it is drawn.
+        rank, count: of the `count` processes that share every batch this is number `rank`; it gets every `count`-th
+            picture of it, from number `rank` on.
     """
 
-    def __init__(self, store: Store, batch_size: int, *, seed: int, flips: bool) -> None:
+    def __init__(self, store: Store, batch_size: int, *, seed: int, flips: bool, rank: int = 0, count: int = 1) -> None:
         self.store, self.batch_size, self.seed, self.flips = store, batch_size, seed, flips
+        self.share = slice(rank, None, count)
         self._orders: dict[int, NDArray[np.int64]] = {}
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
         """Batch number `index` (0, 1, ...): images (N, C, H, W) uint8 in channels_last memory, labels (N,) int64."""
-        chosen = self.chosen(index)
+        chosen = self.chosen(index)[self.share]
         images_NHWC = np.asarray(self.store.images)[chosen]
         if self.flips:
-            mirrored = self._random(1, index, self.batch_size) % 2 == 1
+            mirrored = self._random(1, index, self.batch_size)[self.share] % 2 == 1
             images_NHWC[mirrored] = images_NHWC[mirrored, :, ::-1]
         return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), torch.from_numpy(self.store.labels[chosen])
 
     def chosen(self, index: int) -> NDArray[np.int64]:
-        """Positions in the store of the pictures of batch number `index`, (N,)."""
+        """Positions in the store of the pictures of batch number `index`, (batch_size,)."""
         epochs, places = np.divmod(np.arange(index * self.batch_size, (index + 1) * self.batch_size), len(self.store))
         return np.concatenate([self._order(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()])
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,27 @@ Resize = Literal["bicubic", "bilinear", "legacy"]
 
 BATCH = 64  # pictures: large enough for the matrix products, small enough for the caches
 CHUNK = 32 * BATCH  # pictures of one file of cached features
+
+
+class Share(Protocol):
+    """Processes that share work: `sagan.training.processes.Processes`, or `Alone`."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def is_first(self) -> bool: ...
+
+    def map(self, work: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]: ...
+
+
+class Alone:
+    """One process that does all of the work."""
+
+    count, is_first = 1, True
+
+    def map(self, work: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]:
+        return [work(i) for i in range(count)]
 
 
 class Features(nn.Module):
@@ -213,40 +234,53 @@ def extract(
     cache: Path | None = None,
     label: str = "features",
     progress: bool = True,
+    share: Share | None = None,
 ) -> np.ndarray:
     """The features (total, D) float32 of `total` pictures; `pictures(i, j)` gives those from i to j, (j - i, C, H, W).
 
     With a cache folder they are kept there part by part, so that extraction goes on where it was stopped, and another
-    time finds them done.
+    time finds them done. Processes that `share` all call this, work on batches in turn, and have all features at the
+    end; the first one keeps them.
 
     Raises:
         UserError: a feature is not a finite number.
     """
-    parts: list[np.ndarray] = []
-    if cache:
+    share, parts = share or Alone(), list[np.ndarray]()
+    shown = progress and share.is_first
+    if cache and share.is_first:
         sweep(cache)
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # the same figures on every machine
-    with exact, tqdm(total=total, desc=label, unit=" pictures", disable=None if progress else True) as bar:
+    with exact, tqdm(total=total, desc=label, unit=" pictures", disable=None if shown else True) as bar:
         for start in range(0, total, CHUNK):
             stop = min(start + CHUNK, total)
             place = cache / f"{start:08d}-{stop:08d}.npy" if cache else None
             part = _read(place, stop - start) if place else None
+            if place and not _everyone(share, part is not None):
+                part = None
             if part is None:
-                rows = []
-                for i in range(start, stop, BATCH):
+
+                def rows(number: int, start: int = start, stop: int = stop) -> np.ndarray:
+                    i = start + number * BATCH
                     j = min(i + BATCH, stop)
-                    rows.append(features(pictures(i, j).to(device)).float().cpu().numpy())
-                    bar.update(j - i)
-                part = np.concatenate(rows)
+                    found = features(pictures(i, j).to(device)).float().cpu().numpy()
+                    bar.update(min(share.count * (j - i), total - bar.n))
+                    return found
+
+                part = np.concatenate(share.map(rows, -(-(stop - start) // BATCH)))
                 if not np.isfinite(part).all():
                     raise UserError(f"features {features.name}: not finite for some {label}")
-                if place:
+                if place and share.is_first:
                     _keep(place, part)
             else:
                 bar.update(stop - start)
                 bar.refresh()
             parts.append(part)
     return np.concatenate(parts)
+
+
+def _everyone(share: Share, has_it: bool) -> bool:
+    """Whether all processes have it: their machines' caches may differ."""
+    return all(share.map(lambda _: np.array(has_it), share.count))
 
 
 def _read(path: Path, count: int) -> np.ndarray | None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sagan.data import Store
-from sagan.metrics.features import Features, extract
+from sagan.metrics.features import Features, Share, extract
 from sagan.metrics.frechet import frechet_distance
 from sagan.metrics.reference import choose, reference_features
 from sagan.model.generator import Generator
@@ -16,14 +16,16 @@ class Monitor:
     """Measures `count` generated pictures against as many of the data, their classes as the data's are.
 
     The features of the real pictures are computed once. A Frechet distance of so few pictures is far above that of
-    many: its values belong beside each other only.
+    many: its values belong beside each other only. Processes that `share` the work all call this.
     """
 
-    def __init__(self, store: Store, features: Features, count: int, device: torch.device):
+    def __init__(
+        self, store: Store, features: Features, count: int, device: torch.device, *, share: Share | None = None
+    ):
         chosen = choose(store, count)
-        self.features, self.device = features.to(device), device
+        self.features, self.device, self.share = features.to(device), device, share
         self.labels = torch.from_numpy(store.labels[chosen])
-        self.real = reference_features(store, chosen, features, device=device, label="real pictures")
+        self.real = reference_features(store, chosen, features, device=device, label="real pictures", share=share)
         self.distance_key = "fid" if features.name == "Inception" else f"frechet_distance/{features.name}"
 
     def __call__(self, generator: Generator, *, seed: int) -> dict[str, float]:
@@ -34,7 +36,15 @@ class Monitor:
         def pictures(i: int, j: int) -> Tensor:
             return torch.cat(list(sample_batches(generator, z[i:j], self.labels[i:j])))
 
-        generated = extract(self.features, pictures, len(z), device=self.device, label="evaluation", progress=False)
+        generated = extract(
+            self.features,
+            pictures,
+            len(z),
+            device=self.device,
+            label="evaluation",
+            progress=False,
+            share=self.share,
+        )
         y = self.labels.numpy()
         return {
             self.distance_key: frechet_distance(self.real, generated),

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sagan.data import Store
-from sagan.metrics.features import Features, extract
+from sagan.metrics.features import Features, Share, extract
 
 FORMAT = 1
 """Version of what the cached features mean; a new one makes them anew."""
@@ -21,7 +21,13 @@ def choose(store: Store, count: int) -> NDArray[np.int64]:
 
 
 def reference_features(
-    store: Store, chosen: NDArray[np.int64], features: Features, *, device: torch.device | None = None, label: str
+    store: Store,
+    chosen: NDArray[np.int64],
+    features: Features,
+    *,
+    device: torch.device | None = None,
+    label: str,
+    share: Share | None = None,
 ) -> np.ndarray:
     """The features (N, D) of the chosen pictures of a store.
 
@@ -35,6 +41,7 @@ def reference_features(
         device=device,
         cache=_folder(store, chosen, features),
         label=label,
+        share=share,
     )
 
 

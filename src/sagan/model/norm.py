@@ -1,5 +1,6 @@
 """Batch normalisation whose scale and shift depend on the class."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,12 +40,16 @@ class ConditionalBatchNorm2d(nn.Module):
     running ones follow with momentum 0.1; in evaluation mode the running ones are used.
 
     With `class_norm` the tables are spectrally normalised, and 1 is added to the scales; `stored` as elsewhere.
+
+    Where processes share a batch, `total` may be set to what sums a tensor over them, differentiably: in training mode
+    the mean and variance are then those of the whole batch.
     """
 
     running_mean: Tensor
     running_var: Tensor
     scale: Any  # a parameter or, spectrally normalised, an Embedding
     shift: Any
+    total: Callable[[Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -74,12 +79,35 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         statistics = (self.running_mean, self.running_var)
+        if self.training and self.total is not None:
+            return self._over_processes(x, y, self.total)
         if not self.num_classes:
             return F.batch_norm(x, *statistics, self.scale, self.shift, self.training, self.momentum, self.eps)
         assert y is not None, "a conditional generator needs the labels y"
         x = F.batch_norm(x, *statistics, None, None, self.training, self.momentum, self.eps)
         scale, shift = (of_classes(table, y)[:, :, None, None] for table in self.tables())
         return torch.addcmul(shift, x, scale)
+
+    def _over_processes(self, x: Tensor, y: Tensor | None, total: Callable[[Tensor], Tensor]) -> Tensor:
+        """The same in training mode with the statistics of all processes' x, by one message each way."""
+        part = x.to(self.running_mean.dtype)
+        variance, mean = torch.var_mean(part, (0, 2, 3), correction=0)
+        # Squares about the running mean, which all processes share and which is near enough for nothing to cancel.
+        offset = mean - self.running_mean
+        n = part.new_full((1,), part.numel() / len(mean))
+        sums = total(torch.cat([n * offset, n * (variance + offset.square()), n]))
+        offset, square = (sums[:-1] / sums[-1]).chunk(2)
+        mean, variance, n = self.running_mean + offset, square - offset.square(), sums[-1].detach()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+        scale, shift = self.tables()
+        if self.num_classes:
+            assert y is not None, "a conditional generator needs the labels y"
+            scale, shift = of_classes(scale, y), of_classes(shift, y)
+        scale = scale * torch.rsqrt(variance + self.eps)
+        shift = shift - mean * scale
+        return torch.addcmul(shift[..., None, None], part, scale[..., None, None])
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """The scales and the shifts of all classes, (num_classes, C) each."""

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sagan.config import AugmentName
+from sagan.training.noise import Noise
 
 
-def _uniform(x: Tensor, low: float, high: float, noise: torch.Generator) -> Tensor:
-    return torch.empty(len(x), 1, 1, 1, device=x.device, dtype=x.dtype).uniform_(low, high, generator=noise)
+def _uniform(x: Tensor, low: float, high: float, noise: Noise) -> Tensor:
+    return noise.uniform(len(x), low, high, x.dtype)
 
 
-def color(x: Tensor, noise: torch.Generator) -> Tensor:
+def color(x: Tensor, noise: Noise) -> Tensor:
     """Brightness shifted by up to 1/2, saturation scaled by 0 to 2, contrast by 1/2 to 3/2; alpha is left alone."""
     rgb, alpha = x[:, :3], x[:, 3:]
     rgb = rgb + _uniform(x, -0.5, 0.5, noise)
@@ -26,11 +27,11 @@ def color(x: Tensor, noise: torch.Generator) -> Tensor:
     return torch.cat([rgb, alpha], 1)
 
 
-def translation(x: Tensor, noise: torch.Generator) -> Tensor:
+def translation(x: Tensor, noise: Noise) -> Tensor:
     """A shift by up to 1/8 of the side in both directions, zeros moving in."""
     n, _, height, width = x.shape
     reach = round(height / 8)
-    shifts = torch.randint(-reach, reach + 1, (2, n, 1), generator=noise, device=x.device)
+    shifts = torch.stack([noise.integers(n, -reach, reach + 1)[:, None] for _ in range(2)])  # (2, N, 1)
     padded = F.pad(x, (1, 1, 1, 1))  # a border of zeros to read from
     rows = (torch.arange(height, device=x.device) + shifts[0] + 1).clamp(0, height + 1)  # (N, H)
     columns = (torch.arange(width, device=x.device) + shifts[1] + 1).clamp(0, width + 1)  # (N, W)
@@ -39,11 +40,11 @@ def translation(x: Tensor, noise: torch.Generator) -> Tensor:
     return moved.permute(0, 3, 1, 2)
 
 
-def cutout(x: Tensor, noise: torch.Generator) -> Tensor:
+def cutout(x: Tensor, noise: Noise) -> Tensor:
     """A square of half the side, anywhere, set to zero."""
     n, _, height, _ = x.shape
     side = height // 2
-    centre = torch.randint(0, height + 1 - side % 2, (2, n, 1), generator=noise, device=x.device)
+    centre = torch.stack([noise.integers(n, 0, height + 1 - side % 2)[:, None] for _ in range(2)])  # (2, N, 1)
     start = centre - side // 2
     position = torch.arange(height, device=x.device)
     inside = (position >= start) & (position < start + side)  # (2, N, H): rows and columns
@@ -51,14 +52,14 @@ def cutout(x: Tensor, noise: torch.Generator) -> Tensor:
     return x.masked_fill(hole[:, None], 0.0)
 
 
-AUGMENTS: dict[AugmentName, Callable[[Tensor, torch.Generator], Tensor]] = {
+AUGMENTS: dict[AugmentName, Callable[[Tensor, Noise], Tensor]] = {
     "color": color,
     "translation": translation,
     "cutout": cutout,
 }
 
 
-def augment(x: Tensor, names: Sequence[AugmentName], noise: torch.Generator) -> Tensor:
+def augment(x: Tensor, names: Sequence[AugmentName], noise: Noise) -> Tensor:
     """x (N, C, H, W) in [-1, 1] with the named changes applied in turn, each picture its own."""
     for name in names:
         x = AUGMENTS[name](x, noise)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
@@ -14,10 +15,13 @@ class MetricsLog:
     """Appends rows to metrics.jsonl and TensorBoard events, from step `start` on.
 
     `rows` holds all rows so far. Those of later steps, left by a run that was killed after its last checkpoint, are
-    dropped: they come again.
+    dropped: they come again. Without `writes`, in a process that leaves writing to another, nothing is read or written.
     """
 
-    def __init__(self, run: Run, start: int):
+    def __init__(self, run: Run, start: int, *, writes: bool = True):
+        self.writes, self.rows = writes, list[dict[str, Any]]()
+        if not writes:
+            return
         self.rows = [row for row in run.metrics() if row["step"] <= start]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(run.metrics_path, lambda path: path.write_text(text))
@@ -28,6 +32,8 @@ class MetricsLog:
     def write(self, step: int, values: dict[str, float]) -> None:
         """Logs values by name at a step. Raises UserError on a full disk."""
         self.rows.append({"step": step, **values})
+        if not self.writes:
+            return
         try:
             self.file.write(json.dumps(self.rows[-1]) + "\n")
             self.file.flush()
@@ -37,6 +43,6 @@ class MetricsLog:
             raise UserError(f"{self.path} could not be written: {error.strerror}; free space, then resume") from error
 
     def close(self) -> None:
-        for sink in (self.file, self.events):
+        for sink in (self.file, self.events) if self.writes else ():
             with suppress(OSError):  # a full disk, which `write` has reported
                 sink.close()

@@ -22,10 +22,11 @@ from sagan.metrics.monitor import Monitor
 from sagan.model.generator import Generator
 from sagan.run import Run, best_step
 from sagan.sampling import draw_latents, sample
-from sagan.training.checkpoint import load_newest, save_checkpoint
+from sagan.training.checkpoint import load_checkpoint, load_newest, save_checkpoint
 from sagan.training.health import find_problems
 from sagan.training.log import MetricsLog
 from sagan.training.machine import enough_memory, keep_memory
+from sagan.training.processes import Processes
 from sagan.training.progress import Bar
 from sagan.training.recovery import Retries, Watch
 from sagan.training.step import Trainer
@@ -36,31 +37,43 @@ GRID_COLUMNS = 8
 GRID_ROWS = 12  # classes beyond that are left out of the grids
 
 
-def train(run: Run, store: Store, device: torch.device) -> bool:
+def train(run: Run, store: Store, processes: Processes) -> bool:
     """Trains a run to its last step, going on from its newest checkpoint if it has one.
 
-    SIGINT or SIGTERM end it after the step in hand, saved; a second one at once. Returns whether it is complete.
+    SIGINT or SIGTERM end it after the step in hand, saved; a second one at once. Returns whether it is complete. All
+    processes call this; the first one writes, and a signal to one ends all.
 
     Raises:
         UserError: nothing usable to go on from, or the disk refuses a write. What was saved before is whole.
     """
     keep_memory()
     torch.backends.cudnn.benchmark = True  # shapes stay the same: the quickest kernels are worth looking for
-    config = run.info.config
-    run.sweep()
-    trainer, step = open_trainer(run, device)
-    order = Batches(store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips)
+    config, device, writes = run.info.config, processes.device, processes.is_first
+    if writes:
+        run.sweep()
+    trainer, step = open_trainer(run, processes)
+    rank, count = processes.rank, processes.count
+    order = Batches(
+        store, config.training.batch_size, seed=config.training.seed, flips=config.data.flips, rank=rank, count=count
+    )
     batches = Prefetcher(order, device)
-    monitor = open_monitor(config, store, device)
-    log = MetricsLog(run, step)
+    monitor = open_monitor(config, store, processes)
+    log = MetricsLog(run, step, writes=writes)
     chance_loss = trainer.chance_loss()
     problems = find_problems(log.rows, chance_loss)
     total = config.training.steps
     pictures = config.training.batch_size
     watch, retries = Watch(), Retries()
-    bar = Bar(total=total * pictures, initial=step * pictures, unit="images", unit_scale=True, desc="training")
+    bar = Bar(
+        total=total * pictures,
+        initial=step * pictures,
+        unit="images",
+        unit_scale=True,
+        desc="training",
+        disable=not writes,
+    )
     try:
-        with bar, enough_memory(), interruptible() as interrupted:
+        with bar, enough_memory(), interruptible(tell=writes) as interrupted:
             logged, since = step, time.perf_counter()
             while step < total:
                 last = step + 1 == total
@@ -69,15 +82,17 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
                 evaluated = monitor is not None and (last or _due(step + 1, config.output.evaluate_every))
                 values = trainer.step(step, batches, measure=measure)
                 step += 1
+                stop = processes.any(interrupted())
                 bar.update(pictures)
                 watch.see(values)
-                stop = interrupted()
                 saved = last or evaluated or stop or _due(step, config.output.checkpoint_every)
                 if (measure or sampled or saved) and (problem := watch.problem(trainer)):
                     log.close()
-                    trainer, back = open_trainer(run, device)
-                    _say(retries.go_on(run, trainer, back, step, problem))
-                    log = MetricsLog(run, back)
+                    trainer, back = open_trainer(run, processes)
+                    told = retries.go_on(run, trainer, back, step, problem)
+                    if writes:
+                        _say(told)
+                    log = MetricsLog(run, back, writes=writes)
                     step = logged = bar.go_back(back, pictures)
                     since = time.perf_counter()
                     if stop:
@@ -88,20 +103,22 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
                     row["images_per_second"] = (step - logged) * pictures / (time.perf_counter() - since)
                     bar.set_postfix_str(f"D {row['loss/discriminator']:.2f} G {row['loss/generator']:.2f}")
                     log.write(step, row)
-                if sampled or saved:
+                if writes and (sampled or saved):
                     run.check_present()
-                if sampled:
+                if writes and sampled:
                     image = draw_samples(trainer.ema.network, run, config)
                     save(image, run.sample_path(step))
                 if monitor is not None and evaluated:
                     log.write(step, monitor(trainer.ema.network, seed=config.training.seed))
-                    draw_curve(run, log.rows, monitor.distance_key)
-                if evaluated or measure:
+                    if writes:
+                        draw_curve(run, log.rows, monitor.distance_key)
+                if writes and (evaluated or measure):
                     before, problems = problems, find_problems(log.rows, chance_loss)
                     for kind in problems.keys() - before.keys():
                         _say(f"step {step}: {problems[kind]}")
-                if saved:
+                if saved and writes:
                     save_state(run, trainer, step, best_step(log.rows))
+                if saved:
                     retries = Retries()
                 if measure:
                     logged, since = step, time.perf_counter()
@@ -110,12 +127,13 @@ def train(run: Run, store: Store, device: torch.device) -> bool:
     finally:
         batches.close()
         log.close()
-    prune(run, step, best_step(log.rows))
-    finish(run)
+    if writes:
+        prune(run, step, best_step(log.rows))
+        finish(run)
     return step == total
 
 
-def open_trainer(run: Run, device: torch.device) -> tuple[Trainer, int]:
+def open_trainer(run: Run, processes: Processes) -> tuple[Trainer, int]:
     """A trainer at the run's newest checkpoint that is whole, else at its start; and the number of steps done.
 
     Raises:
@@ -123,14 +141,18 @@ def open_trainer(run: Run, device: torch.device) -> tuple[Trainer, int]:
     """
     config = run.info.config
     with enough_memory():
-        trainer = Trainer(config.model, config.training, device)
-    step = load_newest(run.checkpoints(), trainer, warn=_say)
+        trainer = Trainer(config.model, config.training, processes.device, processes)
+    step = processes.first(lambda: load_newest(run.checkpoints(), trainer, warn=_say))
+    if step and not processes.is_first:
+        load_checkpoint(run.checkpoint_path(step), trainer)
     if not step and config.training.start:
-        _say(start_from(trainer, config.training.start, run.info.class_names))
+        came = start_from(trainer, config.training.start, run.info.class_names)
+        if processes.is_first:
+            _say(came)
     return trainer, step
 
 
-def open_monitor(config: Config, store: Store, device: torch.device) -> Monitor | None:
+def open_monitor(config: Config, store: Store, processes: Processes) -> Monitor | None:
     """What evaluates during training; None where that is not asked for, or its default features are missing.
 
     Raises:
@@ -144,9 +166,10 @@ def open_monitor(config: Config, store: Store, device: torch.device) -> Monitor 
     except UserError as error:
         if output.evaluate_features != OutputConfig.evaluate_features:
             raise
-        _say(f"training goes on without evaluations: {error}")
+        if processes.is_first:
+            _say(f"training goes on without evaluations: {error}")
         return None
-    return Monitor(store, features, output.evaluate_count, device)
+    return Monitor(store, features, output.evaluate_count, processes.device, share=processes)
 
 
 def save_state(run: Run, trainer: Trainer, step: int, best: int | None) -> None:
@@ -200,9 +223,9 @@ def finish(run: Run) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator["Interrupted"]:
-    """Turns the first SIGINT or SIGTERM into a question that the loop asks; the second one stops at once."""
-    interrupted = Interrupted()
+def interruptible(*, tell: bool = True) -> Iterator["Interrupted"]:
+    """Turns the first SIGINT or SIGTERM, told if so, into a question that the loop asks; the second stops at once."""
+    interrupted = Interrupted(tell)
     previous = {s: signal.signal(s, interrupted.handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupted
@@ -214,8 +237,9 @@ def interruptible() -> Iterator["Interrupted"]:
 class Interrupted:
     """Whether a signal has come."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: bool) -> None:
         self.signal: int | None = None
+        self.tell = tell
 
     def __call__(self) -> bool:
         return self.signal is not None
@@ -224,7 +248,8 @@ class Interrupted:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
-        _say("stopping after this step; once more to stop at once")
+        if self.tell:
+            _say("stopping after this step; once more to stop at once")
 
 
 def _say(line: str) -> None:

@@ -1,8 +1,12 @@
 """What may be added to the discriminator's loss: gradient penalties and LeCam."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sagan.training.noise import Noise
 
 
 def _gradient(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -20,9 +24,9 @@ def zero_centred(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return _gradient(discriminator, x, y).square().sum(1).mean() / 2
 
 
-def one_centred(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor, noise: torch.Generator) -> Tensor:
+def one_centred(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor, noise: Noise) -> Tensor:
     """E[(|grad D(x)| - 1)^2] at x drawn uniformly between real and generated pictures (Gulrajani et al. 2017)."""
-    t = torch.rand(len(real), 1, 1, 1, generator=noise, device=real.device).to(real)
+    t = noise.uniform(len(real), 0.0, 1.0, torch.get_default_dtype()).to(real)
     norms = _gradient(discriminator, torch.lerp(fake, real, t), y).norm(dim=1)
     return (norms - 1).square().mean()
 
@@ -31,18 +35,24 @@ class LeCam(nn.Module):
     """E[(D(x) - a_F)^2] + E[(D(G(z)) - a_R)^2], a_R and a_F the moving averages of the logits (Tseng et al. 2021).
 
     The averages, of decay 0.99, are buffers: a checkpoint keeps them.
+
+    Args:
+        average: the mean of a tensor over the processes that share a batch; None: there is but this one.
     """
 
     real: Tensor
     fake: Tensor
 
-    def __init__(self, decay: float = 0.99):
+    def __init__(self, decay: float = 0.99, average: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
-        self.decay = decay
+        self.decay, self.average = decay, average
         self.register_buffer("real", torch.zeros(()))
         self.register_buffer("fake", torch.zeros(()))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        self.real.lerp_(real.detach().mean().float(), 1 - self.decay)
-        self.fake.lerp_(fake.detach().mean().float(), 1 - self.decay)
+        means = torch.stack([real.detach().mean(), fake.detach().mean()]).to(self.real)
+        if self.average is not None:
+            means = self.average(means)
+        self.real.lerp_(means[0], 1 - self.decay)
+        self.fake.lerp_(means[1], 1 - self.decay)
         return (real - self.fake.clone()).square().mean() + (fake - self.real.clone()).square().mean()

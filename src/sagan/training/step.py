@@ -11,10 +11,13 @@ from sagan.config import TrainingConfig
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
+from sagan.model.norm import ConditionalBatchNorm2d
 from sagan.training.augment import augment
 from sagan.training.ema import EMA
 from sagan.training.losses import LOSSES
+from sagan.training.noise import Noise
 from sagan.training.penalties import LeCam, one_centred, zero_centred
+from sagan.training.processes import Processes, total
 
 Batch = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
 
@@ -54,25 +57,38 @@ def freeze_blocks(discriminator: Discriminator, count: int) -> None:
             discriminator.attention[str(size)].eval().requires_grad_(False)
 
 
-def randomness(seed: int, step: int, device: torch.device, detours: int = 0) -> torch.Generator:
+def randomness(seed: int, step: int, processes: Processes, detours: int = 0) -> Noise:
     """The random numbers of one step, a pure function of (seed, step): nothing to save, nothing to lose.
 
     After each of the `detours` of a run that came apart and went back they are others.
     """
-    return torch.Generator(device).manual_seed((seed << 32) + (detours << 24) + step)
+    seed = (seed << 32) + (detours << 24) + step
+    return Noise(seed, processes.device, rank=processes.rank, count=processes.count)
 
 
 class Trainer:
-    """Both networks, their optimisers and the average: everything that a step changes."""
+    """Both networks, their optimisers and the average: everything that a step changes.
 
-    def __init__(self, model: ModelConfig, config: TrainingConfig, device: torch.device):
+    Given many `processes`, each works on its share of every batch, and all of this is alike in all of them after every
+    step. Without `sync_batch_norm`, running statistics are means over the processes too.
+    """
+
+    def __init__(
+        self, model: ModelConfig, config: TrainingConfig, device: torch.device, processes: Processes | None = None
+    ):
         torch.manual_seed(config.seed)
         self.model, self.config, self.device = model, config, device
+        self.processes = processes or Processes(device)
         self.generator = Generator(model).to(device)
         self.discriminator = Discriminator(model).to(device)
         freeze_blocks(self.discriminator, config.freeze_discriminator)
         self.ema = EMA(self.generator, config.ema_decay, config.ema_start)
-        self.lecam = LeCam().to(device)
+        self.lecam = LeCam(average=self.processes.average).to(device)
+        norms = [m for m in self.generator.modules() if isinstance(m, ConditionalBatchNorm2d)]
+        synchronised = config.sync_batch_norm and self.processes.count > 1
+        for norm in norms if synchronised else ():
+            norm.total = total
+        self.own_statistics = [] if synchronised else [t for m in norms for t in (m.running_mean, m.running_var)]
         self.loss = LOSSES[config.loss]
 
         def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
@@ -85,13 +101,13 @@ class Trainer:
         self.detours = 0  # times that the training came apart and went back
 
     def step(self, step: int, batch: Callable[[int], Batch], *, measure: bool = False) -> dict[str, Tensor]:
-        """Trains one step, number 0, 1, ...; `batch(i)` gives the i-th batch of real pictures.
+        """Trains one step, number 0, 1, ...; `batch(i)` gives this process's share of the i-th batch of real pictures.
 
         Returns what to log: 'loss/discriminator', 'loss/generator', 'logits/real', 'logits/fake' (means), and with
         `measure` the gradient norms. Scalars on the device, so that nobody waits for them who does not read them.
         """
         config = self.config
-        noise = randomness(config.seed, step, self.device, self.detours)
+        noise = randomness(config.seed, step, self.processes, self.detours)
         self._set_learning_rates(step)
         log: dict[str, Tensor] = {}
         real: list[Batch] = []
@@ -105,7 +121,7 @@ class Trainer:
         if measure:
             log["gradient_norm/discriminator"] = _gradient_norm(self.discriminator)
         with frozen(self.discriminator):
-            log |= self._generator_step(real, noise)
+            log |= self._generator_step(real, noise, log)
         if measure:
             log["gradient_norm/generator"] = _gradient_norm(self.generator)
         self.ema.update(self.generator, step)
@@ -127,19 +143,19 @@ class Trainer:
         self.generator_adam.param_groups[0]["lr"] = share * self.config.generator_lr
         self.discriminator_adam.param_groups[0]["lr"] = share * self.config.discriminator_lr
 
-    def _latents(self, labels: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _latents(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Latents and classes of generated pictures, as many as `labels`: classes uniform (released code), or those
         of the real pictures where the loss compares the two in pairs."""
         n = len(labels)
-        z = torch.randn(n, self.model.latent_dim, generator=noise, device=self.device)
+        z = noise.normal(n, self.model.latent_dim)
         if self.loss.needs_real or not self.model.num_classes:
             return z, labels
-        return z, torch.randint(self.model.num_classes, (n,), generator=noise, device=self.device)
+        return z, noise.integers(n, 0, self.model.num_classes)
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
-    def _discriminator_step(self, parts: list[Batch], noise: torch.Generator, penalise: bool) -> dict[str, Tensor]:
+    def _discriminator_step(self, parts: list[Batch], noise: Noise, penalise: bool) -> dict[str, Tensor]:
         config, log = self.config, {}
         self.discriminator_adam.zero_grad()
         for real, y_real in parts:
@@ -165,6 +181,7 @@ class Trainer:
             if penalise:
                 loss = loss + self._penalties(real, y_real, fake, y_fake, noise)
             (loss / len(parts)).backward()
+        self.processes.average_(_gradients(self.discriminator))
         self.discriminator_adam.step()
         return log
 
@@ -179,7 +196,7 @@ class Trainer:
         classes = classes.to(torch.get_default_dtype())
         return logits, F.cross_entropy(classes, labels, reduction="sum") / of
 
-    def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, noise: torch.Generator) -> Tensor:
+    def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, noise: Noise) -> Tensor:
         """The gradient penalties asked for, in fp32, weighted for the steps on which they are left out."""
         config, total = self.config, real.new_zeros(())
         if config.r1:
@@ -190,8 +207,8 @@ class Trainer:
             total = total + config.gradient_penalty * one_centred(self.discriminator, real, fake, y_real, noise)
         return total * config.penalty_every
 
-    def _generator_step(self, parts: list[Batch], noise: torch.Generator) -> dict[str, Tensor]:
-        config, log = self.config, {}
+    def _generator_step(self, parts: list[Batch], noise: Noise, log: dict[str, Tensor]) -> dict[str, Tensor]:
+        config = self.config
         self.generator_adam.zero_grad()
         for real, y_real in parts:
             z, y_fake = self._latents(y_real, noise)
@@ -206,10 +223,15 @@ class Trainer:
             if wrong is not None:
                 loss = loss + wrong
             (loss / len(parts)).backward()
-            log = {"loss/generator": loss.detach()}
+            log = log | {"loss/generator": loss.detach()}
+        self.processes.average_([*_gradients(self.generator), *self.own_statistics, *log.values()])
         self.generator_adam.step()
         return log
 
 
+def _gradients(network: nn.Module) -> list[Tensor]:
+    return [p.grad for p in network.parameters() if p.grad is not None]
+
+
 def _gradient_norm(network: nn.Module) -> Tensor:
-    return torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+    return torch.nn.utils.get_total_norm(_gradients(network))
