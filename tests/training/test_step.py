@@ -10,8 +10,7 @@ import reference
 from sagan import ModelConfig, TrainingConfig
 from sagan.model import attention, resample, spectral_norm
 from sagan.training.noise import Noise
-from sagan.training.processes import Processes
-from sagan.training.step import Trainer, randomness, uses_bf16
+from sagan.training.step import Trainer, uses_bf16
 
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
 CPU = torch.device("cpu")
@@ -161,8 +160,8 @@ def test_the_auxiliary_classifier_is_ac_gan_s():
     g, d = copy.deepcopy(t.generator), copy.deepcopy(t.discriminator)
     x, y = pictures(0)
     log = t.step(0, pictures)
-    noise = randomness(0, 0, CPU)
-    z, y_fake = torch.randn(8, 8, generator=noise), torch.randint(3, (8,), generator=noise)
+    noise = Noise(0)
+    z, y_fake = noise.normal(8, 8), noise.integers(8, 0, 3)
     with torch.no_grad():
         logits, classes = d(torch.cat([x / 127.5 - 1, g(z, y_fake)]), classify=True)
     log_p = classes.double().log_softmax(1)

@@ -1,0 +1,183 @@
+"""Do many processes train what one process trains, and what do they send each other?
+
+    python benchmarks/processes.py --save processes         # figures 1 and 2 below, about three minutes; needs Linux
+    python benchmarks/processes.py --model                  # the model alone, in a second
+
+1. The same 20 steps with the same batch of 16 by one, two and four processes (gloo): the relative difference of a
+   network's weights, |many - one| / |one|; beside it what one process does with two threads instead of one, which
+   changes nothing but the order of sums. Biases before a batch norm, which takes them away again, are left out: their
+   gradients are rounding and nothing else.
+2. What a step sends: messages and bytes asked for by the program, bytes seen by the loopback device, seconds of a step
+   and of them waiting for messages.
+3. What that comes to on 8 to 1,024 GPUs, by the bandwidths that NVIDIA publishes (docs/many-processes.md).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from machine import Table
+from sagan import ModelConfig, TrainingConfig
+from sagan.training.processes import Processes, join
+from sagan.training.step import Trainer
+
+BATCH = 16
+SHOWN = (1, 5, 20)  # steps after which weights are compared
+STEPS = SHOWN[-1]
+SMALL = {"resolution": 32, "num_classes": 3, "latent_dim": 16, "base_channels": 8}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the workers of one job do."""
+
+    count: int
+    sync: bool = True
+    dtype: str = "float32"
+    optimiser: str = "Adam"
+    threads: int = 1
+    steps: int = STEPS
+    batch: int = BATCH
+    model: Any = None
+
+
+def batch_of(case: Case, processes: Processes, i: int) -> tuple[Tensor, Tensor]:
+    noise = torch.Generator().manual_seed(i)
+    model = ModelConfig(**(case.model or SMALL))
+    side = model.resolution
+    x = torch.randint(256, (case.batch, side, side, 3), generator=noise, dtype=torch.uint8).permute(0, 3, 1, 2)
+    y = torch.randint(model.num_classes, (case.batch,), generator=noise)
+    share = slice(processes.rank, None, processes.count)
+    return x[share], y[share]
+
+
+def loopback() -> int:
+    """Bytes that the loopback device has carried."""
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.strip().startswith("lo:")))
+
+
+def work(case: Case, out: Path) -> None:
+    """One worker: trains, and the first one writes the weights and what was sent."""
+    torch.set_num_threads(case.threads)
+    sent: dict[str, Any] = {"messages": 0, "bytes": 0, "waiting": 0.0}
+    reduce = dist.all_reduce
+
+    def counted(t: Tensor, *args: Any, async_op: bool = False, **options: Any) -> Any:
+        sent["messages"] += 1
+        sent["bytes"] += t.numel() * t.element_size()
+        start = time.perf_counter()
+        message = reduce(t, *args, async_op=async_op, **options)
+        if message is not None:
+            message.wait()
+        sent["waiting"] += time.perf_counter() - start
+        return message
+
+    dist.all_reduce = counted
+    with join("cpu") as processes:
+        torch.set_default_dtype(getattr(torch, case.dtype))
+        model = ModelConfig(**(case.model or SMALL))
+        augments = ("color", "translation", "cutout")
+        config = TrainingConfig(batch_size=case.batch, precision="fp32", sync_batch_norm=case.sync, augment=augments)
+        trainer = Trainer(model, config, processes.device, processes)
+        for network in (trainer.generator, trainer.discriminator):
+            for name, parameter in network.named_parameters():
+                if name.endswith("gamma"):
+                    torch.nn.init.constant_(parameter, 0.5)  # so that attention takes part
+        if case.optimiser == "SGD":  # at rates that move the weights about as far as Adam's
+            for name in ("generator", "discriminator"):
+                network = getattr(trainer, name)
+                setattr(trainer, f"{name}_adam", torch.optim.SGD(network.parameters(), 1e-2))
+            trainer._set_learning_rates = lambda step: None
+        shown: dict[str, Tensor] = {}
+
+        def keep(step: int) -> None:
+            for name in ("generator", "discriminator"):
+                state = getattr(trainer, name).state_dict()
+                shown.update({f"{step}/{name}/{key}": t.clone().contiguous() for key, t in state.items()})
+
+        trainer.step(0, lambda i: batch_of(case, processes, i))
+        keep(1)
+        sent |= {"messages": 0, "bytes": 0, "waiting": 0.0}
+        carried, times = loopback(), []
+        for i in range(1, case.steps):
+            start = time.perf_counter()
+            trainer.step(i, lambda i: batch_of(case, processes, i))
+            times.append(time.perf_counter() - start)
+            if i + 1 in SHOWN:
+                keep(i + 1)
+        carried = loopback() - carried
+        if processes.is_first:
+            save_file(shown, out / "weights.safetensors")
+            steps = case.steps - 1
+            figures = {key: value / steps for key, value in sent.items()} | {"carried": carried / steps}
+            (out / "figures.json").write_text(json.dumps(figures | {"seconds": median(times)}))
+
+
+def ask(case: Case, folder: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Weights and figures of a job."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.count)]
+    command = [sys.executable, *(launcher if case.count > 1 else []), __file__]
+    environment = os.environ | {"OMP_NUM_THREADS": str(case.threads)}
+    subprocess.run([*command, "--case", json.dumps(asdict(case)), str(folder)], check=True, env=environment)
+    return load_file(folder / "weights.safetensors"), json.loads((folder / "figures.json").read_text())
+
+
+def differences(many: dict[str, Tensor], one: dict[str, Tensor]) -> list[str]:
+    """Of the generator after each of the steps SHOWN, then of the discriminator."""
+    # conv1's biases, and those of the last block, go straight into a batch norm.
+    last = max(int(name.split(".")[1]) for name in one if "/generator/blocks." in name)
+    idle = (".conv1.bias", f".{last}.conv2.bias", f".{last}.shortcut.bias")
+    found = []
+    for network in ("generator", "discriminator"):
+        for step in SHOWN:
+            names = [name for name in one if name.startswith(f"{step}/{network}")]
+            if network == "generator":
+                names = [name for name in names if not name.endswith(idle)]
+            a, b = (torch.cat([weights[name].double().flatten() for name in names]) for weights in (many, one))
+            found.append(f"{((a - b).norm() / b.norm()).item():.0e}")
+    return found
+
+
+def exactness(save: str, folder: Path) -> None:
+    after = [f"{network}, {step}" for network in "GD" for step in SHOWN]
+    notes = [f"Batch {BATCH}, all augmentations, attention's gammas at 0.5; G, 5: the generator after five steps."]
+    columns = ["processes", "batch norm", "arithmetic", "optimiser", *after]
+    table = Table("Weights of many processes against those of one", columns, save=save, notes=notes)
+    for dtype, optimiser in (("float32", "Adam"), ("float32", "SGD"), ("float64", "Adam")):
+        one, _ = ask(Case(1, dtype=dtype, optimiser=optimiser), folder)
+        cases = [Case(1, dtype=dtype, optimiser=optimiser, threads=2)]
+        cases += [Case(n, sync, dtype, optimiser) for sync in (True, False) for n in (2, 4)]
+        for case in cases:
+            how = "synchronised" if case.sync else "of each part"
+            what, how = (str(case.count), how) if case.count > 1 else ("1, two threads", "-")
+            table.row(what, how, dtype, optimiser, *differences(ask(case, folder)[0], one))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", default="", metavar="NAME")
+    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        work(Case(**json.loads(options.case[0])), Path(options.case[1]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        exactness(options.save and f"{options.save}_exactness", Path(folder))
+
+
+if __name__ == "__main__":
+    main()

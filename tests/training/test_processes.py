@@ -1,0 +1,253 @@
+"""Many processes train what one process trains, and fail, stop and go on as one."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sagan import UserError
+from sagan.files import load_tensors
+from sagan.run import Run
+from sagan.training.noise import Noise
+from sagan.training.processes import Processes, check_batch
+
+CPU = torch.device("cpu")
+
+
+def start(count, *arguments, restarts=0, module="sagan"):
+    """`torchrun` of that many processes; its worst habit, a page of its own after every error, goes to stderr."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    launcher += ["--max-restarts", str(restarts), "-m", module] if module else ["--max-restarts", str(restarts)]
+    return subprocess.Popen(
+        [sys.executable, *(launcher if count > 1 else ["-m", module] if module else []), *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, status=0):
+    output, errors = process.communicate(timeout=300)
+    assert (process.returncode == 0) == (status == 0), errors
+    return output, errors
+
+
+def said(errors):
+    """The lines of sagan among those of torchrun."""
+    return [line for line in errors.splitlines() if line.startswith("sagan: ")]
+
+
+def steps_logged(run):
+    try:
+        rows = Run(run).metrics()
+    except UserError:
+        return 0
+    return rows[-1]["step"] if rows else 0
+
+
+def workers(process):
+    """The processes that torchrun has started."""
+    return [int(n) for n in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True).stdout.split()]
+
+
+def test_shares_of_the_noise_are_what_one_draws():
+    def draw(noise, n):
+        x = noise.uniform(n, -1, 1, torch.float32)
+        return [noise.normal(n, 5), x, noise.integers(n, 0, 9), noise.integers(n, -2, 3)]
+
+    one = draw(Noise(7), 12)
+    for count in (2, 3):
+        parts = [draw(Noise(7, rank=rank, count=count), 12 // count) for rank in range(count)]
+        for whole, *shares in zip(one, *parts, strict=True):
+            assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    check_batch(12, 2, Processes(CPU, 0, 3))
+    with pytest.raises(UserError, match=r"--batch-size 12 cannot be shared by 4 processes times --accumulate 2: .* 8"):
+        check_batch(12, 2, Processes(CPU, 0, 4))
+
+
+def test_alone_nothing_is_sent():
+    alone = Processes(CPU)
+    t = torch.rand(3)
+    alone.average_([t])
+    assert alone.is_first
+    assert alone.first(lambda: 3) == alone.in_turn(lambda: 3) == 3
+    assert [int(a) for a in alone.map(np.array, 3)] == [0, 1, 2]
+    assert [alone.any(said) for said in (True, False)] == [True, False]
+
+
+WORKER = """
+import sys, time, json, numpy as np, torch
+from safetensors.torch import save_file
+from sagan import ModelConfig, TrainingConfig
+from sagan.training.processes import join
+from sagan.training.step import Trainer
+
+torch.set_default_dtype(torch.float64)
+with join("cpu") as processes:
+    model = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
+    found = {}
+    for name, options in json.loads(sys.argv[2]).items():
+        config = TrainingConfig(batch_size=8, precision="fp32", **options)
+        trainer = Trainer(model, config, processes.device, processes)
+
+        def batch(i):
+            noise = torch.Generator().manual_seed(i)
+            x = torch.randint(256, (8, 32, 32, 3), generator=noise, dtype=torch.uint8).permute(0, 3, 1, 2)
+            share = slice(processes.rank, None, processes.count)
+            return x[share], torch.randint(3, (8,), generator=noise)[share]
+
+        log = [trainer.step(i, batch) for i in range(3)][-1]
+        for network in ("generator", "discriminator", "lecam"):
+            state = getattr(trainer, network).state_dict()
+            found |= {f"{name}/{network}/{key}": t.contiguous() for key, t in state.items()}
+        found |= {f"{name}/log/{key}": t for key, t in log.items()}
+    assert [int(a) for a in processes.map(lambda i: np.array(i * i), 5)] == [0, 1, 4, 9, 16]
+    assert processes.first(lambda: processes.rank) == 0
+    assert processes.any(processes.rank == processes.count - 1) and not processes.any(False)
+    save_file(found, f"{sys.argv[1]}/{processes.count}-{processes.rank}.safetensors")
+"""
+
+OPTIONS = {
+    "plain": {},
+    "relativistic": {"loss": "relativistic", "r1": 0.1, "r2": 0.1},
+    "augmented": {"augment": ["color", "translation", "cutout"], "accumulate": 2},
+    "regularised": {"lecam": 0.1, "gradient_penalty": 10.0, "discriminator_steps": 2},
+}
+
+
+def test_two_processes_train_what_one_trains(tmp_path):
+    """In float64, where nothing but rounding may differ, with batch norm over the whole batch; and alike in both."""
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    options = {name: some | {"sync_batch_norm": True} for name, some in OPTIONS.items()}
+    options["each its own"] = {}
+    jobs = [start(count, script, tmp_path, json.dumps(options), module=None) for count in (1, 2)]
+    for job in jobs:
+        finish(job)
+    one, first, second = (load_file(tmp_path / f"{name}.safetensors") for name in ("1-0", "2-0", "2-1"))
+    for name, t in one.items():
+        assert torch.equal(first[name], second[name]), name
+        if not name.startswith(("each its own", "augmented/log")):  # the log is of the last part of a batch
+            assert torch.allclose(first[name], t, rtol=0, atol=1e-9), (name, (first[name] - t).abs().max())
+    weight = "generator/blocks.0.conv1.weight"
+    assert not torch.allclose(first[f"each its own/{weight}"], one[f"each its own/{weight}"], rtol=0, atol=1e-6)
+    assert torch.equal(one[f"each its own/{weight}"], one[f"plain/{weight}"])
+
+
+@pytest.mark.slow
+def test_resumed_with_another_number_of_processes(tmp_path, train_options):
+    """2, then 1, then 2: the log has every step once, and weights follow those of one process."""
+    options = [*train_options, "--sync-batch-norm", "True"]
+    finish(start(1, "train", *options, "--steps", "6", "--out", tmp_path / "whole"))
+    run = tmp_path / "run"
+    for count, steps in ((2, 2), (1, 4), (2, 6)):
+        config = json.loads((run / "config.json").read_text()) if run.exists() else None
+        if config:  # as if it had been stopped there: a run knows its last step
+            config["config"]["training"]["steps"] = steps
+            (run / "config.json").write_text(json.dumps(config))
+        how = ["--resume", run, "--device", "cpu"] if config else [*options, "--steps", steps, "--out", run]
+        output, _ = finish(start(count, "train", *how))
+        assert output.count("done: ") == 1
+    assert [row["step"] for row in Run(run).metrics()] == [2, 4, 6]
+    (ours, about), (wanted, _) = (load_tensors(Run(p).checkpoint_path(6)) for p in (run, tmp_path / "whole"))
+    assert about == {"step": 6}
+    assert ours.keys() == wanted.keys()
+    for row, other in zip(Run(run).metrics(), Run(tmp_path / "whole").metrics(), strict=True):
+        assert row["loss/discriminator"] == pytest.approx(other["loss/discriminator"], rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["a full disk", "a bad option", "a batch that cannot be shared"])
+def test_an_error_is_one_line_and_ends_all(tmp_path, train_options, case):
+    run = tmp_path / "run"
+    arguments, wanted = {
+        "a full disk": (["--steps", "9"], r"checkpoints.* could not be written"),
+        "a bad option": (["--steps", "-1"], "steps must be 1 or more, got -1; see sagan train --help"),
+        "a batch that cannot be shared": (["--batch-size", "5"], "--batch-size 5 cannot be shared by 2 processes"),
+    }[case]
+    if case == "a full disk":
+        run.mkdir()
+        (run / "checkpoints").touch()  # a file where the first process wants a folder
+    _, errors = finish(start(2, "train", *train_options, *arguments, "--out", run), status=1)
+    (line,) = said(errors)
+    assert re.search(wanted, line)
+    assert errors.count("Traceback (most recent call last)") == 1  # torchrun's own
+    assert not (run / "config.json").exists() or case == "a full disk"
+
+
+@pytest.mark.parametrize(
+    ("number", "whom"),
+    [
+        (signal.SIGTERM, 1),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, None, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_one_ends_all_with_one_checkpoint(tmp_path, train_options, number, whom):
+    run = tmp_path / "run"
+    process = start(2, "train", *train_options, "--steps", "100000", "--checkpoint-every", "100000", "--out", run)
+    while steps_logged(run) < 4:
+        time.sleep(0.02)
+        assert process.poll() is None, process.communicate()
+    os.kill(workers(process)[whom] if whom is not None else process.pid, number)
+    output, errors = process.communicate(timeout=60)
+    assert f"go on with: sagan train --resume {run}" in output
+    (path,) = Run(run).checkpoints()
+    assert load_tensors(path)[1]["step"] >= steps_logged(run)
+    if whom is not None:
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_killed_workers_bring_the_job_back(tmp_path, train_options):
+    """Ten times, either of two: the job ends by itself as one left alone does, no row missing or doubled."""
+    options = [*train_options, "--steps", "120"]
+    finish(start(2, "train", *options, "--out", tmp_path / "whole"))
+    run, kills, rng = tmp_path / "run", 10, random.Random(0)
+    options += ["--out", run, "--go-on", "True"]
+    process = start(2, "train", *options, restarts=kills)
+    for kill in range(kills):
+        moment, newest = 120 * (kill + rng.random()) / (kills + 1), 0
+        while steps_logged(run) < moment:
+            time.sleep(0.01)
+            assert process.poll() is None, process.communicate()
+        time.sleep(rng.random() * 0.1)  # anywhere in a step or a checkpoint
+        newest = max((int(path.stem[5:]) for path in Run(run).checkpoints()), default=0)
+        before, whom = workers(process), rng.randrange(2)
+        os.kill(before[whom], signal.SIGKILL)
+        print(f"killed process {whom} near step {steps_logged(run)}, newest checkpoint {newest}")
+        while len(workers(process)) < 2 or set(workers(process)) & set(before):  # they are being replaced
+            time.sleep(0.05)
+            assert process.poll() is None, process.communicate()
+    finish(process)
+    rows, wanted = ([row | {"images_per_second": 0} for row in Run(p).metrics()] for p in (run, tmp_path / "whole"))
+    assert [row["step"] for row in rows] == list(range(2, 121, 2))
+    assert rows == wanted
+    ours, theirs = (load_tensors(Run(p).checkpoint_path(120))[0] for p in (run, tmp_path / "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    _, errors = finish(start(1, "train", *options, "--lecam", "0.5"), status=2)
+    assert "holds a run of other options" in errors
+
+
+@pytest.mark.slow
+def test_sampling_by_two_is_that_of_one(tmp_path, train_options):
+    run = tmp_path / "run"
+    finish(start(1, "train", *train_options, "--steps", "2", "--out", run))
+    for count in (1, 2):
+        finish(start(count, "sample", run, "--count", "70", "--out", tmp_path / f"{count}.npz"))
+    one, two = (np.load(tmp_path / f"{count}.npz")["images"] for count in (1, 2))
+    assert np.array_equal(one, two)
