@@ -1,15 +1,11 @@
 """Do many processes train what one process trains, and what do they send each other?
 
-    python benchmarks/processes.py --save processes         # figures 1 and 2 below, about three minutes; needs Linux
-    python benchmarks/processes.py --model                  # the model alone, in a second
+    python benchmarks/processes.py --save processes         # about three minutes
 
-1. The same 20 steps with the same batch of 16 by one, two and four processes (gloo): the relative difference of a
-   network's weights, |many - one| / |one|; beside it what one process does with two threads instead of one, which
-   changes nothing but the order of sums. Biases before a batch norm, which takes them away again, are left out: their
-   gradients are rounding and nothing else.
-2. What a step sends: messages and bytes asked for by the program, bytes seen by the loopback device, seconds of a step
-   and of them waiting for messages.
-3. What that comes to on 8 to 1,024 GPUs, by the bandwidths that NVIDIA publishes (docs/many-processes.md).
+The same 20 steps with the same batch of 16 by one, two and four processes (gloo): the relative difference of a
+network's weights, |many - one| / |one|; beside it what one process does with two threads instead of one, which changes
+nothing but the order of sums. Biases before a batch norm, which takes them away again, are left out: their gradients
+are rounding and nothing else.
 """
 
 import argparse
@@ -157,7 +153,7 @@ def exactness(save: str, folder: Path) -> None:
     notes = [f"Batch {BATCH}, all augmentations, attention's gammas at 0.5; G, 5: the generator after five steps."]
     columns = ["processes", "batch norm", "arithmetic", "optimiser", *after]
     table = Table("Weights of many processes against those of one", columns, save=save, notes=notes)
-    for dtype, optimiser in (("float32", "Adam"), ("float32", "SGD"), ("float64", "Adam")):
+    for dtype, optimiser in (("float32", "SGD"), ("float32", "Adam"), ("float64", "Adam")):
         one, _ = ask(Case(1, dtype=dtype, optimiser=optimiser), folder)
         cases = [Case(1, dtype=dtype, optimiser=optimiser, threads=2)]
         cases += [Case(n, sync, dtype, optimiser) for sync in (True, False) for n in (2, 4)]
@@ -176,7 +172,7 @@ def main() -> None:
         work(Case(**json.loads(options.case[0])), Path(options.case[1]))
         return
     with tempfile.TemporaryDirectory() as folder:
-        exactness(options.save and f"{options.save}_exactness", Path(folder))
+        exactness(options.save, Path(folder))
 
 
 if __name__ == "__main__":
