@@ -42,7 +42,7 @@ def show(what: str, *arguments: object, prefix: tuple[str, ...] = ()) -> None:
     for line in lines:
         print("  " + line.split("\r")[-1])
     for line in done.stdout.splitlines():
-        if line.startswith("note: "):
+        if line.startswith("note: ") or "more than the limit" in line:
             print("  " + line)
 
 
@@ -136,7 +136,8 @@ def show_hostile_files(folder: Path) -> None:
     show("A configuration of 1 GiB", "sample", folder / "vast")
     text = (folder / "run" / "config.json").read_text()
     (folder / "vast" / "config.json").write_text(text.replace('"base_channels": 4', '"base_channels": 400000000'))
-    show("A configuration that asks for 400,000,000 channels", "sample", folder / "vast")
+    checkpoint = max((folder / "vast" / "checkpoints").iterdir())
+    show("A configuration that asks for 400,000,000 channels", "sample", checkpoint)
 
 
 def upload(run: Path, data: bytes) -> str:

@@ -26,8 +26,8 @@ from sagan.training.step import Trainer
 
 SECONDS = 20
 """For any one file; more counts as a hang, and ends the tests with all stacks shown."""
-MEGABYTES = 1500
-"""That all of it together may add to the memory of the process: a picture may have 100 megapixels, on each core."""
+MEGABYTES = 500
+"""That all files of one test together may add to the memory of the process."""
 PICTURES = pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
 FILES = pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.slow)])
 DATA = Path(__file__).parent / "interop" / "data"

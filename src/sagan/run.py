@@ -15,6 +15,7 @@ interpolation.png       walks between latents and classes (sagan interpolate)
 report.html             all of it in one file (sagan report)
 generator.onnx, .pt2    the same for where sagan is not (sagan export)
 evaluations/*.json      what sagan evaluate measured, with all that is needed to repeat it
+.lock                   while it is being trained
 """
 
 import contextlib

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,6 +79,14 @@ def test_killed_at_random_moments(tmp_path, train_options, request):
     assert same_tensors(Run(whole).generator_path, Run(killed).generator_path)
     assert without_speed(Run(whole)) == without_speed(Run(killed))
     assert Run(whole).samples_path.read_bytes() == Run(killed).samples_path.read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_from_the_pictures_on():
+    script = Path(__file__).parents[2] / "benchmarks" / "kills.py"
+    done = subprocess.run([sys.executable, script, "--kills", "20"], capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "each ended as the undisturbed one" in done.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
