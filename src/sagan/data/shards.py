@@ -37,7 +37,7 @@ FORMAT = 1
 """Version of the index, and of what a scan keeps in the cache."""
 INDEX, TABLE = "index.json", "index.npy"
 """What `sagan data pack` writes beside its shards."""
-PIECE = 2**23
+PIECE = 2**22
 """Bytes of a shard that are read at once; more only for a single larger picture."""
 LANES = 16
 """Pieces that pictures are drawn from at a time; as many again may be on their way."""
@@ -405,7 +405,7 @@ class ShardImages:
         self._ahead: deque[tuple[int, frozenset[int]]] = deque()
         self._broken: dict[int, int] = {}  # position -> the one in its place
         self._noted: set[int] = set()
-        self._fetching = ThreadPoolExecutor(LANES, thread_name_prefix="shards")
+        self._fetching = ThreadPoolExecutor(LANES // 2, thread_name_prefix="shards")
         self._decoding = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
         # Pillow's remarks on odd files say nothing that we do not. Not per thread: Python's filters are the process's.
         warnings.filterwarnings("ignore", module=r"PIL\.")
