@@ -3,8 +3,8 @@
     python benchmarks/shards.py [--save shards]
     python benchmarks/shards.py --limit 512 --times 1 --steps 5 --rounds 1      # smaller
 
-The pictures are made up by this benchmark: 1,000 JPEG files of 256 x 256 smooth random colours with noise, each repeated
-under many names with other bytes behind its end, in shards of 256 MiB without an index of ours. The limit is a control
+The pictures are made up by this benchmark: 1,000 JPEG files of 256 x 256 smooth random colours with noise, each under
+several names with other bytes behind its end, in shards of 256 MiB without an index of ours. The limit is a control
 group's (v1 or v2), which counts the process's memory and the files it reads, and can drop the latter only; where none
 can be made, it is RLIMIT_DATA, which counts the process's own memory alone. Nothing else runs in the group.
 

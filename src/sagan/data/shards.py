@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import mmap
 import os
 import posixpath
 import re
@@ -43,6 +44,7 @@ LANES = 16
 """Pieces that pictures are drawn from at a time; as many again may be on their way."""
 
 _BATCHES_AHEAD = 64
+_MAX_INDEX = 2**28  # bytes
 _MOST_BROKEN = 100  # pictures in a row, before a data set is called unusable
 _MOST_NOTED = 20  # broken pictures that are named as training goes on
 _MOST_SKIPPED = 1000  # that are named
@@ -126,7 +128,10 @@ def read_index(folder: str) -> dict[str, Any] | None:
     if not remote.exists(where):
         return None
     try:
-        index: Any = json.loads(remote.read(where, 0, remote.size(where)))
+        size = remote.size(where)
+        if size > _MAX_INDEX:
+            raise ValueError(f"{size:,} bytes are too many")
+        index: Any = json.loads(remote.read(where, 0, size))
         if not isinstance(index, dict) or "sagan_shards" not in index:
             return None
         if index["sagan_shards"] != FORMAT:
@@ -137,6 +142,8 @@ def read_index(folder: str) -> dict[str, Any] | None:
             ):
                 raise ValueError("it names a shard that cannot be one")
             bytes.fromhex(one["sha256"])
+        if len({one["name"] for one in index["shards"]}) < len(index["shards"]):
+            raise ValueError("it names a shard twice")
         if not all(type(one) is str for one in index["class_names"]) or len(index["class_names"]) > MAX_LABEL:
             raise ValueError("its class names are none")
         index["left_out"] = [Skipped(str(name), str(reason)) for name, reason in index["left_out"]]
@@ -186,7 +193,8 @@ def _indexed(title: str, folder: str, names: list[str], index: dict[str, Any], l
     key = _digest([FORMAT, class_names, [one["sha256"] for one in chosen], index["table_sha256"]])
 
     def rows() -> Iterator[NDArray[Any]]:
-        table = _fetch_table(f"{folder}/{TABLE}", index["table_sha256"], cache)
+        most = ROW.itemsize * sum(one["pictures"] for one in index["shards"]) + 2**12
+        table = _fetch_table(f"{folder}/{TABLE}", most, index["table_sha256"], cache)
         first = dict(zip(about, np.cumsum([0, *(one["pictures"] for one in index["shards"])]).tolist(), strict=False))
         for one in chosen:
             some = table[first[one["name"]] :][: one["pictures"]].copy()
@@ -300,7 +308,7 @@ def _table(path: Path, count: int, rows: Callable[[], Iterator[NDArray[Any]]]) -
     raise OSError(f"{path} cannot be read back")
 
 
-def _fetch_table(name: str, checksum: str, cache: Path) -> NDArray[Any]:
+def _fetch_table(name: str, most: int, checksum: str, cache: Path) -> NDArray[Any]:
     """The table beside the shards, mapped; one at a URL is copied into the cache first."""
     path = Path(name)
     size = remote.size(name)
@@ -313,6 +321,8 @@ def _fetch_table(name: str, checksum: str, cache: Path) -> NDArray[Any]:
                 file.write(remote.read(name, start, min(start + PIECE, size)))
 
     try:
+        if size > most:
+            raise ValueError(f"{size:,} bytes are too many")
         if remote.is_url(name) and not path.is_file():
             write_atomically(path, write)
         with path.open("rb") as file:
@@ -401,7 +411,7 @@ class ShardImages:
         self._options: Any = {"resolution": resolution, "image_channels": image_channels, "background": background}
         self._shard, self._firsts, self._counts = _pieces(shards)
         self._lock = threading.Lock()
-        self._held: dict[int, Future[tuple[int, bytes]]] = {}
+        self._held: dict[int, Future[tuple[int, mmap.mmap]]] = {}
         self._ahead: deque[tuple[int, frozenset[int]]] = deque()
         self._broken: dict[int, int] = {}  # position -> the one in its place
         self._noted: set[int] = set()
@@ -444,12 +454,14 @@ class ShardImages:
             for piece in sorted(wanted - self._held.keys()):
                 self._held[piece] = self._fetching.submit(self._fetch, piece - 1)
 
-    def _fetch(self, piece: int) -> tuple[int, bytes]:
+    def _fetch(self, piece: int) -> tuple[int, mmap.mmap]:
         """Where a piece begins in its shard, and its bytes."""
         table, first = self.shards.table, int(self._firsts[piece])
         last = first + int(self._counts[piece]) - 1
         start, stop = int(table["offset"][first]), int(table["offset"][last] + table["size"][last])
-        return start, remote.read(self.shards.names[int(self._shard[piece])], start, stop)
+        held = mmap.mmap(-1, stop - start)  # given back as soon as it is dropped, which malloc's need not be
+        held.write(remote.read(self.shards.names[int(self._shard[piece])], start, stop))
+        return start, held
 
     def _bytes(self, position: int) -> bytes:
         with self._lock:
