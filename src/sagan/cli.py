@@ -258,7 +258,7 @@ class Data:
     """Show what would be trained on: pictures, classes, sizes, problems, and a contact sheet."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """A folder, a .zip, hf:USER/NAME, robots or digits."""
+    """A folder, a .zip, tar shards (WebDataset), hf:USER/NAME, robots or digits; 'pack' writes shards."""
     resolution: Literal[32, 64, 128, 256] = 64
     """Side of the pictures, pixels."""
     image_channels: Literal[1, 3, 4] = 3
@@ -284,6 +284,46 @@ def data(options: Data) -> None:
     print(summarise(store))
     save(contact_sheet(store), options.out)
     print(f"contact sheet: {options.out}")
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Write a source as WebDataset tar shards, which train without a copy on this machine's disk.
+
+    Pictures stay byte for byte as they are. Stopped, it goes on with the same command.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """A folder, a .zip, tar shards, hf:USER/NAME, robots or digits."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of the shards, which are named after it."""
+    shard_size: int = 256
+    """MiB after which a shard is full."""
+    labels: bool = True
+    """Use the classes that the source names."""
+    resolution: Literal[32, 64, 128, 256] = 64
+    """Side that robots or digits are drawn at; other pictures keep their size."""
+    cache: str = ""
+    """Folder of the packed picture stores; empty: $SAGAN_CACHE, or the user's cache folder."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, least={"shard_size": 1})
+
+
+def pack(options: Pack) -> None:
+    """Runs `sagan data pack`."""
+    from sagan.data.pack import pack
+    from sagan.data.sources import printable
+
+    config = DataConfig(options.source, options.labels, cache=options.cache)
+    made = pack(
+        config, options.out, shard_size=options.shard_size * 2**20, resolution=options.resolution, image_channels=3
+    )
+    for skipped in made.left_out[:20]:
+        print(f"left out {printable(skipped.name)}: {skipped.reason}", file=sys.stderr)
+    if len(made.left_out) > 20:
+        print(f"... and {len(made.left_out) - 20} more", file=sys.stderr)
+    print(f"{made.pictures:,} pictures in {made.shards:,} shards, {made.size / 2**20:,.0f} MiB: {made.folder}")
 
 
 @dataclass(frozen=True)
@@ -587,6 +627,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "export": (Export, export),
     "push": (Push, push),
     "data": (Data, data),
+    "data pack": (Pack, pack),
     "study": (Study, study),
 }
 
@@ -655,7 +696,8 @@ def _one_line(box: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, 2 for what the user can mend, 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    name = arguments[0] if arguments else "--help"
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name = " ".join(arguments[:words]) or "--help"
     try:
         if name in ("-h", "--help"):
             print(_help())
@@ -664,7 +706,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif name in COMMANDS:
             options, run = COMMANDS[name]
             try:
-                given = _parse(options, name, arguments[1:])
+                given = _parse(options, name, arguments[words:])
             except UserError:
                 if os.environ.get("RANK", "0") != "0":  # one of many processes, all of which were given the same
                     return 2

@@ -37,7 +37,8 @@ class DataConfig:
     """The pictures to learn from."""
 
     source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "robots"
-    """A folder of class folders, a flat folder, a .zip (StyleGAN/EDM format), hf:USER/NAME, robots or digits."""
+    """A folder of class folders, a flat folder, a .zip (StyleGAN/EDM format), tar shards (WebDataset; a folder, a
+    pattern such as shards/a-{000..009}.tar, or URLs), hf:USER/NAME, robots or digits."""
     labels: bool = True
     """Use the classes that the source names; without, train unconditionally."""
     background: tuple[int, int, int] = (255, 255, 255)

@@ -1,10 +1,13 @@
 """Which pictures make up which training batch: a pure function, so a resumed run has nothing to restore."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sagan.data.shards import ShardImages
 from sagan.data.store import Store
 
 
@@ -13,7 +16,8 @@ class Batches:
 
     Sample k of a run is element k mod N of the permutation of epoch k // N: every epoch shows each of the N pictures
     once. Batches straddle epochs, and may be larger than the store. Orders and mirrorings come from the raw Philox
-    stream, which NumPy promises to keep across versions and machines.
+    stream, which NumPy promises to keep across versions and machines. Shards have an order of their own
+    (`shards.ShardOrder`), with the same promises.
 
     Args:
         store: what `sagan.data.prepare` returned.
@@ -27,14 +31,16 @@ class Batches:
     def __init__(self, store: Store, batch_size: int, *, seed: int, flips: bool, rank: int = 0, count: int = 1) -> None:
         self.store, self.batch_size, self.seed, self.flips = store, batch_size, seed, flips
         self.share = slice(rank, None, count)
-        self._orders: dict[int, NDArray[np.int64]] = {}
+        self._orders: dict[int, Any] = {}
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
         """Batch number `index` (0, 1, ...): images (N, C, H, W) uint8 in channels_last memory, labels (N,) int64."""
         chosen = self.chosen(index)[self.share]
-        images_NHWC = np.asarray(self.store.images)[chosen]
+        if isinstance(self.store.images, ShardImages):
+            self.store.images.read_ahead(index, lambda later: self.chosen(later)[self.share])
+        images_NHWC = np.asarray(self.store.images[chosen])
         if self.flips:
-            mirrored = self._random(1, index, self.batch_size)[self.share] % 2 == 1
+            mirrored = self._random(1, index, count=self.batch_size)[self.share] % 2 == 1
             images_NHWC[mirrored] = images_NHWC[mirrored, :, ::-1]
         return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), torch.from_numpy(self.store.labels[chosen])
 
@@ -43,12 +49,17 @@ class Batches:
         epochs, places = np.divmod(np.arange(index * self.batch_size, (index + 1) * self.batch_size), len(self.store))
         return np.concatenate([self._order(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()])
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
+    def _order(self, epoch: int) -> Any:
+        """Positions in the store by place in an epoch: `order[places]`."""
         if epoch not in self._orders:
-            order = np.argsort(self._random(0, epoch, len(self.store)), kind="stable")
+            order: Any
+            if isinstance(self.store.images, ShardImages):
+                order = self.store.images.order(lambda *key, count: self._random(0, epoch, *key, count=count))
+            else:
+                order = np.argsort(self._random(0, epoch, count=len(self.store)), kind="stable")
             newest = list(self._orders.items())[-1:]  # two epochs at most: this one and the one before
             self._orders = dict([*newest, (epoch, order)])
         return self._orders[epoch]
 
-    def _random(self, purpose: int, number: int, count: int) -> NDArray[np.uint64]:
-        return np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(purpose, number))).random_raw(count)
+    def _random(self, *key: int, count: int) -> NDArray[np.uint64]:
+        return np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=key)).random_raw(count)

@@ -74,7 +74,8 @@ def open_source(name: str, labels: bool) -> Source:
     guess = difflib.get_close_matches(name, BUILT_IN, 1)
     hint = f"did you mean '{guess[0]}'? Else give" if guess else "give"
     raise UserError(
-        f"data source '{printable(name)}' does not exist: {hint} a folder, a .zip, 'hf:USER/NAME', 'robots' or 'digits'"
+        f"data source '{printable(name)}' does not exist: {hint} a folder, a .zip, .tar shards, 'hf:USER/NAME', "
+        "'robots' or 'digits'"
     )
 
 

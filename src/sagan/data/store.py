@@ -9,12 +9,12 @@ import re
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from sagan.config import DataConfig
 from sagan.data import digits, robots
 from sagan.data.decode import Unreadable, decode
+from sagan.data.shards import ShardImages, is_shards, open_shards
 from sagan.data.sources import BUILT_IN, Skipped, open_source, printable
 from sagan.errors import UserError
 from sagan.files import beside, sweep, write_atomically
@@ -33,6 +34,7 @@ FORMAT = 1
 """Version of the layout and of the decoding; a new one makes every store anew."""
 
 _IMAGES, _LABELS, _META = "images.npy", "labels.npy", "meta.json"
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -41,21 +43,21 @@ class Store:
     """The pictures of one source at one resolution."""
 
     path: Path
-    """Folder of the store, <cache>/stores/<key>."""
+    """Folder of the store, <cache>/stores/<key>; of shards the table in the cache, <cache>/shards/<key>.npy."""
     key: str
     """Names the content: equal keys, equal pictures and labels in the same order."""
     source: str
     """What the pictures were read from, for people to read."""
-    images: np.memmap[Any, np.dtype[np.uint8]]
-    """(N, H, W, C) uint8, read-only, on disk until it is touched."""
+    images: "np.memmap[Any, np.dtype[np.uint8]] | ShardImages"
+    """(N, H, W, C) uint8, read-only, on disk until it is touched; of shards decoded anew each time."""
     labels: NDArray[np.int64]
     """(N,), from 0 to the number of classes - 1; all 0 without classes."""
     class_names: tuple[str, ...]
     """Empty: train without classes."""
     names: Sequence[str]
-    """N names: the path in the folder or the archive."""
+    """N names: the path in the folder or the archive; empty for shards."""
     sizes: NDArray[np.int64]
-    """(N, 2): width and height of every picture as it came, in pixels."""
+    """(N, 2): width and height of every picture as it came, in pixels; 0 in shards of others, which do not say."""
     skipped: tuple[Skipped, ...]
     """What was left out, and why."""
 
@@ -74,13 +76,14 @@ class Store:
 
     def pictures(self, chosen: NDArray[np.int64]) -> Tensor:
         """The pictures at these positions, (n, C, H, W) uint8 in channels_last memory; read from disk now."""
-        return torch.from_numpy(np.asarray(self.images)[chosen]).permute(0, 3, 1, 2)
+        return torch.from_numpy(np.asarray(self.images[chosen])).permute(0, 3, 1, 2)
 
 
 def prepare(config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True) -> Store:
     """Decode the source once into a packed store in the cache, or open the one that is there.
 
-    A source that has not changed since (by the names, sizes and times of its files) opens at once, unread.
+    A source that has not changed since (by the names, sizes and times of its files) opens at once, unread. Shards are
+    never decoded into a store, but each time they are needed.
 
     Args:
         config: source, labels, background, and cache folder.
@@ -115,9 +118,11 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         (cache / "index").mkdir(exist_ok=True)
         for folder in ("stores", "index"):
             sweep(cache / folder)
-        with _quiet():
+        with quiet():
             if config.source in ("robots", "digits"):
                 return _prepare_drawn(config, cache, options, progress)
+            if is_shards(config.source):
+                return _prepare_shards(config, cache, options, progress)
             return _prepare_read(config, cache, options, progress)
     except OSError as error:  # the sources report their own
         raise UserError(
@@ -134,11 +139,13 @@ def first_size(name: str) -> int:
     """
     if name in BUILT_IN:
         raise UserError(f"--resolution is missing: {name} can be drawn at any; give the side in pixels")
+    if is_shards(name):
+        raise UserError(f"--resolution is missing: give the side, in pixels, at which to compare {printable(name)}")
     source = open_source(name, labels=False)
     problems = list(source.problems)
     for number, (picture, _) in enumerate(source.entries):
         try:
-            with _quiet():
+            with quiet():
                 _, size = decode(source.read(number), resolution=8, image_channels=3, background=(255, 255, 255))
             return min(size)
         except Unreadable as error:
@@ -175,12 +182,28 @@ def _prepare_drawn(config: DataConfig, cache: Path, options: dict[str, Any], pro
     key = _digest([options, config.source, version, count])
     if (store := _open(cache, key)) is not None:
         return store
-    with _Writer(cache, options) as writer, _bar(count, progress, f"drawing {config.source}") as bar:
+    with _Writer(cache, options) as writer, progress_bar(count, progress, f"drawing {config.source}") as bar:
         for images, labels in batches:
             for image, label in zip(images, labels.tolist(), strict=True):
                 writer.add(image, label, f"{class_names[label]}/{len(writer.names):06d}", canvases[label])
             bar.update(len(images))
         return writer.finish(key, config.source, class_names if config.labels else (), ())
+
+
+def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+    shards = open_shards(config.source, config.labels, cache, progress=progress)
+    images = ShardImages(shards, options["resolution"], options["image_channels"], config.background)
+    return Store(
+        path=cache / "shards" / f"{shards.key}.npy",
+        key=_digest([options, shards.key]),
+        source=shards.title,
+        images=images,
+        labels=shards.table["label"],
+        class_names=shards.class_names,
+        names=(),
+        sizes=shards.table["sides"],
+        skipped=shards.skipped,
+    )
 
 
 def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
@@ -212,8 +235,8 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
     content.add([options, source.class_names, [(problem.name, problem.reason) for problem in source.problems]])
     skipped = list(source.problems)
     count = len(source.entries)
-    with _Writer(cache, options) as writer, _bar(count, progress, f"reading {printable(config.source)}") as bar:
-        for (name, label), (digest, image, size, reason) in zip(source.entries, _in_order(work, count), strict=True):
+    with _Writer(cache, options) as writer, progress_bar(count, progress, f"reading {printable(config.source)}") as bar:
+        for (name, label), (digest, image, size, reason) in zip(source.entries, in_order(work, count), strict=True):
             content.add([name, label, digest])
             if image is None:
                 skipped.append(Skipped(name, reason))
@@ -229,7 +252,7 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
     return replace(store, source=source.title)
 
 
-def _in_order(work: Any, count: int) -> Iterator[tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]]:
+def in_order(work: Callable[[int], _T], count: int) -> Iterator[_T]:
     """`work(0)`, `work(1)`, ... computed on all cores, with only a few pictures in flight: memory stays bounded."""
     workers = os.cpu_count() or 1  # threads do: Pillow decodes and resizes outside Python's lock
     pool = ThreadPoolExecutor(workers)
@@ -388,12 +411,13 @@ def _nothing_left(source: str, skipped: Sequence[Skipped]) -> str:
     return f"data source '{printable(source)}' holds no usable picture" + (f" ({why}{more})" if why else "")
 
 
-def _bar(count: int, progress: bool, what: str) -> "tqdm[Any]":
+def progress_bar(count: int, progress: bool, what: str) -> "tqdm[Any]":
+    """A bar of pictures, where standard error is a terminal."""
     return tqdm(total=count, desc=what, unit=" pictures", disable=None if progress else True)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Pillow's warnings on odd files say nothing that `skipped` does not. Outside the threads: it is not theirs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

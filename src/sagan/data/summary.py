@@ -44,13 +44,13 @@ def contact_sheet(store: Store, per_class: int = 8) -> Image.Image:
     """
     if not store.num_classes:
         chosen = _spread(np.arange(len(store)), 64)
-        return draw_grid(np.asarray(store.images)[chosen], columns=8, title=_title(store))
+        return draw_grid(np.asarray(store.images[chosen]), columns=8, title=_title(store))
     rows, labels = [], []
     for label in range(min(store.num_classes, 20)):
         mine = np.flatnonzero(store.labels == label)
         if not len(mine):
             continue
-        images = np.asarray(store.images)[_spread(mine, per_class)]
+        images = np.asarray(store.images[_spread(mine, per_class)])
         # A class of fewer pictures leaves the rest of its row white.
         rows.append(np.pad(images, ((0, per_class - len(images)), (0, 0), (0, 0), (0, 0)), constant_values=255))
         labels.append(printable(store.class_names[label]))
@@ -70,6 +70,8 @@ def _spread(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def _sizes(store: Store) -> str:
+    if not store.sizes.all():  # shards that were not packed by sagan, which do not say
+        return "original sizes  known when a picture is decoded"
     by_area = store.sizes[np.argsort(store.sizes.prod(1), kind="stable")]
     short, side = store.sizes.min(1), store.resolution
     smallest, median, largest = (" x ".join(map(str, by_area[at])) for at in (0, len(by_area) // 2, -1))
@@ -112,7 +114,7 @@ def _remarks(store: Store) -> Sequence[str]:
             f"{_number(len(store), 'picture is', 'pictures are')} few: the discriminator will soon know them by heart. "
             "Add pictures; mirroring and augmentation help."
         )
-    enlarged = float((store.sizes.min(1) < store.resolution).mean())
+    enlarged = float(((store.sizes.min(1) < store.resolution) & store.sizes.all(1)).mean())
     if enlarged > 0.5:
         remarks.append(f"{enlarged:.0%} of the pictures are enlarged: a lower resolution loses nothing.")
     if store.num_classes:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sagan.config import Config, OutputConfig
 from sagan.data import Batches, Prefetcher, Store
+from sagan.data.remote import Unreachable
 from sagan.data.store import cache_folder
 from sagan.errors import UserError
 from sagan.figures.grid import animate, draw_grid, read, save
@@ -80,7 +81,12 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
                 measure = last or _due(step + 1, config.output.log_every)
                 sampled = last or _due(step + 1, config.output.sample_every)
                 evaluated = monitor is not None and (last or _due(step + 1, config.output.evaluate_every))
-                values = trainer.step(step, batches, measure=measure)
+                try:
+                    values = trainer.step(step, batches, measure=measure)
+                except Unreachable:  # before anything of this step was done, unless the discriminator takes several
+                    if step and config.training.discriminator_steps == 1 and not watch.problem(trainer):
+                        save_state(run, trainer, step, best_step(log.rows))
+                    raise
                 step += 1
                 stop = processes.any(interrupted())
                 bar.update(pictures)

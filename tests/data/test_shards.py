@@ -1,0 +1,371 @@
+"""Shards train as the packed store does: every picture once an epoch, in an order that needs no state."""
+
+import hashlib
+import json
+import logging
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from shard_files import add, serve, write_shards
+
+from sagan.config import DataConfig
+from sagan.data import Batches, prepare, remote, shards
+from sagan.data.pack import pack
+from sagan.data.shards import ShardOrder, is_shards
+from sagan.errors import UserError
+
+
+def load(source, resolution=8, **options):
+    config = DataConfig(source=str(source), **options)
+    return prepare(config, resolution=resolution, image_channels=3, progress=False)
+
+
+@pytest.fixture
+def made(tmp_path, png):
+    """90 pictures, each of a colour that is its number, of three classes in five shards of several pieces."""
+    write_shards(tmp_path / "made", [png(i) for i in range(90)], 20, labels=[i % 3 for i in range(90)])
+    return tmp_path / "made"
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(shards, "PIECE", 8000)  # about four pictures and what is between them
+    monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
+
+
+def numbers(images):
+    """The pictures' numbers, by their colours."""
+    return (images[:, 0, 0, 0].int() + 256 * images[:, 1, 0, 0].int()).tolist()
+
+
+def test_what_is_taken_for_shards(tmp_path, made, tree, png):
+    for name in (
+        "a/b-{000..003}.tar",
+        "x.tar",
+        "s3://bucket/x-{0..1}.tar",
+        "http://host/folder",
+        "x.tar.gz",
+        str(made),
+    ):
+        assert is_shards(name), name
+    for name in ("pictures", "pictures.zip", "hf:user/name", "robots", str(tree({"a/1.png": png(1), "x.tar": b""}))):
+        assert not is_shards(name), name
+
+
+@pytest.mark.parametrize("batch_size", [7, 45, 200])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_every_epoch_shows_every_picture_once(made, batch_size, count):
+    store, batch_size = load(made), batch_size * count
+    parts = [Batches(store, batch_size, seed=3, flips=True, rank=r, count=count) for r in range(count)]
+    seen = []
+    for index in range(-(-180 // batch_size)):
+        together = np.zeros(batch_size, np.int64)
+        for rank, part in enumerate(parts):
+            images, labels = part(index)
+            together[rank::count] = numbers(images)
+            assert [number % 3 for number in numbers(images)] == labels.tolist()
+        seen += together.tolist()
+    for epoch in range(2):
+        assert sorted(seen[90 * epoch : 90 * (epoch + 1)]) == list(range(90))
+
+
+def test_processes_share_the_batch_of_one(made):
+    store = load(made)
+    one = Batches(store, 24, seed=1, flips=True)
+    parts = [Batches(store, 24, seed=1, flips=True, rank=r, count=4) for r in range(4)]
+    for index in (0, 7, 1):
+        images, labels = one(index)
+        for rank, part in enumerate(parts):
+            assert (part(index)[0] == images[rank::4]).all()
+            assert (part(index)[1] == labels[rank::4]).all()
+
+
+def test_processes_read_pieces_of_their_own(tmp_path, png):
+    """Of two processes each reads about half of the bytes, not all of them."""
+    write_shards(tmp_path / "many", [png(i) for i in range(509)], 64)
+    store = load(tmp_path / "many")
+    pieces = []
+    for rank in range(2):
+        batches = Batches(store, 32, seed=0, flips=False, rank=rank, count=2)
+        positions = np.concatenate([batches.chosen(index)[batches.share] for index in range(509 // 32)])
+        pieces.append(set(np.searchsorted(store.images._firsts, positions, side="right").tolist()))
+    assert len(pieces[0] & pieces[1]) <= shards.LANES  # where a lane ends within a piece
+    assert len(pieces[0] | pieces[1]) > 5 * shards.LANES
+
+
+@pytest.mark.parametrize("counts", [[1], [5, 3], [1] * 40, [9, 1, 30, 2], [4] * 16])
+def test_an_order_is_a_permutation_and_arithmetic(counts):
+    counts = np.array(counts)
+    firsts = np.cumsum(counts) - counts
+
+    def order(seed):
+        return ShardOrder(
+            firsts,
+            counts,
+            lambda *key, count: np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)).random_raw(count),
+        )
+
+    count = counts.sum()
+    whole = order(0)[np.arange(count)]
+    assert sorted(whole) == list(range(count))
+    for place in np.random.default_rng(0).integers(count, size=20):
+        assert order(0)[np.array([place])] == whole[place]
+    if count > 8:
+        assert (order(1)[np.arange(count)] != whole).any()
+
+
+def test_the_order_never_changes(made):
+    """A run that is resumed with another NumPy or on another machine must see the same pictures."""
+    chosen = Batches(load(made), 10, seed=1, flips=False).chosen(0).tolist()
+    assert chosen == ORDER
+
+
+ORDER = [6, 11, 80, 59, 60, 85, 71, 3, 51, 15]
+
+
+def test_a_batch_mixes_pieces(made):
+    store = load(made)
+    chosen = Batches(store, 16, seed=0, flips=False).chosen(0)
+    pieces = np.searchsorted(store.images._firsts, chosen, side="right")
+    assert len(set(pieces.tolist())) >= 12  # of 16 lanes
+
+
+def test_any_batch_at_any_time_and_little_is_held(made):
+    store = load(made)
+    first = Batches(store, 6, seed=5, flips=True)
+    in_order = [first(i) for i in range(30)]
+    assert len(store.images._held) <= 2 * shards.LANES
+    for i in (29, 0, 7, 8, 3, 3):
+        for again in (first, Batches(load(made), 6, seed=5, flips=True)):
+            assert all((a == b).all() for a, b in zip(again(i), in_order[i], strict=True))
+
+
+def test_each_piece_is_read_once_an_epoch_and_ahead(made, monkeypatch):
+    store, reads = load(made), []
+    read = remote.read
+    monkeypatch.setattr(remote, "read", lambda *args: reads.append(args) or read(*args))
+    batches = Batches(store, 9, seed=0, flips=False)
+    for i in range(10):
+        batches(i)
+    ahead = 2 * shards.LANES
+    assert len(store.images._firsts) <= len(reads) <= len(store.images._firsts) + ahead
+    assert all(stop - start <= shards.PIECE for _, start, stop in reads)
+
+
+def test_packed_shards_train_like_a_store(tmp_path, made):
+    config = DataConfig(source=str(made))
+    pack(config, tmp_path / "ours", shard_size=30_000, resolution=8, image_channels=3, progress=False)
+    theirs, ours = load(made), load(tmp_path / "ours")
+    assert len(list((tmp_path / "ours").glob("*.tar"))) > 2
+    assert ours.key != theirs.key
+    assert sorted(numbers(ours.pictures(np.arange(90)))) == list(range(90))
+    assert (ours.sizes == 8).all()
+    assert not theirs.sizes.any()
+    assert ours.labels.tolist() == [n % 3 for n in numbers(ours.pictures(np.arange(90)))]
+    assert load(f"{tmp_path}/ours/ours-{{000000..000001}}.tar").class_names == ("0", "1", "2")
+    part = load(f"{tmp_path}/ours/ours-00000[02].tar")
+    assert 0 < len(part) < 90
+    assert [n % 3 for n in numbers(part.pictures(np.arange(len(part))))] == part.labels.tolist()
+
+
+def test_the_key_names_the_content(tmp_path, made, png):
+    import shutil
+
+    shutil.copytree(made, tmp_path / "copy")
+    assert load(made).key == load(tmp_path / "copy").key
+    assert load(made, labels=False).key != load(made).key
+    write_shards(tmp_path / "copy", [png(999, side=9)], 1, labels=[0], name="set-000005")
+    assert load(tmp_path / "copy").key != load(made).key
+
+
+@pytest.mark.parametrize("scheme", ["memory", "http"])
+def test_shards_at_a_url_are_those_here(tmp_path, made, scheme):
+    pack(DataConfig(source=str(made)), tmp_path / "packed", shard_size=30_000, resolution=8, image_channels=3)
+    here = [load(made), load(tmp_path / "packed")]
+    if scheme == "memory":
+        import fsspec
+
+        system = fsspec.filesystem("memory")
+        for folder in ("made", "packed"):
+            for path in (tmp_path / folder).iterdir():
+                system.pipe(f"/{folder}/{path.name}", path.read_bytes())
+        there = [load("memory://made/set-*.tar"), load("memory://packed")]
+        compare(here, there)
+    else:
+        with serve(tmp_path) as (url, _):
+            compare(here, [load(url + "/made/set-{000000..000004}.tar"), load(url + "/packed")])
+
+
+def compare(here, there):
+    for a, b in zip(here, there, strict=True):
+        assert a.key == b.key
+        mine, other = (Batches(store, 16, seed=0, flips=True) for store in (a, b))
+        for index in (0, 5, 6):
+            assert all((x == y).all() for x, y in zip(mine(index), other(index), strict=True))
+
+
+def test_a_server_that_fails_is_asked_again(tmp_path, made, caplog):
+    with serve(tmp_path) as (url, server):
+        store = load(url + "/made/set-{000000..000004}.tar")
+        batches = Batches(store, 45, seed=0, flips=False)
+        left = [1, 1]
+        server.refuses = lambda path: bool(left and left.pop())
+        with caplog.at_level(logging.WARNING):
+            batches(0)
+        assert "trying again" in caplog.text
+        server.refuses = lambda path: True
+        store.images._held.clear()
+        with pytest.raises(UserError, match=r"set-\d+.tar cannot be read after 3 attempts"):
+            batches(1)
+
+
+def test_a_server_without_ranges(tmp_path, made):
+    with serve(tmp_path, ranges=False) as (url, _), pytest.raises(UserError, match="does not hand out parts"):
+        load(url + "/made/set-000000.tar")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing-{00..02}.tar", "nothing-00.tar cannot be read: it does not exist"),
+        ("nothing-*.tar", "matches no file"),
+        ("x-{0..99999999}.tar", "more than 1,000,000 files"),
+        ("x-{0..9999}-{0..9999}.tar", "more than 1,000,000 files"),
+        ("nonsense://x.tar", "no URL that fsspec reads"),
+        ("memory://empty", "without index.json below it"),
+        ("{a,a}.tar", "names a shard twice"),
+    ],
+)
+def test_sources_that_are_not_there(source, message):
+    with pytest.raises(UserError, match=message):
+        load(source)
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(UserError, match=r"pip install 'sagan\[remote\]'"):
+        load("http://127.0.0.1:1/x.tar")
+    monkeypatch.undo()
+    if "s3fs" not in sys.modules:
+        monkeypatch.setitem(sys.modules, "s3fs", None)
+        with pytest.raises(UserError, match="s3fs"):
+            load("s3://bucket/x.tar")
+
+
+def test_a_broken_picture_is_replaced_by_the_next_of_its_class(tmp_path, png, caplog):
+    pictures = [png(i) for i in range(40)]
+    for broken in (5, 7, 39):
+        pictures[broken] = pictures[broken][:40]
+    write_shards(tmp_path / "broken", pictures, 15, labels=[i % 2 for i in range(40)])
+    store = load(tmp_path / "broken")
+    for _ in range(2):
+        assert numbers(store.pictures(np.array([4, 5, 7, 39, 6]))) == [4, 9, 9, 1, 6]
+    assert caplog.text.count("set-000000.tar, picture at byte") == 2
+    assert "truncated or damaged; the next of its class is taken" in caplog.text
+
+
+def test_nothing_but_broken_pictures(tmp_path):
+    write_shards(tmp_path / "broken", [b"\x89PNG nothing"] * 30, 30)
+    with pytest.raises(UserError, match="cannot be used"):
+        load(tmp_path / "broken").pictures(np.arange(3))
+
+
+@pytest.mark.parametrize("what", ["size", "checksum", "row", "json", "name", "label"])
+def test_an_index_that_lies(tmp_path, made, what):
+    folder = tmp_path / "ours"
+    pack(DataConfig(source=str(made)), folder, shard_size=30_000, resolution=8, image_channels=3, progress=False)
+    index = json.loads((folder / "index.json").read_text())
+    if what == "size":
+        with (folder / "ours-000000.tar").open("ab") as file:
+            file.write(b"x")
+    elif what in ("checksum", "row", "label"):
+        rows = np.load(folder / "index.npy")
+        if what == "row":
+            rows["size"][3] = 2**40
+        elif what == "label":
+            rows["label"][3] = 77
+        else:
+            rows["sides"][3] = 1
+        np.save(folder / "index.npy", rows)
+        if what != "checksum":
+            index["table_sha256"] = hashlib.sha256((folder / "index.npy").read_bytes()).hexdigest()
+    elif what == "name":
+        index["shards"][0]["name"] = "../other.tar"
+    (folder / "index.json").write_text(json.dumps(index)[: 100 if what == "json" else None])
+    with pytest.raises(UserError, match=r"copy|remove"):
+        load(folder)
+
+
+def test_without_labels_and_without_some(tmp_path, png):
+    folder = tmp_path / "some"
+    write_shards(folder, [png(i) for i in range(6)], 6)
+    assert load(folder).class_names == ()
+    write_shards(folder, [png(i) for i in range(6)], 6, labels=[0, 4, 0, 0, 0, 0], name="more")
+    store = load(folder)
+    assert store.class_names == ("0", "1", "2", "3", "4")
+    assert len(store) == 6
+    assert "6 pictures without a .cls" in store.skipped[0].reason
+    assert len(load(folder, labels=False)) == 12
+
+
+def test_a_damaged_table_in_the_cache_is_made_anew(made):
+    store = load(made)
+    labels = store.labels.tolist()
+    store.path.write_bytes(b"nonsense")
+    assert load(made).labels.tolist() == labels
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path, png, monkeypatch):
+    """Four times the pictures, and the same memory to train on them: that of the pieces."""
+    monkeypatch.setattr(shards, "PIECE", 20_000)
+    peaks, held = [], []
+    for count in (600, 2400):
+        folder = tmp_path / str(count)
+        write_shards(folder, [png(i) + b"\0" * 1500 for i in range(count)], 200)
+        batches = Batches(load(folder), 8, seed=0, flips=False)
+        tracemalloc.start()
+        for i in range(60):
+            batches(i)
+            held.append(sum(len(piece.result()[1]) for piece in batches.store.images._held.values()))
+        peaks.append(tracemalloc.get_traced_memory()[1])  # of all but the pieces, which lie outside of Python's heap
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.15 + 100_000
+    assert max(held) <= 2 * shards.LANES * shards.PIECE
+
+
+def test_headers_are_read_once(made, monkeypatch):
+    load(made)
+
+    def forbid(*_):
+        raise AssertionError("headers were read again")
+
+    monkeypatch.setattr(shards, "scan", forbid)
+    load(made)
+    with (made / "set-000002.tar").open("ab") as file:
+        file.write(b"\0" * 512)
+    with pytest.raises(AssertionError, match="again"):
+        load(made)
+
+
+def test_compressed_and_foreign(tmp_path, png):
+    import gzip
+
+    write_shards(tmp_path, [png(1)], 1)
+    bomb = tmp_path / "bomb.tar.gz"
+    bomb.write_bytes(gzip.compress(bytes(10**7)))
+    for path, message in ((bomb, r"compressed \(gzip\)"), (tmp_path / "no.tar", "not a readable .tar")):
+        if not path.exists():
+            path.write_bytes(b"This is no tar file. " * 100)
+        with pytest.raises(UserError, match=message):
+            load(path)
+
+
+def test_nothing_in_it(tmp_path):
+    import tarfile
+
+    with tarfile.open(tmp_path / "empty.tar", "w") as tar:
+        add(tar, "readme.txt", b"hello")
+    with pytest.raises(UserError, match="holds no usable picture"):
+        load(tmp_path / "empty.tar")

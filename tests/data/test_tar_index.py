@@ -1,0 +1,185 @@
+"""Headers of a tar file, honest and hostile: the pictures, or a reason; never much memory, never a file."""
+
+import io
+import os
+import random
+import tarfile
+import tracemalloc
+
+import numpy as np
+import pytest
+from shard_files import add
+
+from sagan.data.tar_index import MOST_PROBLEMS, scan
+from sagan.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_written(tmp_path, monkeypatch):
+    """Every test runs in an empty folder, and leaves it empty."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield
+    assert not list(folder.iterdir())
+    assert sorted(os.listdir(tmp_path)) == ["cache", "empty"] or os.listdir(tmp_path) == ["empty"]
+
+
+def tar(members, form=tarfile.USTAR_FORMAT, end=True):
+    """A tar of (name, data, fields)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for name, data, *fields in members:
+            add(archive, name, data, **(fields[0] if fields else {}))
+        size = archive.offset
+    return buffer.getvalue()[: None if end else size]
+
+
+def look(data, block=1000):
+    return scan("dir/x.tar", len(data), lambda start, stop: data[start:stop], block)
+
+
+def reasons(data):
+    return [f"{one.name}: {one.reason}" for one in look(data).problems]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("end", [True, False])
+def test_offsets_sizes_and_labels_are_those_of_tarfile(form, end):
+    long = "n" * 90 + "/" + "ü" * 45
+    members = [("a/1.jpg", b"x" * 700), ("a/1.cls", b"3"), ("a/2.cls", b" 4\n"), ("a/2.json", b"{}")]
+    members += [("a/2.PNG", b"y"), (f"{long}.webp", b"z" * 512), ("b.txt", b"q" * 99), ("./c.jpeg", b"w" * 5000)]
+    data = tar(members, form, end)
+    found = look(data)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        wanted = [
+            (one.offset_data, one.size) for one in archive if one.name[-4:].lower() in (".jpg", ".png", "webp", "jpeg")
+        ]
+    assert [(row["offset"], row["size"]) for row in found.rows] == wanted
+    assert found.rows["label"].tolist() == [3, 4, -1, -1]
+    assert not found.problems
+
+
+@pytest.mark.parametrize("block", [1, 512, 10**6])
+def test_blocks_make_no_difference(block):
+    data = tar([(f"{i}.png", bytes(i)) for i in range(1, 40)])
+    assert look(data, block).rows["size"].tolist() == list(range(1, 40))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("../out.png", {}, "leads out of the archive"),
+        ("a/../../out.png", {}, "leads out of the archive"),
+        ("/etc/out.png", {}, "leads out of the archive"),
+        ("..\\out.png", {}, "leads out of the archive"),
+        ("link.png", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a link"),
+        ("hard.png", {"type": tarfile.LNKTYPE, "linkname": "ok.png"}, "is a link"),
+        ("device.png", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 5}, "is no plain file"),
+        ("block.png", {"type": tarfile.BLKTYPE}, "is no plain file"),
+        ("pipe.png", {"type": tarfile.FIFOTYPE}, "is no plain file"),
+        ("folder.png", {"type": tarfile.DIRTYPE}, "is no plain file"),
+        ("1.pyd", {}, "may be a pickle"),
+        ("1.pkl", {}, "may be a pickle"),
+        ("empty.png", {}, "empty file"),
+        ("ok.other.png", {}, "a second picture of the same sample"),
+    ],
+)
+def test_members_that_are_refused(name, fields, message):
+    data = tar([("ok.png", b"fine"), (name, b"", fields), ("last.png", b"fine")])
+    assert look(data).rows["size"].tolist() == [4, 4]
+    (reason,) = reasons(data)
+    assert message in reason
+    assert name in reason
+
+
+@pytest.mark.parametrize("text", [b"", b"cat", b"-1", b"100000", b"9" * 5000, b"1.5", b"\xff"])
+def test_what_is_no_class(text):
+    found = look(tar([("a.png", b"fine"), ("a.cls", text)]))
+    assert found.rows["label"].tolist() == [-1]
+    assert "is no class" in found.problems[0].reason
+
+
+def test_an_enormous_claim():
+    good = tar([("ok.png", b"fine")], end=False)
+    member = tarfile.TarInfo("huge.png")
+    member.size = 2**50
+    data = good + member.tobuf(tarfile.GNU_FORMAT) + b"short" + bytes(2000)
+    assert look(data).rows["size"].tolist() == [4]
+    assert "claims 1,125,899,906,842,624 bytes" in reasons(data)[0]
+    member.size = 2**27
+    within = good + member.tobuf() + bytes(2**27) + tar([("last.png", b"fine")])
+    assert look(within).rows["size"].tolist() == [4, 4]
+    assert "more than the limit of 64 megabytes" in reasons(within)[0]
+
+
+@pytest.mark.parametrize("cut", [100, 511, 513, 1100, 1535, 1600, 3000])
+def test_cut_off_anywhere(cut):
+    data = tar([("1.png", b"x" * 600), ("2.png", b"y" * 600)])[:cut]
+    if cut < 512:
+        with pytest.raises(UserError, match=r"not a readable \.tar"):
+            look(data)
+    else:
+        found = look(data)
+        assert len(found.rows) == sum(end <= cut for end in (512 + 600, 2048 + 600 - 0))
+        if cut != 3000:
+            assert any("cut off" in reason or "unexpected end" in reason for reason in reasons(data))
+
+
+def test_damaged_in_the_middle():
+    data = bytearray(tar([(f"{i}.png", b"x" * 600) for i in range(5)]))
+    data[3 * 1536 : 3 * 1536 + 512] = random.Random(0).randbytes(512)
+    assert len(look(bytes(data)).rows) == 3
+    assert "damaged or cut off after byte 4,608" in reasons(bytes(data))[0]
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
+@pytest.mark.parametrize("size", ["77777777777", "negative"])
+def test_headers_that_would_fill_the_memory(kind, size):
+    """Extended headers state their own size, and tarfile reads them whole."""
+    member = tarfile.TarInfo("name")
+    member.type, member.size = kind, 2**24
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    if size == "negative":
+        header[124:136] = (-(2**20)).to_bytes(12, "big", signed=True)
+    header[148:156] = f"{sum(header[:148]) + 8 * 32 + sum(header[156:]):06o}\0 ".encode()
+    data = tar([("ok.png", b"fine")], end=False) + bytes(header) + b"1" * 2**24 + bytes(1024)
+    tracemalloc.start()
+    found = scan("x.tar", len(data), lambda start, stop: data[start:stop], 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.rows) == 1
+    assert found.problems
+    assert peak < 4 * 2**20
+
+
+def test_long_names_without_end():
+    """Each asks for the next header: a chain of them is as deep as the file is long."""
+    member = tarfile.TarInfo("name")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1
+    chain = (member.tobuf() + b"x" + bytes(511)) * 3000
+    found = look(tar([("ok.png", b"fine")], end=False) + chain)
+    assert len(found.rows) == 1
+    assert "damaged" in found.problems[0].reason
+
+
+def test_problems_are_counted_not_kept():
+    found = look(tar([(f"{i}.pkl", b"") for i in range(MOST_PROBLEMS + 50)]))
+    assert len(found.problems) == MOST_PROBLEMS + 1
+    assert "and 50 more" in found.problems[-1].reason
+
+
+def test_any_bytes_give_pictures_or_a_reason():
+    """Bits flipped at random: what is found lies within the file, and nothing else comes of it."""
+    rng = random.Random(1)
+    clean = tar([(f"{i}.png", b"x" * 300) for i in range(6)] + [("6.cls", b"1")], tarfile.PAX_FORMAT)
+    for _ in range(400):
+        data = bytearray(clean[: rng.randrange(600, len(clean))])
+        for _ in range(rng.randrange(1, 30)):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        try:
+            found = look(bytes(data))
+        except UserError:
+            continue
+        assert (found.rows["offset"] + found.rows["size"] <= len(data)).all()
+        assert (np.diff(found.rows["offset"]) > 0).all()

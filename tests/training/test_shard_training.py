@@ -1,0 +1,62 @@
+"""Training on shards: a run that is stopped by a server that vanishes goes on as if nothing had been."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sagan.cli import main
+from sagan.data import remote, shards
+from sagan.files import load_tensors
+from sagan.run import Run
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from shard_files import serve
+
+
+@pytest.fixture(autouse=True)
+def _little_at_a_time(monkeypatch):
+    monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
+    monkeypatch.setattr(shards, "PIECE", 1)  # a piece for each picture
+    monkeypatch.setattr(shards, "_BATCHES_AHEAD", 2)
+
+
+def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, pictures, capsys):
+    assert main(["data", "pack", str(pictures), "--out", str(tmp_path / "packed"), "--shard-size", "1"]) == 0
+    whole, run, asked = tmp_path / "whole", tmp_path / "run", []
+
+    def refuses(path):
+        asked.append(path)
+        return sum(path.endswith(".tar") for path in asked) > 34  # of 48 pictures that twelve steps take
+
+    with serve(tmp_path) as (url, server):
+        options = ["--data", f"{url}/packed", *train_options[2:], "--steps", "12", "--lecam", "0.1"]
+        assert main(["train", *options, "--out", str(whole)]) == 0
+        server.refuses = refuses
+        capsys.readouterr()
+        assert main(["train", *options, "--out", str(run)]) == 2
+        errors = capsys.readouterr().err
+        assert "packed-000000.tar cannot be read after 3 attempts" in errors.splitlines()[-1]
+        assert "Traceback" not in errors
+        stopped = int(Run(run).checkpoints()[-1].stem.removeprefix("step-"))
+        assert 4 < stopped < 12
+        assert stopped % 3  # saved then, not by the rhythm of checkpoints
+        server.refuses = lambda path: False
+        assert main(["train", "--resume", str(run), "--device", "cpu"]) == 0
+    (a, _), (b, _) = (load_tensors(Run(one).checkpoint_path(12)) for one in (whole, run))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert a.keys() == b.keys()
+
+
+def test_shards_that_changed_are_noticed(tmp_path, train_options, pictures, capsys):
+    packed = tmp_path / "packed"
+    assert main(["data", "pack", str(pictures), "--out", str(packed), "--shard-size", "1"]) == 0
+    options = ["--data", str(packed), *train_options[2:], "--steps", "2", "--out", str(tmp_path / "run")]
+    assert main(["train", *options]) == 0
+    for path in packed.iterdir():
+        path.unlink()
+    (pictures / "cats" / "0.png").unlink()
+    assert main(["data", "pack", str(pictures), "--out", str(packed), "--shard-size", "1"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    assert "has changed since" in capsys.readouterr().err
