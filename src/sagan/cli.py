@@ -19,7 +19,7 @@ import tyro
 from sagan.config import PRESETS, Config, DataConfig, EvaluationConfig, PresetName, check_ranges
 from sagan.errors import UserError
 
-CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "tensorflow"]
+CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "heykeetae", "tensorflow"]
 RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
@@ -55,6 +55,8 @@ def train(options: Train) -> None:
     device = choose_device(options.device)
     run = Run(options.resume) if options.resume else None
     config = run.info.config if run else options.config
+    if run and not config.data.source:
+        raise UserError(f"{run.path} was imported, so has no training to resume: start from it with --from {run.path}")
     if not config.data.source:
         raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)

@@ -5,7 +5,7 @@ import io
 import json
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
+from torch import nn
 
 from sagan.config import PRESETS, Config, PresetName
 from sagan.errors import UserError
 from sagan.figures.curves import arrange, draw_curves, to_svg
 from sagan.files import read_json, write_atomically
 from sagan.model.config import ModelConfig
-from sagan.model.discriminator import Discriminator
-from sagan.model.generator import Generator
+from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.plot_files import read_film_strip, read_rows
 from sagan.run import Run, RunInfo, is_distance, read_generator
 
@@ -189,8 +189,9 @@ def facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     if seconds:
         yield "Time in training steps", _duration(seconds)
     model = config.model
-    yield "Generator", f"{_parameters(Generator, model)} parameters; {_attention(model, 'generator')}"
-    yield "Discriminator", f"{_parameters(Discriminator, model)} parameters; {_attention(model, 'discriminator')}"
+    yield "Generator", f"{_parameters(build_generator, model)} parameters; {_attention(model, 'generator')}"
+    count = _parameters(build_discriminator, model)
+    yield "Discriminator", f"{count} parameters; {_attention(model, 'discriminator')}"
     try:
         step = read_generator(run.path)[2]
     except UserError:
@@ -198,9 +199,9 @@ def facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     yield "Weights kept for drawing", f"those of step {step:,}" + (" (averaged)" if training.ema_decay else "")
 
 
-def _parameters(network: type[Generator] | type[Discriminator], model: ModelConfig) -> str:
+def _parameters(build: Callable[[ModelConfig], nn.Module], model: ModelConfig) -> str:
     with torch.device("meta"):  # shapes alone
-        count = sum(p.numel() for p in network(model).parameters())
+        count = sum(p.numel() for p in build(model).parameters())
     return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count:,}"
 
 

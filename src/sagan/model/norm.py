@@ -81,6 +81,14 @@ class ConditionalBatchNorm2d(nn.Module):
         scale, shift = (of_classes(table, y)[:, :, None, None] for table in self.tables())
         return torch.addcmul(shift, x, scale)
 
+    @torch.no_grad()
+    def bake(self) -> None:
+        """Makes plain tables of spectrally normalised ones: the same function."""
+        if isinstance(self.scale, Embedding):
+            self.scale.bake()
+            self.shift.bake()
+            self.scale, self.shift = (nn.Parameter(table.clone()) for table in self.tables())
+
     def tables(self) -> tuple[Tensor, Tensor]:
         """The scales and the shifts of all classes, (num_classes, C) each."""
         if isinstance(self.scale, Embedding):
