@@ -55,7 +55,7 @@ def train(options: Train) -> None:
     device = choose_device(options.device)
     run = Run(options.resume) if options.resume else None
     config = run.info.config if run else options.config
-    if run and not config.data.source:
+    if run and run.info.origin:
         raise UserError(f"{run.path} was imported, so has no training to resume: start from it with --from {run.path}")
     if not config.data.source:
         raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")

@@ -89,7 +89,7 @@ def gather(run: Run) -> dict[str, Any]:
         "preset": preset,
         "differences": differences,
         "configuration": json.dumps(asdict(info.config), indent=2, ensure_ascii=False),
-        "commands": _commands(info.config, run.path),
+        "commands": _commands(info, run.path),
         "versions": _versions(),
         "data_key": info.data_key,
         "problems": problems,
@@ -150,11 +150,11 @@ def _text(value: Any) -> str:
     return " ".join(_words(value)) or "(none)"
 
 
-def _commands(config: Config, path: Path) -> list[str]:
+def _commands(info: RunInfo, path: Path) -> list[str]:
     place = path.resolve().name if path.is_absolute() else str(path)  # nobody else has this machine's folders
     folder = shlex.quote(place)
     return [
-        train_command(config, place),
+        *([] if info.origin else [train_command(info.config, place)]),
         f"sagan sample {folder} --count 8 --seed 0",
         f"sagan interpolate {folder}",
         f"sagan plot {folder}",
@@ -179,12 +179,16 @@ def facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """Terms and what they are in this run."""
     config, names = run.info.config, run.info.class_names
     training = config.training
-    yield "Data", config.data.source
+    if run.info.origin:
+        yield "Imported from", run.info.origin
+    else:
+        yield "Data", config.data.source
     if names:
         more = f" and {len(names) - FEW_CLASSES} more" if len(names) > FEW_CLASSES else ""
         yield f"{len(names)} classes" if len(names) > 1 else "Class", ", ".join(names[:FEW_CLASSES]) + more
-    done = max((row["step"] for row in rows), default=0)
-    yield "Trained", f"{done:,} of {training.steps:,} steps, {done * training.batch_size:,} pictures seen"
+    if not run.info.origin:
+        done = max((row["step"] for row in rows), default=0)
+        yield "Trained", f"{done:,} of {training.steps:,} steps, {done * training.batch_size:,} pictures seen"
     seconds = _training_seconds(rows, training.batch_size)
     if seconds:
         yield "Time in training steps", _duration(seconds)
@@ -196,7 +200,10 @@ def facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         step = read_generator(run.path)[2]
     except UserError:
         return
-    yield "Weights kept for drawing", f"those of step {step:,}" + (" (averaged)" if training.ema_decay else "")
+    yield (
+        "Weights kept for drawing",
+        f"those of step {step:,}" + (" (averaged)" if training.ema_decay and not run.info.origin else ""),
+    )
 
 
 def _parameters(build: Callable[[ModelConfig], nn.Module], model: ModelConfig) -> str:

@@ -40,6 +40,7 @@ from sagan.model.spectral_norm import bake_spectral_norm
 
 MOST_BYTES = 2**24
 """Largest config.json, and largest line of metrics.jsonl, that is read."""
+IMPORTED = "imported from "
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class RunInfo:
     config: Config
     class_names: tuple[str, ...]
     data_key: str
+    """Of the packed pictures; of an imported run IMPORTED and what it was imported from."""
+
+    @property
+    def origin(self) -> str:
+        """The codebase and file of networks that were not trained here; '' of a run that was."""
+        return self.data_key.removeprefix(IMPORTED) if self.data_key.startswith(IMPORTED) else ""
 
 
 class Run:

@@ -11,6 +11,7 @@ from sagan.cli import main
 from sagan.explorer.asked import Sample
 from sagan.explorer.explorer import Explorer
 from sagan.explorer.networks import read_networks
+from sagan.interop.card import write_card
 from sagan.run import Run, read_discriminator, read_generator
 
 
@@ -33,8 +34,20 @@ def test_it_is_drawn_from_attended_to_walked_and_reported(imported, tmp_path):
     assert main(["attend", run, "--layer", "all", "--count", "2", "--out", str(tmp_path / "a.png")]) == 0
     assert main(["interpolate", run, "--steps", "3", "--out", str(tmp_path / "i.png")]) == 0
     assert main(["report", run, "--out", str(tmp_path / "r.html")]) == 0
+    assert "heykeetae: 7_G.pth" in (tmp_path / "r.html").read_text()
+    assert "sagan train" not in (tmp_path / "r.html").read_text()
     maps = sagan.attention_maps(sagan.load(run), torch.randn(2, 6), queries=[(3, 60)])
     assert {name: m.shape for name, m in maps.items()} == {"16.0": (2, 1, 16, 16), "32.0": (2, 1, 32, 32)}
+
+
+def test_its_card_does_not_say_that_it_was_trained_here(imported):
+    pytest.importorskip("huggingface_hub")
+    card = write_card(imported, "someone/faces", licence="unknown", samples="Samples", attention=False)
+    assert "imported into sagan" in card
+    assert "| Imported from | heykeetae: 7\\_G.pth |" in card
+    assert "sagan train" not in card
+    assert "| Trained |" not in card
+    assert "| Data |" not in card
 
 
 def test_the_page_shows_it(imported):

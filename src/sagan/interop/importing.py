@@ -22,7 +22,7 @@ from sagan.model.config import ModelConfig
 from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.run import Run, RunInfo
+from sagan.run import IMPORTED, Run, RunInfo
 
 CODEBASES: dict[str, Codebase] = {
     codebase.name: codebase
@@ -135,7 +135,7 @@ def write_import(out: Path, imported: Imported, source: Path) -> Run:
     """
     names = class_names(imported.config.num_classes)
     config = Config(data=DataConfig(source=""), model=imported.config)
-    run = Run.create(out, RunInfo(config, names, f"imported from {imported.codebase}: {source.name}"))
+    run = Run.create(out, RunInfo(config, names, f"{IMPORTED}{imported.codebase}: {source.name}"))
     if imported.discriminator is not None:
         networks = {
             "generator": imported.generator,
@@ -157,6 +157,8 @@ def _open(path: Path, wanted: str | None, role: str) -> _File:
             if codebase.recognise(set(tensors)) and wanted in (None, codebase.name):
                 return _File(path, codebase, _networks(path, codebase, held, role), codebase.facts(found), _step(found))
     known = ", ".join(CODEBASES)
+    if wanted and role != "generator":
+        raise UserError(f"--{role} {path} holds no network of {wanted}, by its keys, as the generator is one")
     if wanted:
         raise UserError(f"{path} holds no network of {wanted}, by its keys; leave --from out to have it recognised")
     raise UserError(f"{path} holds no network that is known by its keys; known are those of {known}")
