@@ -571,15 +571,21 @@ def _help() -> str:
 
 
 def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train | Study:
-    """The options that tyro starts from: those of the preset named among the arguments, if it is one."""
+    """The options that tyro starts from: those of the preset in the arguments, with the shape of --from's networks."""
     required = {"study": tyro.MISSING} if options is Study else {}
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--preset", default="small")
-    with contextlib.suppress(argparse.ArgumentError):  # a value is missing: tyro will say so
-        name = parser.parse_known_args(arguments)[0].preset
-        if name in PRESETS:
-            return options(preset=name, config=PRESETS[name], **required)
-    return options(**required)
+    parser.add_argument("--preset", default="small", choices=PRESETS)
+    parser.add_argument("--from", dest="start")
+    try:
+        found = parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError:  # a value is missing, or no preset: tyro will say so
+        return options(**required)
+    config = PRESETS[found.preset]
+    if found.start:
+        from sagan.training.transfer import read_model
+
+        config = replace(config, model=read_model(found.start))
+    return options(preset=found.preset, config=config, **required)
 
 
 def _parse(options: type, name: str, arguments: list[str]) -> Any:
