@@ -158,7 +158,7 @@ def _open(path: Path, wanted: str | None, role: str) -> _File:
                 return _File(path, codebase, _networks(path, codebase, held, role), codebase.facts(found), _step(found))
     known = ", ".join(CODEBASES)
     if wanted and role != "generator":
-        raise UserError(f"--{role} {path} holds no network of {wanted}, by its keys, as the generator is one")
+        raise UserError(f"--{role} {path} holds no network of {wanted}, by its keys, as the generator's file does")
     if wanted:
         raise UserError(f"{path} holds no network of {wanted}, by its keys; leave --from out to have it recognised")
     raise UserError(f"{path} holds no network that is known by its keys; known are those of {known}")
