@@ -2,18 +2,19 @@
 
     python benchmarks/imports.py FOLDER_OF_CHECKOUTS [--record FOLDER]
 
-The folder holds PyTorch-StudioGAN, mmgeneration (which needs mmcv 1.x), BigGAN-PyTorch and mimicry, as git has them;
-those that are missing are passed over. Their networks are built at tiny width with random weights, spectral-norm
-vectors and batch-norm statistics, saved as they save them, and imported. Printed is the largest difference over 32
-inputs, relative to the largest value: of pictures and logits in evaluation mode, of the attention maps, and of one
-forward pass in training mode with the statistics and vectors that it leaves behind; in float32, and both sides in
-float64, which tells rounding from another function.
+The folder holds PyTorch-StudioGAN, mmgeneration (which needs mmcv 1.x), BigGAN-PyTorch, mimicry and
+Self-Attention-GAN (heykeetae's), as git has them; those that are missing are passed over. Their networks are built at
+tiny width (heykeetae's at its own) with random weights, spectral-norm vectors and batch-norm statistics, saved as they
+save them, and imported. Printed is the largest difference over 32 inputs, relative to the largest value: of pictures
+and logits in evaluation mode, of the attention maps, and of one forward pass in training mode with the statistics and
+vectors that it leaves behind; in float32, and both sides in float64, which tells rounding from another function.
 
 --record writes the small files that the tests run on (tests/interop/data).
 """
 
 import argparse
 import contextlib
+import copy
 import importlib
 import importlib.util
 import io
@@ -61,6 +62,8 @@ def randomise(network: nn.Module) -> None:
     for name, p in network.named_parameters():
         if name.endswith(("gamma", "sigma")):
             nn.init.constant_(p, 0.7)
+        elif name.endswith(("weight_u", "weight_v")):  # heykeetae's, not learnt
+            p.data = F.normalize(torch.randn_like(p), dim=0)
         elif p.dim() > 1:
             nn.init.normal_(p, std=p[0].numel() ** -0.5)
         else:
@@ -218,11 +221,41 @@ def mimicry(root: Path, tiny: bool) -> Iterator[Peer]:
         )
 
 
+def heykeetae(root: Path, tiny: bool) -> Iterator[Peer]:
+    modules(root, "sagan_models", "spectral")
+    code = importlib.import_module("sagan_models")
+
+    def save(peer: Peer, folder: Path) -> dict[str, Path]:
+        torch.save(peer.generator.state_dict(), folder / "7_G.pth")
+        torch.save(peer.discriminator.state_dict(), folder / "7_D.pth")
+        return {"path": folder / "7_G.pth", "discriminator": folder / "7_D.pth"}
+
+    width, latent_dim = (8, 6) if tiny else (64, 128)
+    generator = code.Generator(1, 64, latent_dim, width)
+    discriminator = code.Discriminator(1, 64, width // 2 if tiny else width)
+    if tiny:  # their attention layers are as wide as a width of 64 makes them, whatever it is
+        generator.attn1, generator.attn2 = (code.Self_Attn(c * width, "relu") for c in (2, 1))
+        discriminator.attn1, discriminator.attn2 = (code.Self_Attn(c * width, "relu") for c in (2, 4))
+    yield Peer(
+        "heykeetae",
+        "64 px",
+        generator,
+        discriminator,
+        64,
+        latent_dim,
+        lambda g, z, y: g(z)[0],
+        lambda d, x, y: d(x)[0],
+        save,
+        "Self_Attn",
+    )
+
+
 PEERS = {
     "BigGAN-PyTorch": biggan,
     "PyTorch-StudioGAN": studiogan,
     "mmgeneration": mmgeneration,
     "mimicry": mimicry,
+    "Self-Attention-GAN": heykeetae,
 }
 
 
@@ -260,15 +293,22 @@ def compare(peer: Peer, dtype: torch.dtype, record: Path | None = None) -> list[
         run = imported_run(peer, record or Path(folder), Path(folder) / "run")
         g, d = (network.to(dtype).eval() for network in (read_generator(run)[0], read_discriminator(run)))
         generator.to(dtype).eval(), discriminator.to(dtype).eval()
-        pictures, logits = peer.draw(generator, z, y), peer.judge(discriminator, x, y)
+        before = {network: copy.deepcopy(network.state_dict()) for network in (generator, discriminator)}
+
+        def call(network: nn.Module) -> Tensor:
+            """As they were imported: a forward pass in evaluation mode moves heykeetae's vectors on."""
+            network.load_state_dict(before[network])
+            return peer.draw(network, z, y) if network is generator else peer.judge(network, x, y)
+
+        pictures, logits = call(generator), call(discriminator)
         found: list[float | None] = [relative(g(z, y), pictures), relative(d(x, y), logits)]
-        for ours, network, call, inputs in ((g, generator, peer.draw, z), (d, discriminator, peer.judge, x)):
-            theirs = their_maps(network, peer.attention, lambda n=network, c=call, i=inputs: c(n, i, y))
+        for ours, network, inputs in ((g, generator, z), (d, discriminator, x)):
+            theirs = their_maps(network, peer.attention, lambda n=network: call(n))
             maps = None if theirs is None else attention_maps(ours, inputs, y, queries="all")
             found.append(None if maps is None else relative(next(iter(maps.values())).flatten(2), theirs))
         for network in (g, d, generator, discriminator):
             network.train()
-        trained = peer.draw(generator, z, y), peer.judge(discriminator, x, y)
+        trained = call(generator), call(discriminator)
         found += [relative(g(z, y), trained[0]), relative(d(x, y), trained[1])]
         if record:
             arrays = {"z": z, "y": y, "x": x.half(), "pictures": pictures, "logits": logits}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sagan.run import Run
     from sagan.training.processes import Processes
 
-CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "tensorflow"]
+CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "heykeetae", "tensorflow"]
 RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
@@ -91,6 +91,8 @@ def _open_run(options: Train, out: Path, processes: "Processes", held: contextli
     run = Run(out) if options.resume or there or not processes.is_first else None
     config = run.info.config if run else options.config
     check_batch(config.training.batch_size, config.training.accumulate, processes)
+    if run and run.info.origin:
+        raise UserError(f"{run.path} was imported, so has no training to resume: start from it with --from {run.path}")
     if not config.data.source:
         raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
@@ -647,15 +649,21 @@ def _help() -> str:
 
 
 def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train | Study:
-    """The options that tyro starts from: those of the preset named among the arguments, if it is one."""
+    """The options that tyro starts from: those of the preset in the arguments, with the shape of --from's networks."""
     required = {"study": tyro.MISSING} if options is Study else {}
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--preset", default="small")
-    with contextlib.suppress(argparse.ArgumentError):  # a value is missing: tyro will say so
-        name = parser.parse_known_args(arguments)[0].preset
-        if name in PRESETS:
-            return options(preset=name, config=PRESETS[name], **required)
-    return options(**required)
+    parser.add_argument("--preset", default="small", choices=PRESETS)
+    parser.add_argument("--from", dest="start")
+    try:
+        found = parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError:  # a value is missing, or no preset: tyro will say so
+        return options(**required)
+    config = PRESETS[found.preset]
+    if found.start:
+        from sagan.training.transfer import read_model
+
+        config = replace(config, model=read_model(found.start))
+    return options(preset=found.preset, config=config, **required)
 
 
 def _parse(options: type, name: str, arguments: list[str]) -> Any:

@@ -60,7 +60,7 @@ class TrainingConfig:
     """
 
     start: Annotated[str, tyro.conf.arg(name="from", metavar="RUN_OR_FILE")] = ""
-    """Run, checkpoint or generator.safetensors whose networks to start from, with other classes if need be."""
+    """Run, checkpoint or generator.safetensors whose networks to start from; their shape goes before the preset's."""
     freeze_discriminator: int = 0
     """Blocks of the discriminator, from the picture on, that stay as they come with --from (Mo et al. 2020)."""
     steps: int = 100_000

@@ -5,7 +5,7 @@ import io
 import json
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
+from torch import nn
 
 from sagan.config import PRESETS, Config, PresetName
 from sagan.errors import UserError
 from sagan.figures.curves import arrange, draw_curves, to_svg
 from sagan.files import read_json, write_atomically
 from sagan.model.config import ModelConfig
-from sagan.model.discriminator import Discriminator
-from sagan.model.generator import Generator
+from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.plot_files import read_film_strip, read_rows
 from sagan.run import Run, RunInfo, is_distance, read_generator
 
@@ -89,7 +89,7 @@ def gather(run: Run) -> dict[str, Any]:
         "preset": preset,
         "differences": differences,
         "configuration": json.dumps(asdict(info.config), indent=2, ensure_ascii=False),
-        "commands": _commands(info.config, run.path),
+        "commands": _commands(info, run.path),
         "versions": _versions(),
         "data_key": info.data_key,
         "problems": problems,
@@ -150,11 +150,11 @@ def _text(value: Any) -> str:
     return " ".join(_words(value)) or "(none)"
 
 
-def _commands(config: Config, path: Path) -> list[str]:
+def _commands(info: RunInfo, path: Path) -> list[str]:
     place = path.resolve().name if path.is_absolute() else str(path)  # nobody else has this machine's folders
     folder = shlex.quote(place)
     return [
-        train_command(config, place),
+        *([] if info.origin else [train_command(info.config, place)]),
         f"sagan sample {folder} --count 8 --seed 0",
         f"sagan interpolate {folder}",
         f"sagan plot {folder}",
@@ -179,28 +179,36 @@ def facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """Terms and what they are in this run."""
     config, names = run.info.config, run.info.class_names
     training = config.training
-    yield "Data", config.data.source
+    if run.info.origin:
+        yield "Imported from", run.info.origin
+    else:
+        yield "Data", config.data.source
     if names:
         more = f" and {len(names) - FEW_CLASSES} more" if len(names) > FEW_CLASSES else ""
         yield f"{len(names)} classes" if len(names) > 1 else "Class", ", ".join(names[:FEW_CLASSES]) + more
-    done = max((row["step"] for row in rows), default=0)
-    yield "Trained", f"{done:,} of {training.steps:,} steps, {done * training.batch_size:,} pictures seen"
+    if not run.info.origin:
+        done = max((row["step"] for row in rows), default=0)
+        yield "Trained", f"{done:,} of {training.steps:,} steps, {done * training.batch_size:,} pictures seen"
     seconds = _training_seconds(rows, training.batch_size)
     if seconds:
         yield "Time in training steps", _duration(seconds)
     model = config.model
-    yield "Generator", f"{_parameters(Generator, model)} parameters; {_attention(model, 'generator')}"
-    yield "Discriminator", f"{_parameters(Discriminator, model)} parameters; {_attention(model, 'discriminator')}"
+    yield "Generator", f"{_parameters(build_generator, model)} parameters; {_attention(model, 'generator')}"
+    count = _parameters(build_discriminator, model)
+    yield "Discriminator", f"{count} parameters; {_attention(model, 'discriminator')}"
     try:
         step = read_generator(run.path)[2]
     except UserError:
         return
-    yield "Weights kept for drawing", f"those of step {step:,}" + (" (averaged)" if training.ema_decay else "")
+    yield (
+        "Weights kept for drawing",
+        f"those of step {step:,}" + (" (averaged)" if training.ema_decay and not run.info.origin else ""),
+    )
 
 
-def _parameters(network: type[Generator] | type[Discriminator], model: ModelConfig) -> str:
+def _parameters(build: Callable[[ModelConfig], nn.Module], model: ModelConfig) -> str:
     with torch.device("meta"):  # shapes alone
-        count = sum(p.numel() for p in network(model).parameters())
+        count = sum(p.numel() for p in build(model).parameters())
     return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count:,}"
 
 

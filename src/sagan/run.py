@@ -21,24 +21,27 @@ evaluations/*.json      what sagan evaluate measured, with all that is needed to
 import contextlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from sagan.config import Config
 from sagan.errors import UserError
 from sagan.files import DamagedFile, load_into, load_tensors, locked, save_tensors, sweep, write_atomically
 from sagan.model.config import ModelConfig
+from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 
 MOST_BYTES = 2**24
 """Largest config.json, and largest line of metrics.jsonl, that is read."""
+IMPORTED = "imported from "
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ class RunInfo:
     config: Config
     class_names: tuple[str, ...]
     data_key: str
+    """Of the packed pictures; of an imported run IMPORTED and what it was imported from."""
+
+    @property
+    def origin(self) -> str:
+        """The codebase and file of networks that were not trained here; '' of a run that was."""
+        return self.data_key.removeprefix(IMPORTED) if self.data_key.startswith(IMPORTED) else ""
 
 
 class Run:
@@ -224,8 +233,8 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
         except ValidationError as error:
             raise UserError(f"{path} holds no generator of sagan: {error.errors()[0]['msg']}") from error
         _check_names(class_names, config, path)
-    check_sizes(Generator, config, tensors, path)
-    generator = Generator(config)
+    check_sizes(build_generator, config, tensors, path)
+    generator = build_generator(config)
     load_into(generator, tensors, path)
     return generator, class_names, count_of(metadata, "step", path)
 
@@ -236,7 +245,7 @@ def _check_names(class_names: tuple[str, ...], config: ModelConfig, path: Path) 
 
 
 def check_sizes(
-    network: type[Generator] | type[Discriminator], config: ModelConfig, tensors: dict[str, Tensor], path: Path
+    build: Callable[[ModelConfig], nn.Module], config: ModelConfig, tensors: dict[str, Tensor], path: Path
 ) -> None:
     """Raises DamagedFile for a network whose configuration asks for more numbers than its file has.
 
@@ -244,7 +253,7 @@ def check_sizes(
     """
     try:
         with torch.device("meta"):  # shapes alone
-            wanted = sum(t.numel() for t in network(config).state_dict().values())
+            wanted = sum(t.numel() for t in build(config).state_dict().values())
     except (RuntimeError, TypeError, OverflowError) as error:  # more than a number can say
         raise DamagedFile(f"{path} does not fit its configuration, which asks for networks of any size") from error
     found = sum(t.numel() for t in tensors.values())
@@ -265,8 +274,8 @@ def read_discriminator(path: str | Path) -> Discriminator:
     if not checkpoints:
         raise UserError(f"{run.path} has no checkpoint in {run.path / 'checkpoints'}: the discriminator is kept there")
     tensors = _under("discriminator/", load_tensors(checkpoints[-1])[0])
-    check_sizes(Discriminator, run.info.config.model, tensors, checkpoints[-1])
-    discriminator = Discriminator(run.info.config.model)
+    check_sizes(build_discriminator, run.info.config.model, tensors, checkpoints[-1])
+    discriminator = build_discriminator(run.info.config.model)
     load_into(discriminator, tensors, checkpoints[-1])
     return discriminator
 

@@ -4,7 +4,7 @@ import torch
 
 from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.model.config import ModelConfig
-from sagan.model.generator import Generator
+from sagan.model.dcgan import build_generator
 from sagan.run import Run, RunInfo
 
 NAMES = ("cats", "dogs", "owls")
@@ -16,7 +16,7 @@ def make_run(path, *, names=NAMES, seed=0, **options):
     info = RunInfo(Config(DataConfig(source="pictures"), model, TrainingConfig(), OutputConfig()), names, "key")
     run = Run.create(path, info)
     torch.manual_seed(seed)
-    run.save_generator(disturb(Generator(model), seed), step=7)
+    run.save_generator(disturb(build_generator(model), seed), step=7)
     return run
 
 
@@ -28,7 +28,7 @@ def disturb(network, seed):
             random = torch.randn(t.shape, generator=noise)
             if name.endswith("running_var"):
                 t.copy_(random.square() + 0.5)
-            elif name.endswith(".u"):
+            elif name.endswith((".u", ".v")):
                 t.copy_(random / random.norm())
             elif name.endswith("gamma"):
                 t.copy_(torch.tensor(0.7))

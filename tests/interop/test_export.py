@@ -160,6 +160,40 @@ def test_plain_weights_read_back_bit_for_bit(conditional):
     assert torch.equal(ours(z, y), theirs(z, y))
 
 
+UNLIKE_OURS = {  # what imported generators have that our own have not
+    "class tables under spectral norm, from the classes": {"class_spectral_norm": "classes"},
+    "from the channels, both vectors stored": {
+        "class_spectral_norm": "channels",
+        "spectral_norm_in_evaluation": "stored",
+    },
+    "bilinear": {"upsampling": "bilinear"},
+    "dcgan": {"architecture": "dcgan", "attention_variant": "direct"},
+}
+
+
+@pytest.mark.parametrize("options", UNLIKE_OURS.values(), ids=UNLIKE_OURS)
+def test_networks_as_others_have_them(tmp_path, options):
+    run = make_run(tmp_path / "run", **options)
+    as_trained = read_generator(run.path)[0].eval()
+    z, y = draw_latents(6, 8, seed=0), torch.arange(6) % 3
+    with torch.no_grad():
+        wanted = as_trained(z, y)
+    assert wanted.std() > 0.02
+    path = export(run.path, "onnx").path
+    graph = onnx.load(path).graph
+    made = {output for node in graph.node for output in node.output}
+    assert not any(n.op_type in ("Conv", "ConvTranspose", "Gemm") and n.input[1] in made for n in graph.node)
+    assert not any("norm" in i.name.split(".") and i.name.endswith((".u", ".v")) for i in graph.initializer)
+    assert np.abs(drawn(path, z=z, y=y) - wanted.numpy()).max() < 2e-5
+    program = torch.export.load(export(run.path, "torch-export").path).module()
+    assert (program(z, y) - wanted).abs().max() < 2e-5
+    plain = read_generator(export(run.path, "safetensors").path)[0]
+    assert (plain.config.class_spectral_norm, plain.config.generator_spectral_norm) == ("none", False)
+    assert not any(name.endswith((".u", ".v")) for name in plain.state_dict())
+    assert torch.equal(plain.eval()(z, y), sagan.load(run.path)(z, y))
+    assert (plain(z, y) - wanted).abs().max() < 2e-5
+
+
 def test_a_graph_that_draws_other_pictures_is_not_kept(conditional, tmp_path, monkeypatch):
     """Something that went wrong in exporting: here a graph whose truncation is not the one that was asked for."""
     run, _ = conditional

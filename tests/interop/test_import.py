@@ -18,6 +18,7 @@ from sagan.run import read_discriminator, read_generator
 DATA = Path(__file__).parent / "data"
 FILES = {
     "biggan-pytorch": ("G_ema.pth", "D.pth"),
+    "heykeetae": ("7_G.pth", "7_D.pth"),
     "mimicry": ("netG.pth", "netD.pth"),
     "mmgeneration": ("iter_9.pth", None),
     "studiogan": ("G.pth", "D.pth"),
@@ -220,11 +221,30 @@ def test_a_discriminator_of_other_classes_is_refused(tmp_path):
         import_networks(generator, discriminator=tmp_path / "D.pth")
 
 
-def test_heykeetae_is_known_and_refused(tmp_path):
-    keys = ("attn1.query_conv.weight", "attn2.query_conv.weight", "l1.0.module.weight_bar")
-    torch.save({key: torch.zeros(1) for key in keys}, tmp_path / "1_G.pth")
-    with pytest.raises(UserError, match=r"heykeetae.*transposed convolutions"):
-        import_networks(tmp_path / "1_G.pth")
+@torch.no_grad()
+def test_heykeetae_s_networks_without_spectral_norm(tmp_path):
+    """As their README wants them for WGAN-GP: the same keys without `module` and the vectors."""
+    for name in ("7_G.pth", "7_D.pth"):
+        state = torch.load(DATA / "heykeetae" / name)
+        plain = {key.replace(".module.weight_bar", ".weight").replace(".module.", "."): t for key, t in state.items()}
+        torch.save({k: t for k, t in plain.items() if not k.endswith(("_u", "_v"))}, tmp_path / name)
+    found = import_networks(tmp_path / "7_G.pth", discriminator=tmp_path / "7_D.pth")
+    assert not found.config.generator_spectral_norm
+    assert not found.config.discriminator_spectral_norm
+    with_norm = import_networks(DATA / "heykeetae" / "7_G.pth")
+    assert torch.equal(found.generator.stem.conv.weight, with_norm.generator.stem.conv.weight)
+    assert found.generator(torch.randn(2, 6)).shape == (2, 3, 64, 64)
+
+
+def test_heykeetae_s_networks_of_another_size_are_refused(tmp_path):
+    state = torch.load(recorded("heykeetae")[0])
+    more = {f"l5{key[2:]}": t for key, t in state.items() if key.startswith("l4.")}
+    torch.save(state | more, tmp_path / "G.pth")
+    with pytest.raises(UserError, match=r"holds more than this network needs: l5\.0"):
+        import_networks(tmp_path / "G.pth")
+    torch.save(state | {"l1.0.module.weight_bar": torch.zeros(6)}, tmp_path / "G.pth")
+    with pytest.raises(UserError, match="a tensor has too few dimensions"):
+        import_networks(tmp_path / "G.pth")
 
 
 def variables(channels=8, latent_dim=6, classes=3):

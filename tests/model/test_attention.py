@@ -137,6 +137,27 @@ def test_no_biases_and_a_scalar_gamma():
     assert names == {"gamma", "query.weight", "key.weight", "value.weight", "output.weight"}
 
 
+def test_direct_has_biases_and_no_last_projection():
+    torch.manual_seed(0)
+    layer, x = layer_and_input("direct", (3, 4))
+    assert set(dict(layer.named_parameters())) == {"gamma"} | {
+        f"{name}.{kind}" for name in ("query", "key", "value") for kind in ("weight", "bias")
+    }
+    for name in ("query", "key", "value"):
+        torch.nn.init.normal_(getattr(layer, name).bias)
+    q, k, v = (
+        torch.einsum("oc,ncl->nol", c.weight[:, :, 0, 0], x.flatten(2)) + c.bias[:, None]
+        for c in (layer.query, layer.key, layer.value)
+    )
+    beta = torch.softmax(torch.einsum("ndi,ndj->nij", q, k), 2)
+    wanted = x + 0.7 * torch.einsum("nij,ncj->nci", beta, v).view_as(x)
+    assert torch.allclose(layer(x), wanted, rtol=1e-10, atol=1e-12)
+    asked = torch.tensor([[0, 5, 11]]).expand(3, -1)
+    assert torch.allclose(layer.maps(x, asked).flatten(2), beta[:, [0, 5, 11]], rtol=1e-10)
+    with pytest.raises(ValueError, match="value_reduction 1, got 2"):
+        SelfAttention2d(16, "direct", value_reduction=2)
+
+
 def test_unknown_variant_is_named():
     with pytest.raises(ValueError, match="released, paper, full"):
         SelfAttention2d(16, "global")

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sagan.errors import UserError
-from sagan.interop.codebase import NON_LOCAL, Codebase, Kind, Layer
+from sagan.interop.codebase import NON_LOCAL, Kind, Layer, ResidualCodebase
 from sagan.interop.state import State
 
 
-class BigGANPyTorch(Codebase):
+class BigGANPyTorch(ResidualCodebase):
     """github.com/ajbrock/BigGAN-PyTorch."""
 
     name = "biggan-pytorch"

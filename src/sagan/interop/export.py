@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from sagan.errors import UserError
 from sagan.files import save_tensors, write_atomically
 from sagan.interop import onnx, torch_export
 from sagan.interop.standalone import Standalone
-from sagan.model.config import ModelConfig
+from sagan.model.config import ModelConfig, baked
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import load, read_generator
@@ -120,8 +120,7 @@ def export(
             torch_export.write_program(network, path, about=about)
             draw = torch_export.open_program(path)
         else:
-            plain = replace(config, generator_spectral_norm=False)
-            data = {"step": step, "model": asdict(plain), "class_names": class_names}
+            data = {"step": step, "model": asdict(baked(config)), "class_names": class_names}
             save_tensors(path, generator.state_dict(), data)
             draw = load(path)
         differences.append(_check(draw, generator, truncation=truncation, uint8=uint8))

@@ -5,13 +5,14 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sagan import run as runs
 from sagan.errors import UserError
 from sagan.files import save_tensors
+from sagan.model.config import baked
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import SpectralNorm
 from sagan.run import Run, read_generator
@@ -51,18 +52,15 @@ def save_pretrained(generator: Generator, folder: str | Path, *, class_names: tu
     """Writes a generator into a folder that `load` and `from_pretrained` read back bit for bit; returns the file.
 
     Raises:
-        UserError: the folder is not writable, or the generator's class tables are spectrally normalised.
+        UserError: the folder is not writable.
         ValueError: not as many class names as classes; without any, classes are called by their numbers.
     """
     config = generator.config
     class_names = class_names or tuple(map(str, range(config.num_classes)))
     if len(class_names) != config.num_classes:
         raise ValueError(f"class_names must be {config.num_classes}, one for each class, got {len(class_names)}")
-    if config.class_spectral_norm != "none":
-        raise UserError("a generator with spectrally normalised class tables is kept as generator.safetensors only")
-    normalised = any(isinstance(module, SpectralNorm) for module in generator.modules())
-    # Loaded generators have their norms worked in: the weights are plain.
-    config = replace(config, generator_spectral_norm=config.generator_spectral_norm and normalised)
+    if not any(isinstance(module, SpectralNorm) for module in generator.modules()):
+        config = baked(config)  # a loaded generator's norms are worked in: its weights are plain
     path = Path(folder) / WEIGHTS
     save_tensors(path, generator.state_dict(), {"step": 0, "model": asdict(config), "class_names": class_names})
     return path

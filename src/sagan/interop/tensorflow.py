@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sagan.errors import UserError
-from sagan.interop.codebase import Codebase, Kind, Layer
+from sagan.interop.codebase import Kind, Layer, ResidualCodebase
 from sagan.interop.state import State, tensors_of
 
 OPTIMISER = re.compile(r".*/(Adam|Adam_1|ExponentialMovingAverage)|.*beta[12]_power|.*global_step|.*_step")
 
 
-class TensorFlow(Codebase):
+class TensorFlow(ResidualCodebase):
     """github.com/brain-research/self-attention-gan."""
 
     name = "tensorflow"

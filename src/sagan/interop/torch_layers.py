@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
-from sagan.interop.codebase import Codebase, Kind, Layer
+from sagan.interop.codebase import Kind, Layer, ResidualCodebase
 from sagan.interop.state import State
 
 STORED: dict[str, Any] = {"spectral_norm_in_evaluation": "stored"}
 
 
-class TorchCodebase(Codebase):
+class TorchCodebase(ResidualCodebase):
     """A codebase that leaves layers and norms as PyTorch stores them."""
 
     def layer(self, state: State, key: str) -> Layer:

@@ -10,7 +10,7 @@ from sagan.model.config import AttentionKind, ModelConfig, Variant
 from sagan.model.spectral_norm import Conv2d
 from sagan.model.tiled import TiledAttention
 
-VALUE_REDUCTION: dict[Variant, int] = {"released": 2, "paper": 8, "full": 1}
+VALUE_REDUCTION: dict[Variant, int] = {"released": 2, "paper": 8, "full": 1, "direct": 1}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -37,14 +37,15 @@ class SelfAttention2d(nn.Module):
     Args:
         channels: C.
         variant: 'released' (pooled keys and values, values of C/2 channels, the default), 'paper' (all keys, values
-            of C/8) or 'full' (all keys, values of C, projected as well).
+            of C/8), 'full' (all keys, values of C, projected as well) or 'direct' (the same without the last 1x1, and
+            with biases: heykeetae's Self-Attention-GAN).
         query_reduction: C / channels of queries and keys.
         value_reduction: C / channels of values; None: the variant's.
         spectral_norm: normalise the four 1x1 convolutions.
         eps, stored: as for the convolutions.
 
     Raises:
-        ValueError: a variant that is not one of the three.
+        ValueError: a variant that is not one of these, or narrower values where nothing widens them again.
     """
 
     def __init__(
@@ -64,14 +65,17 @@ class SelfAttention2d(nn.Module):
         self.pooled = variant == "released"
         query_channels = max(1, channels // query_reduction)
         value_channels = max(1, channels // (value_reduction or VALUE_REDUCTION[variant]))
+        direct = variant == "direct"
+        if direct and value_channels != channels:
+            raise ValueError(f"variant 'direct' has values of all channels: value_reduction 1, got {value_reduction}")
 
         def conv1x1(c_in: int, c_out: int) -> Conv2d:
-            return Conv2d(c_in, c_out, 1, norm=spectral_norm, eps=eps, stored=stored, bias=False)
+            return Conv2d(c_in, c_out, 1, norm=spectral_norm, eps=eps, stored=stored, bias=direct)
 
         self.query = conv1x1(channels, query_channels)  # g in the paper
         self.key = conv1x1(channels, query_channels)  # f
         self.value = conv1x1(channels, value_channels)  # h
-        self.output = conv1x1(value_channels, channels)  # v
+        self.output = nn.Identity() if direct else conv1x1(value_channels, channels)  # v
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

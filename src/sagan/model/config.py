@@ -1,11 +1,12 @@
 """The shape of both networks, once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 # Self-attention, channel attention, or a residual block with as many parameters as self-attention.
 AttentionKind = Literal["self", "channel", "residual"]
-Variant = Literal["released", "paper", "full"]
+Variant = Literal["released", "paper", "full", "direct"]
+Architecture = Literal["residual", "dcgan"]
 # Where the spectral norm of the generator's class tables starts its power iteration: nowhere, as there is none.
 ClassNorm = Literal["none", "classes", "channels"]
 
@@ -22,6 +23,8 @@ class ModelConfig:
         ValueError: a field is out of its range; the message names it.
     """
 
+    architecture: Architecture = "residual"
+    """residual: the paper's blocks; dcgan: a strided 4x4 convolution for each size, as heykeetae has it."""
     resolution: int = 128
     """Side of the square pictures, pixels: 32, 64, 128 or 256."""
     num_classes: int = 0
@@ -33,7 +36,7 @@ class ModelConfig:
     base_channels: int = 64
     """Width: channels of the layers next to the picture; deeper layers have up to 16 times as many."""
     generator_widths: tuple[int, ...] | None = None
-    """Channels of the generator's feature maps at 4, 8, ..., resolution; None: from base_channels."""
+    """Channels of the generator's feature maps at 4, 8, ... (all but a dcgan's picture); None: from base_channels."""
     discriminator_widths: tuple[int, ...] | None = None
     """Channels of the discriminator's blocks, from the picture on; None: from base_channels, the last one twice."""
     discriminator_halvings: int | None = None
@@ -51,7 +54,7 @@ class ModelConfig:
     discriminator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
     """The same for the discriminator."""
     attention_variant: Variant = "released"
-    """released: 2x2 pooled keys and values, values of C/2; paper: all keys, values of C/8; full: all, C."""
+    """released: 2x2 pooled keys, values of C/2; paper: all keys, values of C/8; full: all, C; direct: no last 1x1."""
     query_reduction: int = 8
     """C / channels of the attention's queries and keys."""
     value_reduction: int | None = None
@@ -84,7 +87,10 @@ class ModelConfig:
         check(self.value_reduction is None or self.value_reduction >= 1, "value_reduction", "1 or more")
         check(self.spectral_norm_eps > 0, "spectral_norm_eps", "above 0")
         check(self.batch_norm_eps > 0, "batch_norm_eps", "above 0")
-        maps = (self.resolution // 4).bit_length()  # 4, 8, ..., resolution
+        dcgan = self.architecture == "dcgan"
+        wide = self.attention_variant != "direct" or self.value_reduction in (None, 1)
+        check(wide, "value_reduction", "1 with attention_variant direct")
+        maps = (self.resolution // 4).bit_length() - dcgan  # 4, 8, ..., resolution, or half of it
         at_least = {"generator_widths": maps, "discriminator_widths": 2}
         for field, count in at_least.items():
             widths = getattr(self, field)
@@ -93,6 +99,9 @@ class ModelConfig:
         check(len(self.generator_channels) == maps, "generator_widths", f"{maps} numbers of 1 or more")
         blocks = len(self.discriminator_channels)
         most = min(blocks, maps)
+        # A dcgan halves down to 4 x 4 and ends there: there is nothing to choose.
+        for field, found in (("discriminator_widths", blocks), ("discriminator_halvings", self.halvings)):
+            check(not dcgan or found == maps, field, f"{maps} of them with architecture dcgan")
         check(1 <= self.halvings <= most, "discriminator_halvings", f"from 1 to {most} with {blocks} blocks")
         sizes_of = {
             "generator_attention": {4 << i for i in range(maps)},
@@ -105,28 +114,32 @@ class ModelConfig:
 
     @property
     def generator_channels(self) -> tuple[int, ...]:
-        """Channels of the generator's feature maps at 4, 8, ..., resolution (16ch, 16ch, 8ch, ..., ch)."""
+        """Channels of the generator's feature maps at 4, 8, ..., resolution (16ch, 16ch, 8ch, ..., ch).
+
+        Of a dcgan at 4, 8, ..., half the resolution (8ch, 4ch, 2ch, ch at 64 pixels).
+        """
         if self.generator_widths is not None:
             return self.generator_widths
         sizes = self.resolution // 4
         multipliers = [min(MAX_MULTIPLIER, sizes >> (i + 1)) for i in range(sizes.bit_length() - 1)]
-        widths = [self.base_channels * m for m in multipliers]
-        return (widths[0], *widths)
+        widths = tuple(self.base_channels * m for m in multipliers)
+        return widths if self.architecture == "dcgan" else (widths[0], *widths)
 
     @property
     def discriminator_channels(self) -> tuple[int, ...]:
-        """Channels of the discriminator's blocks (ch, 2ch, ..., 16ch at 4 x 4, and 16ch again)."""
+        """Channels of the discriminator's blocks (ch, 2ch, ..., 16ch at 4 x 4, and 16ch again but for a dcgan)."""
         if self.discriminator_widths is not None:
             return self.discriminator_widths
         blocks = (self.resolution // 4).bit_length() - 1
-        widths = [self.base_channels * min(MAX_MULTIPLIER, 1 << i) for i in range(blocks)]
-        return (*widths, widths[-1])
+        widths = tuple(self.base_channels * min(MAX_MULTIPLIER, 1 << i) for i in range(blocks))
+        return widths if self.architecture == "dcgan" else (*widths, widths[-1])
 
     @property
     def halvings(self) -> int:
         """How many of the discriminator's blocks halve the picture."""
-        given = self.discriminator_halvings
-        return len(self.discriminator_channels) - 1 if given is None else given
+        blocks = len(self.discriminator_channels)
+        usual = blocks if self.architecture == "dcgan" else blocks - 1
+        return usual if self.discriminator_halvings is None else self.discriminator_halvings
 
     def spectral_norm(self, network: Literal["generator", "discriminator"]) -> dict[str, Any]:
         """The options of a network's convolutions, linear layers and embeddings."""
@@ -145,3 +158,8 @@ class ModelConfig:
         """(feature-map size, kind) of every extra layer of a network, the default resolved."""
         chosen = self.generator_attention if network == "generator" else self.discriminator_attention
         return ((min(32, self.resolution // 2), "self"),) if chosen is None else chosen
+
+
+def baked(config: ModelConfig) -> ModelConfig:
+    """The configuration of a generator whose spectral norms have been worked into its weights."""
+    return replace(config, generator_spectral_norm=False, class_spectral_norm="none")

@@ -1,14 +1,14 @@
 """The discriminator: a picture and a class to a logit, higher for real."""
 
 from itertools import pairwise
-from typing import overload
+from typing import ClassVar, overload
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.attention import add_attention
 from sagan.model.blocks import DownBlock
-from sagan.model.config import ModelConfig
+from sagan.model.config import Architecture, ModelConfig
 from sagan.model.spectral_norm import Embedding, Linear
 
 
@@ -20,14 +20,23 @@ class Discriminator(nn.Module):
 
     With the class head 'classifier' (AC-GAN, Odena et al. 2017) y is ignored too; another linear layer makes h into
     logits (N, num_classes) of the classes, which come with the others if `classify` asks for them.
+
+    Raises:
+        ValueError: a configuration of another architecture: sagan.model.dcgan.build_discriminator knows them all.
     """
 
+    architecture: ClassVar[Architecture] = "residual"
     embed: Embedding | None
     classifier: Linear | None
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        if config.architecture != self.architecture:
+            raise ValueError(f"architecture {config.architecture}: build it by sagan.model.dcgan.build_discriminator")
         self.config = config
+        self._build(config)
+
+    def _build(self, config: ModelConfig) -> None:
         channels, halvings = config.discriminator_channels, config.halvings
         sn = config.spectral_norm("discriminator")
 
@@ -43,21 +52,28 @@ class Discriminator(nn.Module):
             add_attention(self.attention, size, kind, c, config, spectral_norm=config.discriminator_spectral_norm)
         self.last = block(len(widths), *last)
         self.head = Linear(channels[-1], 1, **sn)
+        self._add_class_head(channels[-1], config)
+
+    def _add_class_head(self, features: int, config: ModelConfig) -> None:
+        sn, classes = config.spectral_norm("discriminator"), config.num_classes
         projects = config.class_head == "projection"
-        classes = config.num_classes
-        self.embed = Embedding(classes, channels[-1], **sn) if classes and projects else None
-        self.classifier = Linear(channels[-1], classes, **sn) if classes and not projects else None
+        self.embed = Embedding(classes, features, **sn) if classes and projects else None
+        self.classifier = Linear(features, classes, **sn) if classes and not projects else None
+
+    def features(self, x: Tensor) -> Tensor:
+        """h (N, C), which the logits are linear in."""
+        for block in self.blocks:
+            x = block(x)
+            if block.downsample:
+                x = self.attention[str(x.shape[-1])](x)
+        return F.relu(self.last(x)).sum(dim=(2, 3))
 
     @overload
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor: ...
     @overload
     def forward(self, x: Tensor, y: Tensor | None = None, *, classify: bool) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, y: Tensor | None = None, *, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        for block in self.blocks:
-            x = block(x)
-            if block.downsample:
-                x = self.attention[str(x.shape[-1])](x)
-        h = F.relu(self.last(x)).sum(dim=(2, 3))  # (N, C)
+        h = self.features(x)
         logits = self.head(h).squeeze(1)
         if self.embed is not None:
             assert y is not None, "a conditional discriminator needs the labels y"

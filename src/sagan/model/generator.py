@@ -1,6 +1,7 @@
 """The generator: a latent and a class to a picture."""
 
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from sagan.model.attention import add_attention
 from sagan.model.blocks import UpBlock
-from sagan.model.config import ModelConfig
+from sagan.model.config import Architecture, ModelConfig
 from sagan.model.norm import ConditionalBatchNorm2d
 from sagan.model.spectral_norm import Conv2d, Linear
 
@@ -19,11 +20,23 @@ class Generator(nn.Module):
     A linear layer to 4x4, up-blocks to R x R, attention where the configuration puts it, then batch norm, ReLU, a
     3x3 convolution and tanh. y is ignored, and may be left out, when num_classes is 0; as weights (N, num_classes) it
     asks for something between classes.
+
+    Raises:
+        ValueError: a configuration of another architecture: sagan.model.dcgan.build_generator knows them all.
     """
+
+    architecture: ClassVar[Architecture] = "residual"
+    stem: nn.Module
+    head: nn.Module
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        if config.architecture != self.architecture:
+            raise ValueError(f"architecture {config.architecture}: build it by sagan.model.dcgan.build_generator")
         self.config = config
+        self._build(config)
+
+    def _build(self, config: ModelConfig) -> None:
         channels = config.generator_channels
         sn = config.spectral_norm("generator")
 

@@ -109,6 +109,14 @@ class ConditionalBatchNorm2d(nn.Module):
         shift = shift - mean * scale
         return torch.addcmul(shift[..., None, None], part, scale[..., None, None])
 
+    @torch.no_grad()
+    def bake(self) -> None:
+        """Makes plain tables of spectrally normalised ones: the same function."""
+        if isinstance(self.scale, Embedding):
+            self.scale.bake()
+            self.shift.bake()
+            self.scale, self.shift = (nn.Parameter(table.clone()) for table in self.tables())
+
     def tables(self) -> tuple[Tensor, Tensor]:
         """The scales and the shifts of all classes, (num_classes, C) each."""
         if isinstance(self.scale, Embedding):

@@ -119,8 +119,25 @@ def spectral_norm(weight: Tensor, *, norm: bool = True, eps: float = 1e-8, store
     return SpectralNorm(weight.shape[0], eps)
 
 
-class Conv2d(nn.Conv2d):
-    """A "same" convolution of odd kernel size, xavier-uniform, its weight spectrally normalised if asked."""
+class Normalised(nn.Module):
+    """A layer whose weight goes through `norm`: a spectral norm, or the identity."""
+
+    weight: Tensor
+    norm: nn.Module
+
+    @torch.no_grad()
+    def bake(self) -> None:
+        """Replaces the weight by its normalised form, in place: the same function, nothing left to compute."""
+        if not isinstance(self.norm, nn.Identity):
+            self.weight.copy_(self.norm.eval()(self.weight))
+            self.norm = nn.Identity()
+
+
+class Conv2d(Normalised, nn.Conv2d):
+    """A "same" convolution of odd kernel size, xavier-uniform, its weight spectrally normalised if asked.
+
+    With stride 2 and a kernel of even size it halves the sides.
+    """
 
     def __init__(
         self,
@@ -132,8 +149,9 @@ class Conv2d(nn.Conv2d):
         eps: float = 1e-8,
         stored: bool = False,
         bias: bool = True,
+        stride: int = 1,
     ):
-        super().__init__(c_in, c_out, size, padding=size // 2, bias=bias)
+        super().__init__(c_in, c_out, size, stride, (size - 1) // 2, bias=bias)
         # As feature maps lie in memory: neither convolutions nor their gradients then move weights around.
         self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
         self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
@@ -143,7 +161,30 @@ class Conv2d(nn.Conv2d):
         return self._conv_forward(x, self.norm(self.weight), self.bias)
 
 
-class Linear(nn.Linear):
+class ConvTranspose2d(Normalised, nn.ConvTranspose2d):
+    """A transposed convolution, xavier-uniform, its weight (in, out, h, w) spectrally normalised if asked."""
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        size: int,
+        *,
+        stride: int,
+        padding: int,
+        norm: bool,
+        eps: float = 1e-8,
+        stored: bool = False,
+    ):
+        super().__init__(c_in, c_out, size, stride, padding)
+        self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return F.conv_transpose2d(x, self.norm(self.weight), self.bias, self.stride, self.padding)  # type: ignore[arg-type]
+
+
+class Linear(Normalised, nn.Linear):
     """A linear layer, xavier-uniform, its weight spectrally normalised if asked."""
 
     def __init__(self, c_in: int, c_out: int, *, norm: bool, eps: float = 1e-8, stored: bool = False):
@@ -155,7 +196,7 @@ class Linear(nn.Linear):
         return F.linear(x, self.norm(self.weight), self.bias)
 
 
-class Embedding(nn.Embedding):
+class Embedding(Normalised, nn.Embedding):
     """An embedding table, xavier-uniform, spectrally normalised if asked."""
 
     def __init__(self, count: int, dim: int, *, norm: bool, eps: float = 1e-8, stored: bool = False):
@@ -171,20 +212,19 @@ class Embedding(nn.Embedding):
         return self.norm(self.weight)
 
 
-def _initialise(layer: nn.Conv2d | nn.Linear | nn.Embedding) -> None:
+def _initialise(layer: Normalised) -> None:
     nn.init.xavier_uniform_(layer.weight)
     if getattr(layer, "bias", None) is not None:
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
-@torch.no_grad()
 def bake_spectral_norm(network: Network) -> Network:
     """Replaces every weight by its normalised form, in place: the same function, nothing left to compute.
 
     For inference: the network can no longer be trained as it was.
     """
-    for layer in network.modules():
-        if isinstance(layer, Conv2d | Linear | Embedding) and not isinstance(layer.norm, nn.Identity):
-            layer.weight.copy_(layer.norm.eval()(layer.weight))
-            layer.norm = nn.Identity()
+    for layer in list(network.modules()):  # some are gone when those that hold them are baked
+        bake: Any = getattr(layer, "bake", None)
+        if bake is not None:
+            bake()
     return network

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sagan.config import TrainingConfig
 from sagan.model.config import ModelConfig
+from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
-from sagan.model.generator import Generator
 from sagan.model.norm import ConditionalBatchNorm2d
 from sagan.training.augment import augment
 from sagan.training.ema import EMA
@@ -79,8 +79,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model, self.config, self.device = model, config, device
         self.processes = processes or Processes(device)
-        self.generator = Generator(model).to(device)
-        self.discriminator = Discriminator(model).to(device)
+        self.generator = build_generator(model).to(device)
+        self.discriminator = build_discriminator(model).to(device)
         freeze_blocks(self.discriminator, config.freeze_discriminator)
         self.ema = EMA(self.generator, config.ema_decay, config.ema_start)
         self.lecam = LeCam(average=self.processes.average).to(device)

@@ -46,6 +46,14 @@ def read_source(start: str | Path) -> Source:
     return Source(path, generator, average, read_discriminator(path), class_names, step)
 
 
+def read_model(start: str | Path) -> ModelConfig:
+    """The shape of the networks that there are to start from. Raises UserError as `read_source` does."""
+    path = Path(start)
+    if path.is_file() and path.parent.name != "checkpoints":
+        return read_generator(path)[0].config
+    return Run(path.parent.parent if path.is_file() else path).info.config.model
+
+
 def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: int) -> Source:
     """Reads what there is to start from, and checks that networks of configuration `model` can.
 

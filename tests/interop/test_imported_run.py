@@ -1,0 +1,86 @@
+"""What the commands make of an imported run: of a network unlike ours (heykeetae's), as of one of our own."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import sagan
+from sagan.cli import main
+from sagan.explorer.asked import Sample
+from sagan.explorer.explorer import Explorer
+from sagan.explorer.networks import read_networks
+from sagan.interop.card import write_card
+from sagan.run import Run, read_discriminator, read_generator
+
+
+@pytest.fixture
+def imported(tmp_path, capsys):
+    from test_import import DATA
+
+    files = DATA / "heykeetae"
+    out = tmp_path / "imported"
+    assert main(["import", str(files / "7_G.pth"), "--discriminator", str(files / "7_D.pth"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "heykeetae: a generator of 64 px pictures, no classes, attention at 16, 32, and its discriminator" in said
+    return Run(out)
+
+
+def test_it_is_drawn_from_attended_to_walked_and_reported(imported, tmp_path):
+    run = str(imported.path)
+    assert main(["sample", run, "--count", "3", "--out", str(tmp_path / "x.npz")]) == 0
+    assert np.load(tmp_path / "x.npz")["images"].shape == (3, 64, 64, 3)
+    assert main(["attend", run, "--layer", "all", "--count", "2", "--out", str(tmp_path / "a.png")]) == 0
+    assert main(["interpolate", run, "--steps", "3", "--out", str(tmp_path / "i.png")]) == 0
+    assert main(["report", run, "--out", str(tmp_path / "r.html")]) == 0
+    assert "heykeetae: 7_G.pth" in (tmp_path / "r.html").read_text()
+    assert "sagan train" not in (tmp_path / "r.html").read_text()
+    maps = sagan.attention_maps(sagan.load(run), torch.randn(2, 6), queries=[(3, 60)])
+    assert {name: m.shape for name, m in maps.items()} == {"16.0": (2, 1, 16, 16), "32.0": (2, 1, 32, 32)}
+
+
+def test_its_card_does_not_say_that_it_was_trained_here(imported):
+    pytest.importorskip("huggingface_hub")
+    card = write_card(imported, "someone/faces", licence="unknown", samples="Samples", attention=False)
+    assert "imported into sagan" in card
+    assert "| Imported from | heykeetae: 7\\_G.pth |" in card
+    assert "sagan train" not in card
+    assert "| Trained |" not in card
+    assert "| Data |" not in card
+
+
+def test_the_page_shows_it(imported):
+    explorer = Explorer(read_networks(imported.path))
+    seen = explorer.see(Sample(seed=1, index=2))
+    with torch.no_grad():
+        x = sagan.load(imported.path)(sagan.draw_latents(3, 6, seed=1)[2:])
+        (logit,) = read_discriminator(imported.path).eval()(x).tolist()
+    assert seen.scores.of_classes == pytest.approx((logit,), rel=1e-4)
+    found = [(layer.network, layer.name) for layer in explorer.maps(Sample(seed=1, index=2), [(5.0, 9.0)], smooth=True)]
+    assert found == [("generator", "16.0"), ("generator", "32.0"), ("discriminator", "8.0"), ("discriminator", "4.0")]
+
+
+def test_a_run_with_classes_starts_from_it(imported, pictures, tmp_path, capsys):
+    """With networks of its shape; in another shape that is asked for, the message names what would fit."""
+    rhythm = "--steps 2 --batch-size 4 --precision fp32 --device cpu --log-every 1 --evaluate-every 0"
+    start = ["train", "--from", str(imported.path), "--data", str(pictures), "--out", str(tmp_path / "new")]
+    assert main([*start, *rhythm.split(), "--latent-dim", "7"]) == 2
+    assert "to start from them add --latent-dim 6\n" in capsys.readouterr().err
+    assert main([*start, *rhythm.split(), "--freeze-discriminator", "2"]) == 0
+    assert "generator, average and discriminator start from" in capsys.readouterr().err
+    theirs, ours = read_discriminator(imported.path), read_discriminator(tmp_path / "new")
+    assert torch.equal(theirs.blocks[1].conv.weight, ours.blocks[1].conv.weight)
+    assert not torch.equal(theirs.blocks[2].conv.weight, ours.blocks[2].conv.weight)
+    generator = read_generator(tmp_path / "new")[0]
+    assert generator.stem.norm.scale.shape == (2, 64)  # a row for each class, from the one that there was
+    assert torch.isfinite(generator(torch.randn(2, 6), torch.tensor([0, 1]))).all()
+    rows = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
+    assert {"gamma/generator.16.0", "gamma/discriminator.4.0"} <= rows[-1].keys()
+
+
+def test_it_cannot_be_gone_on_with_only_started_from(imported, capsys):
+    assert main(["train", "--resume", str(imported.path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"--from {imported.path}" in said
