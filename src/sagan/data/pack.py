@@ -25,7 +25,7 @@ from sagan.data.sources import Skipped, Source, open_source, printable
 from sagan.data.store import cache_folder, in_order, progress_bar, quiet
 from sagan.data.tar_index import MAX_BYTES, ROW
 from sagan.errors import UserError
-from sagan.files import write_atomically
+from sagan.files import sweep, write_atomically
 
 _NOTES, _ROWS, _OPEN = ".packing.jsonl", ".packing.rows", ".packing.tar"
 _MOST_LEFT_OUT = 1000  # that the index names
@@ -104,6 +104,7 @@ def pack(
         raise UserError(f"{out} holds shards already: give another --out, or remove it")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        sweep(out)
         done = _resume(out, work, shard_size)
         with quiet(), progress_bar(work.count, progress, f"packing {printable(work.title)[-60:]}") as bar:
             bar.update(done.next)

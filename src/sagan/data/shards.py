@@ -32,7 +32,7 @@ from sagan.data.decode import Unreadable, decode
 from sagan.data.sources import Skipped, printable
 from sagan.data.tar_index import MAX_BYTES, MAX_LABEL, ROW, scan
 from sagan.errors import UserError
-from sagan.files import write_atomically
+from sagan.files import sweep, write_atomically
 
 FORMAT = 1
 """Version of the index, and of what a scan keeps in the cache."""
@@ -114,7 +114,9 @@ def open_shards(name: str, labels: bool, cache: Path, *, progress: bool = True) 
     """
     title = name if remote.is_url(name) else str(Path(name).expanduser().absolute())
     folder, names = _names(title)
-    (cache / "shards").mkdir(parents=True, exist_ok=True)
+    for kept in (cache / "shards", cache / "shards" / "scans"):
+        kept.mkdir(parents=True, exist_ok=True)
+        sweep(kept)
     index = read_index(folder)
     sizes = {one["name"]: one for one in index["shards"]} if index else {}
     if index and all(posixpath.basename(one) in sizes for one in names):
@@ -220,7 +222,6 @@ def _indexed(title: str, folder: str, names: list[str], index: dict[str, Any], l
 def _scanned(title: str, names: list[str], labels: bool, cache: Path, progress: bool) -> Shards:
     """Shards from elsewhere: their headers are read, in several threads; what was read is kept for another time."""
     scans = cache / "scans"
-    scans.mkdir(exist_ok=True)
     skipped: list[Skipped] = []
     paths: list[Path] = []
     highest, labelled = -1, 0
@@ -423,7 +424,9 @@ class ShardImages:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def __getitem__(self, chosen: NDArray[np.int64] | int) -> NDArray[np.uint8]:
+        if isinstance(chosen, int):
+            return self._picture(chosen)
         return np.stack(list(self._decoding.map(self._picture, np.asarray(chosen).tolist())))
 
     def order(self, random: Random) -> ShardOrder:
