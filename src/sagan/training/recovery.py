@@ -12,7 +12,7 @@ from sagan.training.checkpoint import state
 from sagan.training.step import Trainer
 
 EXPLODED = 1e5
-"""Magnitude of a loss from which no training has been seen to return; a hinge loss stays near 1."""
+"""Magnitude from which a loss counts as exploded: a choice, not a measurement."""
 TRIES = 3
 """Times that a run goes on from the same state, with other random numbers, before it gives up."""
 
