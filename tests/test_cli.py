@@ -170,7 +170,7 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
     class Given:
         distance_key = "fid"
 
-        def __init__(self, store, features, count, device):
+        def __init__(self, store, features, count, device, **_):
             self.values = iter([9.0, 3.0, 5.0, 4.0, 6.0])
 
         def __call__(self, generator, seed):
@@ -222,7 +222,7 @@ def test_training_warns_once_of_what_goes_wrong(capsys, tmp_path, train_options,
     class Given:
         distance_key = "fid"
 
-        def __init__(self, store, features, count, device):
+        def __init__(self, store, features, count, device, **_):
             self.values = iter([(9, 1.0), (5, 0.9), (6, 0.9), (7, 0.8), (8, 0.3), (9, 0.3)])
 
         def __call__(self, generator, seed):
@@ -283,7 +283,10 @@ def test_import_makes_a_run_that_the_other_commands_take(capsys, tmp_path):
     assert run(capsys, "attend", out)[0] == 0
     assert "no source of pictures" in run(capsys, "evaluate", out)[2]
     assert "no source of pictures" in run(capsys, "attend", out, "--network", "discriminator")[2]
-    assert "--data is missing" in run(capsys, "train", "--resume", out)[2]
+    assert (
+        f"was imported, so has no training to resume: start from it with --from {out}"
+        in (run(capsys, "train", "--resume", out)[2])
+    )
     again = run(capsys, "import", *files)
     assert again[0] == 2
     assert "holds a run already" in again[2]

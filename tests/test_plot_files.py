@@ -79,7 +79,8 @@ def test_a_grid_that_is_none_is_named(capsys, tmp_path, content):
         run.sample_path(8).write_bytes(content)
     status, _, errors = plot(capsys, run.path)
     assert (status, errors.count("\n")) == (2, 1)
-    assert f"{run.sample_path(8)} is not a grid of this run's samples" in errors
+    what = "is not a grid of this run's samples" if content is None else "is damaged, no PNG that can be read"
+    assert f"{run.sample_path(8)} {what}" in errors
 
 
 def test_where_a_figure_cannot_be_written(capsys, tmp_path):

@@ -292,7 +292,7 @@ def test_a_damaged_picture_is_left_out_by_name(capsys, tmp_path, content):
     assert_self_contained(page)
     assert page.headings == ["The run", "Configuration", "How to repeat it", "Left out"]
     assert all(f"{name.rpartition('/')[2]} could not be read" in page.text for name in names)
-    assert f"{run.sample_path(6)} is not a grid of this run's samples" in page.text  # what the film strip is cut from
+    assert f"{run.sample_path(6)} is damaged, no PNG that can be read" in page.text  # what the film strip is cut from
 
 
 def test_where_it_cannot_be_written(capsys, tmp_path):

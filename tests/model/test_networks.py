@@ -183,10 +183,10 @@ def test_widths_and_halvings_are_those_asked_for():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"generator_widths": (8, 8)}, "generator_widths must be 4 numbers"),
-        ({"generator_widths": (8, 8, 8, 8, 8)}, "generator_widths must be 4 numbers"),
-        ({"discriminator_widths": (8,)}, "discriminator_widths must be 2 numbers"),
-        ({"discriminator_widths": (8, 0, 8)}, "discriminator_widths must be 2 numbers"),
+        ({"generator_widths": (8, 8)}, "generator_widths must be 4 to 64 numbers"),
+        ({"generator_widths": (8, 8, 8, 8, 8)}, "generator_widths must be 4 to 64 numbers"),
+        ({"discriminator_widths": (8,)}, "discriminator_widths must be 2 to 64 numbers"),
+        ({"discriminator_widths": (8, 0, 8)}, "discriminator_widths must be 2 to 64 numbers"),
         ({"discriminator_halvings": 5}, "discriminator_halvings must be from 1 to 4"),
         ({"discriminator_halvings": 2, "discriminator_attention": ((4, "self"),)}, "discriminator_attention"),
     ],

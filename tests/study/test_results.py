@@ -1,6 +1,7 @@
 """What a study makes of its runs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from sagan.study.results import find_differences, gather, main_figure
 
 @pytest.fixture
 def folder(tmp_path):
-    plan = Plan("attention", PRESETS["demo"], (0, 1, 2), ("none", "self-16"), 8, "auto", "", ("a", "b"), "key")
+    base = replace(PRESETS["demo"], model=replace(PRESETS["demo"].model, num_classes=2))
+    plan = Plan("attention", base, (0, 1, 2), ("none", "self-16"), 8, "auto", "", ("a", "b"), "key")
     return StudyFolder.create(tmp_path / "study", plan)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sagan.data.shards import ShardImages
 from sagan.data.sources import printable
 from sagan.data.store import Store, find
 
@@ -18,8 +19,8 @@ def what_changed(key: str, now: Store) -> str:
         now: what is made of it now.
     """
     before = find(now.path.parent.parent, key)
-    if before is None:
-        return f"now {len(now):,} pictures; what it was is no longer in the cache"
+    if before is None or isinstance(now.images, ShardImages):  # shards are packed nowhere
+        return f"now {len(now):,} pictures; what it was is not in the cache"
     places = ({name: i for i, name in enumerate(store.names)} for store in (before, now))
     then_at, now_at = places
     kept = [name for name in before.names if name in now_at]

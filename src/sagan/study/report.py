@@ -17,8 +17,7 @@ from sagan.errors import UserError
 from sagan.figures.curves import save_figure
 from sagan.figures.grid import save
 from sagan.files import write_atomically
-from sagan.model.discriminator import Discriminator
-from sagan.model.generator import Generator
+from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.report import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
 from sagan.study.folder import Job, StudyFolder
@@ -162,7 +161,8 @@ def _unfinished(job: Job) -> str:
 def _cost(outcome: Outcome) -> tuple[str, ...]:
     model, training = outcome.variant.config.model, outcome.variant.config.training
     with torch.device("meta"):  # shapes alone
-        counts = [sum(p.numel() for p in network(model).parameters()) for network in (Generator, Discriminator)]
+        networks = build_generator(model), build_discriminator(model)
+    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
     speed = outcome.images_per_second
     updates = f"{training.discriminator_steps} to 1"
     rates = f"{training.generator_lr:.3g}, {training.discriminator_lr:.3g}"
