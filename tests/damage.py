@@ -118,6 +118,15 @@ def hostile_json(rng, text):
     return json.dumps(content).encode()
 
 
+def plain_zip(rng):
+    """An archive of two class folders, nothing wrong with it."""
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("a/0.png", "b/1.png"):
+            archive.writestr(name, picture(rng))
+    return file.getvalue()
+
+
 def hostile_zip(rng, names=("a/0.png", "b/1.png")):
     """An archive whose members lie about their names, sizes or content."""
     file = BytesIO()

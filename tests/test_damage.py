@@ -100,19 +100,17 @@ def test_damaged_pictures(tmp_path, monkeypatch, count):
 def test_damaged_archives(tmp_path, monkeypatch, count):
     monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
     rng = np.random.default_rng(2)
+    path = tmp_path / "inner" / "data.zip"
+    path.parent.mkdir()
 
-    def reader():
-        path = tmp_path / "inner" / "data.zip"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(damage.hostile_zip(rng))
-        source = DataConfig(source=str(path))
-        return lambda: prepare(source, resolution=32, image_channels=3, progress=False)
+    def reader(data):
+        path.write_bytes(data)
+        return lambda: prepare(DataConfig(source=str(path)), resolution=32, image_channels=3, progress=False)
 
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / "0.png").write_bytes(damage.picture(rng))
-    assert read_all((reader() for _ in range(count)), lambda: open_source(str(tmp_path / "whole"), True))
-    assert {path.name for path in tmp_path.iterdir()} == {"inner", "whole", "cache"}
-    assert {path.name for path in (tmp_path / "inner").iterdir()} == {"data.zip"}
+    whole = damage.plain_zip(rng)
+    read_all((reader(damage.hostile_zip(rng)) for _ in range(count)), lambda: reader(whole)())
+    assert {path.name for path in tmp_path.iterdir()} == {"inner", "cache"}
+    assert {path.name for path in path.parent.iterdir()} == {"data.zip"}
 
 
 @pytest.fixture(scope="module")

@@ -184,7 +184,7 @@ def test_widths_and_halvings_are_those_asked_for():
     ("fields", "message"),
     [
         ({"generator_widths": (8, 8)}, "generator_widths must be 4 to 64 numbers"),
-        ({"generator_widths": (8, 8, 8, 8, 8)}, "generator_widths must be 4 to 64 numbers"),
+        ({"generator_widths": (8, 8, 8, 8, 8)}, "generator_widths must be 4 numbers"),
         ({"discriminator_widths": (8,)}, "discriminator_widths must be 2 to 64 numbers"),
         ({"discriminator_widths": (8, 0, 8)}, "discriminator_widths must be 2 to 64 numbers"),
         ({"discriminator_halvings": 5}, "discriminator_halvings must be from 1 to 4"),
