@@ -84,7 +84,8 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
                 try:
                     values = trainer.step(step, batches, measure=measure)
                 except Unreachable:  # before anything of this step was done, unless the discriminator takes several
-                    if step and config.training.discriminator_steps == 1 and not watch.problem(trainer):
+                    at_rest = step and config.training.discriminator_steps == 1
+                    if writes and at_rest and not watch.problem(trainer):
                         save_state(run, trainer, step, best_step(log.rows))
                     raise
                 step += 1
