@@ -133,9 +133,11 @@ def hostile_zip(rng, names=("a/0.png", "b/1.png")):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             archive.writestr(name, picture(rng))
-        for name in ("../escaped.png", "/escaped.png", "a/../../escaped.png", "C:\\escaped.png", "a\\..\\escaped.png"):
+        for name in ("/escaped.png", "C:\\escaped.png", "a/0.png"):
             if rng.random() < 0.5:
                 archive.writestr(name, picture(rng))
+        if rng.random() < 0.2:  # not in more of them: such archives are refused before anything else is looked at
+            archive.writestr(str(rng.choice(["../escaped.png", "a/../../escaped.png", "a\\..\\e.png"])), picture(rng))
         if rng.random() < 0.3:
             archive.writestr("a/bomb.png", bytes(20_000_000))
         if rng.random() < 0.3:
