@@ -17,7 +17,6 @@ from sagan import Config, ModelConfig, TrainingConfig, UserError
 from sagan.cli import main
 from sagan.config import DataConfig
 from sagan.data import prepare
-from sagan.data.sources import open_source
 from sagan.interop.importing import import_networks
 from sagan.run import Run, RunInfo, read_discriminator, read_generator
 from sagan.training.checkpoint import load_newest, save_checkpoint
