@@ -153,6 +153,18 @@ def test_bf16_trains_close_to_fp32():
     assert torch.allclose(exact, rounded, atol=0.1)
 
 
+def test_random_numbers_differ_from_seed_to_seed_from_step_to_step_and_after_a_detour():
+    rows = [
+        randomness(seed, step, Processes(CPU), detours).normal(2, 3)
+        for seed in (0, 1, 2, 2**31 - 1)
+        for step in (0, 1, 999_999)
+        for detours in (0, 1)
+    ]
+    assert len({tuple(row.flatten().tolist()) for row in rows}) == len(rows)
+    again = randomness(1, 999_999, Processes(CPU), 1).normal(2, 3)
+    assert any(torch.equal(row, again) for row in rows)
+
+
 def test_the_auxiliary_classifier_is_ac_gan_s():
     """Odena et al. 2017: D's loss gets -E[log P(c | real)] - E[log P(c | fake)], G's the second of them."""
     model = replace(MODEL, class_head="classifier", generator_attention=(), discriminator_attention=())

@@ -62,8 +62,9 @@ def randomness(seed: int, step: int, processes: Processes, detours: int = 0) -> 
 
     After each of the `detours` of a run that came apart and went back they are others.
     """
-    seed = (seed << 32) + (detours << 24) + step
-    return Noise(seed, processes.device, rank=processes.rank, count=processes.count)
+    # On the CPU PyTorch looks at 32 bits of it: runs start far from each other in them, by 2^32 / golden ratio.
+    number = (seed * 2_654_435_769 + (detours << 24) + step) % 2**32
+    return Noise(number, processes.device, rank=processes.rank, count=processes.count)
 
 
 class Trainer:
