@@ -10,7 +10,8 @@ import reference
 from sagan import ModelConfig, TrainingConfig
 from sagan.model import attention, resample, spectral_norm
 from sagan.training.noise import Noise
-from sagan.training.step import Trainer, uses_bf16
+from sagan.training.processes import Processes
+from sagan.training.step import Trainer, randomness, uses_bf16
 
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
 CPU = torch.device("cpu")
