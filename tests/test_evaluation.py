@@ -204,6 +204,20 @@ class TestRun:
         data = Run(run).info.config.data.source
         assert values(sagan.evaluate(exported, data, features=features, count=20)) == values(by_folder)
 
+    def test_what_is_measured_of_a_checkpoint_is_kept_in_its_run_and_of_a_lone_file_nowhere(
+        self, run, features, tmp_path, capsys
+    ):
+        measured = ["--features", features, "--count", "20"]
+        before = set(Run(run).evaluations_path.glob("*.json"))
+        assert main(["evaluate", str(Run(run).checkpoints()[-1]), *measured]) == 0
+        (path,) = set(Run(run).evaluations_path.glob("*.json")) - before
+        assert str(path) in capsys.readouterr().out
+        exported = tmp_path / "exported.safetensors"
+        exported.write_bytes((run / "generator.safetensors").read_bytes())
+        assert main(["evaluate", str(exported), Run(run).info.config.data.source, *measured]) == 0
+        assert ".json" not in capsys.readouterr().out
+        assert list(tmp_path.glob("*.json")) == []
+
     def test_a_stopped_evaluation_goes_on(self, run, features, monkeypatch):
         monkeypatch.setattr("sagan.metrics.features.CHUNK", 8)
         monkeypatch.setattr("sagan.metrics.features.BATCH", 8)

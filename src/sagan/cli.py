@@ -360,7 +360,7 @@ def evaluate(options: Evaluate) -> None:
         )
     if found is None:  # another process has it
         return
-    out = options.out or ("step" in found.generated and default_path(Path(options.generated), found)) or None
+    out = options.out or default_path(Path(options.generated), found)
     print(found)
     if out:
         found.save(out)

@@ -177,13 +177,18 @@ def evaluate_together(
     return _measure(ours, theirs, config, network) if processes.is_first else None
 
 
-def default_path(run: Path, evaluation: Evaluation) -> Path:
-    """Where a run keeps an evaluation: the same options, the same file."""
-    folder = Run(run if run.is_dir() else run.parent).evaluations_path
+def default_path(generated: Path, evaluation: Evaluation) -> Path | None:
+    """Where a run keeps an evaluation of it, its generator or a checkpoint: the same options, the same file.
+
+    None for what belongs to no run.
+    """
+    run = _run_of(generated)
+    if run is None or "step" not in evaluation.generated:
+        return None
     content = [evaluation.generated, evaluation.reference, evaluation.features, evaluation.options]
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     features = "".join(c if c.isalnum() else "-" for c in evaluation.features["network"].lower())
-    return folder / f"step-{evaluation.generated['step']:08d}-{features}-{key}.json"
+    return run.evaluations_path / f"step-{evaluation.generated['step']:08d}-{features}-{key}.json"
 
 
 def _is_generator(path: Path) -> bool:
@@ -202,8 +207,11 @@ def _of_generator(
     model = generator.config
     if config.resolution not in (None, model.resolution):
         raise UserError(f"--resolution {config.resolution}: the pictures of {path} are {model.resolution} px wide")
-    data = _data_of(path) if reference is None else DataConfig(source=reference)
-    if data is None:
+    if reference is not None:
+        data = DataConfig(source=reference)
+    elif run := _run_of(path):
+        data = run.info.config.data
+    else:
         raise UserError(f"{path} lies in no run, so its data are not known: give a folder of pictures to compare with")
     data_config = replace(data, cache=cache or data.cache)
     store = processes.in_turn(
@@ -399,12 +407,10 @@ def _is_grey(pictures: _Pictures) -> bool:
     return some.shape[1] == 1 or bool((some[:, :1] == some[:, :3]).all())
 
 
-def _data_of(path: Path) -> DataConfig | None:
-    """The data that a run, its generator or its checkpoint was trained on."""
-    for folder in (path, path.parent, path.parent.parent):
-        if (folder / "config.json").is_file():
-            return Run(folder).info.config.data
-    return None
+def _run_of(path: Path) -> Run | None:
+    """The run that this is, or that a generator or checkpoint lies in."""
+    folders = (path, path.parent, path.parent.parent)
+    return next((Run(folder) for folder in folders if (folder / "config.json").is_file()), None)
 
 
 def _checksum_of(path: Path, averaged: bool) -> str:
