@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -38,6 +38,8 @@ from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
+
+T = TypeVar("T")
 
 MOST_BYTES = 2**24
 """Largest config.json, and largest line of metrics.jsonl, that is read."""
@@ -84,16 +86,7 @@ class Run:
         self.evaluations_path = self.path / "evaluations"
         if not self.config_path.is_file():
             raise UserError(f"{self.path} is not a run: it has no config.json; give a folder that sagan train wrote")
-        try:
-            if self.config_path.stat().st_size > MOST_BYTES:
-                raise UserError(f"{self.config_path} is not a run's configuration: more than {MOST_BYTES >> 20} MiB")
-            self.info = TypeAdapter(RunInfo).validate_json(self.config_path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise UserError(f"{self.config_path} is not a run's configuration: {where}: {first['msg']}") from error
-        except OSError as error:
-            raise UserError(f"{self.config_path} could not be read: {error.strerror}") from error
+        self.info = read_as(RunInfo, self.config_path, "a run's configuration")
         _check_names(self.info.class_names, self.info.config.model, self.config_path)
 
     @classmethod
@@ -160,6 +153,20 @@ class Run:
 
 def _of_steps(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"step-*.{suffix}") if re.fullmatch(r"step-\d{8,}", path.stem))
+
+
+def read_as(kind: type[T], path: Path, what: str) -> T:
+    """What a JSON file holds, checked to be a `kind`. Raises UserError, naming `what` it should be, where it is not."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path} is not {what}: more than {MOST_BYTES >> 20} MiB")
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} is not {what}: {where}: {first['msg']}") from error
+    except OSError as error:
+        raise UserError(f"{path} could not be read: {error.strerror}") from error
 
 
 def only_training(path: str | Path) -> contextlib.AbstractContextManager[None]:

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from sagan.config import Config
 from sagan.errors import UserError
 from sagan.files import write_atomically
-from sagan.run import Run, RunInfo
+from sagan.run import Run, RunInfo, read_as
 from sagan.study.variants import STUDIES, Study, StudyName, Variant, update_share
 
 EVALUATIONS = 8  # of a run, while it is trained
@@ -133,14 +133,7 @@ class StudyFolder:
     def __init__(self, path: Path):
         self.path = path
         self.plan_path = path / "study.json"
-        try:
-            self.plan = TypeAdapter(Plan).validate_json(self.plan_path.read_bytes())
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise UserError(f"{self.plan_path} is not a study's plan: {where}: {first['msg']}") from error
-        except OSError as error:
-            raise UserError(f"{self.plan_path} could not be read: {error.strerror}") from error
+        self.plan = read_as(Plan, self.plan_path, "a study's plan")
 
     @classmethod
     def create(cls, path: Path, plan: Plan) -> "StudyFolder":

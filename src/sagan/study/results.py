@@ -13,7 +13,6 @@ from sagan.study.folder import Job, Plan, StudyFolder
 from sagan.study.variants import Variant
 
 CONFIDENCE = 0.95
-SMALLER_IS_BETTER = ("FID", "KID", "intra-FID", "distance")  # by what a figure's name ends with
 
 
 @dataclass(frozen=True)

@@ -208,18 +208,25 @@ def run_study(folder: StudyFolder, *, jobs: int, device: str) -> bool:
     todo = [job for job in all_jobs if job.evaluation() is None]
     for job in todo:
         folder.start(job)
-    total = sum(job.config.training.steps for job in all_jobs)
+    totals = [job.config.training.steps for job in all_jobs]
+    done = [job.steps_done() for job in all_jobs]
+
+    def look() -> int:
+        """Steps done by now; the logs of runs that are through are not read again."""
+        done[:] = [n if n == most else job.steps_done() for n, most, job in zip(done, totals, all_jobs, strict=True)]
+        return sum(done)
+
     with (
         stopped_by_signals(workers),
         ThreadPoolExecutor(jobs) as pool,
-        tqdm(total=total, unit=" steps", desc=f"study: {folder.plan.study}") as bar,
+        tqdm(total=sum(totals), unit=" steps", desc=f"study: {folder.plan.study}") as bar,
     ):
         running = [pool.submit(_work, workers, i, job, folder.plan) for i, job in enumerate(todo)]
-        bar.update(sum(job.steps_done() for job in all_jobs))
+        bar.update(sum(done))
         bar.initial = bar.n  # or what was done another time would count into the rate
         while wait(running, timeout=1).not_done:
-            bar.update(sum(job.steps_done() for job in all_jobs) - bar.n)
-        bar.update(sum(job.steps_done() for job in all_jobs) - bar.n)
+            bar.update(look() - bar.n)
+        bar.update(look() - bar.n)
     for future in running:
         future.result()
     return all(job.evaluation() is not None for job in all_jobs)
