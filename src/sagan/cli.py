@@ -560,13 +560,13 @@ def push(options: Push) -> None:
 
 @dataclass(frozen=True)
 class Study:
-    """Run one of the paper's experiments on your data: variants under one budget, several seeds, and a report.
+    """Run an experiment on your data, the paper's three or one on settings: variants, several seeds, and a report.
 
     The same command goes on where it was stopped. The other options are those of sagan train, for all variants alike.
     """
 
-    study: Annotated[Literal["attention", "stability", "comparison"], tyro.conf.Positional]
-    """attention (Table 1), stability (Figure 3) or comparison (Table 2)."""
+    study: Annotated[Literal["attention", "stability", "comparison", "settings"], tyro.conf.Positional]
+    """attention (Table 1), stability (Figure 3), comparison (Table 2), or settings: what matters on your data."""
     preset: PresetName = "small"
     """What the other options start from; their defaults below are this preset's."""
     budget: str = ""

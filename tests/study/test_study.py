@@ -118,6 +118,23 @@ def test_a_budget_decides_the_steps(arguments, tmp_path, monkeypatch):
     assert folder.plan.base.training.steps == int(30 * 2 / (3 * (3 * 0.5 + 0.5 / 3)))
 
 
+def test_variants_of_the_same_time_get_their_share_of_the_steps(arguments, tmp_path, monkeypatch):
+    features, source = (arguments[arguments.index(name) + 1] for name in ("--features", "--data"))
+    monkeypatch.setattr(study, "_seconds_per_step", lambda config, *_: config.model.base_channels / 24)
+    base = replace(PRESETS["demo"], data=replace(PRESETS["demo"].data, source=source))
+    only = ("base", "double-rates", "narrow", "wide")
+    options = {"seeds": 2, "jobs": 2, "features": features, "only": only}
+    folder = study.open_study(tmp_path / "shares", "settings", base, **options)
+    steps = {job.variant.name: job.config.training.steps for job in folder.jobs()}
+    assert steps == {"base": 1500, "double-rates": 1500, "narrow": 2250, "wide": 1125}
+    # It goes on with them, whatever the speed is by then.
+    monkeypatch.setattr(study, "_seconds_per_step", lambda *_: 1.0)
+    assert study.open_study(tmp_path / "shares", "settings", base, **options).plan == folder.plan
+    # A budget holds for all of them together: four variants of the same time.
+    within = study.open_study(tmp_path / "budget", "settings", base, **options, budget="80s")
+    assert within.plan.base.training.steps == 80 * 2 // (2 * 4)
+
+
 def test_a_damaged_plan_is_named(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps({"study": "attention"}))
     with pytest.raises(UserError, match=r"study\.json is not a study's plan: base"):

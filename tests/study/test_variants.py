@@ -103,6 +103,35 @@ def test_comparison_with_the_predecessors_as_they_were_published():
     assert variants["sagan"].config == PAPER
 
 
+def test_settings_change_one_thing_at_a_time():
+    variants = by_name("settings", DEMO)
+    together = {"paper-rates", "one-rate", "double-rates", "half-batch", "double-batch", "relativistic"}
+    for name, variant in variants.items():
+        ours = {**vars(variant.config.model), **vars(variant.config.training)}
+        base = {**vars(DEMO.model), **vars(DEMO.training)}
+        changed = {key for key in ours if ours[key] != base[key]}
+        assert bool(changed) == (name != "base")
+        if name not in together:
+            assert len({key.removeprefix("generator_").removeprefix("discriminator_") for key in changed}) <= 1
+    assert variants["wide"].config.model.base_channels == 32
+    assert variants["narrow"].config.model.base_channels == 16
+    assert {name for name, variant in variants.items() if variant.same_time} == {
+        "narrow", "wide", "half-batch", "double-batch", "relativistic",
+    }  # fmt: skip
+
+
+def test_settings_that_the_base_has_already_are_turned_back_or_left_out():
+    small = by_name("settings", PRESETS["small"])
+    assert small["no-augment"].config.training.augment == ()
+    assert "augment" not in small
+    paper = by_name("settings", PAPER)
+    assert not {"paper-rates", "no-average"} & set(paper)
+    # Batches of any size and number of parts can be halved.
+    odd = replace(DEMO, training=replace(DEMO.training, batch_size=10, accumulate=5))
+    assert by_name("settings", odd)["half-batch"].config.training.accumulate == 5
+    assert by_name("settings", odd)["double-batch"].config.training.accumulate == 5
+
+
 def test_class_head_of_another_name():
     with pytest.raises(ValueError, match="class_head must be projection or classifier"):
         ModelConfig(class_head="linear")

@@ -9,7 +9,7 @@ report.md, report.html      the report; figures/ its pictures
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Plan:
     """What was asked for; the steps follow from it and from the speed that was measured at the start."""
     class_names: tuple[str, ...]
     data_key: str
+    shares: dict[str, float] = field(default_factory=dict)
+    """Steps for each step of the base, of the variants that are to take the same time: measured at the start."""
 
     @property
     def definition(self) -> Study:
@@ -49,13 +51,15 @@ class Plan:
 
     def chosen(self) -> list[Variant]:
         """The variants, their steps and evaluations settled."""
-        return [settle(v) for v in self.definition.variants(self.base) if v.name in self.variants]
+        return [
+            settle(v, self.shares.get(v.name)) for v in self.definition.variants(self.base) if v.name in self.variants
+        ]
 
 
-def settle(variant: Variant) -> Variant:
-    """A variant with its share of the steps, its evaluations spread evenly over them."""
+def settle(variant: Variant, share: float | None = None) -> Variant:
+    """A variant with its share of the steps (None: by its updates), its evaluations spread evenly over them."""
     config = variant.config
-    steps = max(1, round(config.training.steps * update_share(config)))
+    steps = max(1, round(config.training.steps * (share or update_share(config))))
     every = max(1, -(-steps // EVALUATIONS))
     output = replace(
         config.output,

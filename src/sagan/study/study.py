@@ -23,11 +23,11 @@ from sagan.data.store import cache_folder
 from sagan.errors import UserError
 from sagan.metrics.features import open_features
 from sagan.study.folder import Job, Plan, StudyFolder
-from sagan.study.variants import STUDIES, StudyName, Variant, update_share
+from sagan.study.variants import STUDIES, StudyName, update_share
 from sagan.training.machine import choose_device, keep_memory
 from sagan.training.step import Trainer
 
-TRIAL_STEPS = 3  # timed of each variant, after one that is not
+TRIAL_STEPS = 8  # timed of each variant, after one that is not; a penalty of every fourth step counts as it should
 EVALUATION_SEED = 1_000_000  # latents that no run was chosen by
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -91,14 +91,15 @@ def open_study(
         folder = StudyFolder(out)
         _check_same(folder, plan)
         return folder
-    if budget_seconds:
-        plan = _within(budget_seconds, plan, store, jobs, choose_device(device))
+    if budget_seconds or any(variant.same_time for variant in plan.chosen()):
+        plan = _timed(plan, budget_seconds, store, jobs, choose_device(device))
     return StudyFolder.create(out, plan)
 
 
 def _check_same(folder: StudyFolder, plan: Plan) -> None:
-    """Raises UserError if a folder's study is another than that asked for; steps that follow from a budget may."""
+    """Raises UserError if a folder's study is another than that asked for; what follows from measured speed may be."""
     theirs = folder.plan
+    plan = replace(plan, shares=theirs.shares)
     if plan.budget:
         base = replace(plan.base, training=replace(plan.base.training, steps=theirs.base.training.steps))
         plan = replace(plan, base=base)
@@ -110,24 +111,30 @@ def _check_same(folder: StudyFolder, plan: Plan) -> None:
         )
 
 
-def _within(budget: float, plan: Plan, store: Store, jobs: int, device: torch.device) -> Plan:
-    """The plan with as many steps as fit into `budget` seconds of training, by a trial of every variant."""
+def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: torch.device) -> Plan:
+    """The plan with what follows from a trial: shares of the same time, and steps that fit into `budget` seconds."""
     keep_memory()
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(_threads(jobs))
     try:
-        cost = sum(update_share(v.config) * _seconds_per_step(v, store, device) for v in plan.chosen())
+        chosen = plan.chosen()
+        base = _seconds_per_step(plan.base, store, device)
+        costs = {v.name: _seconds_per_step(v.config, store, device) for v in chosen if budget or v.same_time}
     finally:
         torch.set_num_threads(threads)
+    shares = {v.name: base / costs[v.name] for v in chosen if v.same_time}
+    plan = replace(plan, shares=shares)
+    if not budget:
+        return plan
+    cost = sum(costs[v.name] * shares.get(v.name, update_share(v.config)) for v in chosen)
     steps = int(budget * jobs / (cost * len(plan.seeds)))
     if steps < 1:
         raise UserError(f"--budget {plan.budget}: not enough for one step of every run; take fewer variants (--only)")
     return replace(plan, base=replace(plan.base, training=replace(plan.base.training, steps=steps)))
 
 
-def _seconds_per_step(variant: Variant, store: Store, device: torch.device) -> float:
-    config = variant.config
+def _seconds_per_step(config: Config, store: Store, device: torch.device) -> float:
     trainer = Trainer(config.model, config.training, device)
     batches = Batches(store, config.training.batch_size, seed=0, flips=False)
     trainer.step(0, batches)

@@ -1,4 +1,4 @@
-"""What each experiment of the paper compares: named changes to one configuration."""
+"""What each study compares, the paper's experiments first: named changes to one configuration."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sagan.config import Config
 from sagan.model.config import AttentionKind
 
-StudyName = Literal["attention", "stability", "comparison"]
+StudyName = Literal["attention", "stability", "comparison", "settings"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class Variant:
     """Of its folder, and on the command line."""
     title: str
     config: Config
+    same_time: bool = False
+    """Whether it gets as many steps as take the time of the base's, rather than as many as the base."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """One of the paper's experiments."""
+    """An experiment: the paper's, or one on the settings."""
 
     title: str
     about: str
@@ -122,6 +124,46 @@ def _comparison(base: Config) -> list[Variant]:
     ]
 
 
+def _settings(base: Config) -> list[Variant]:
+    """One setting changed at a time; where the base has it changed already, back. What changes nothing is left out."""
+    width, old = base.model.base_channels, base.training
+    one = equal_rate(base)
+
+    def changed(name: str, title: str, *, same_time: bool = False, **training: Any) -> Variant:
+        return Variant(name, title, _with(base, training=training), same_time)
+
+    def of_width(name: str, title: str, channels: int) -> Variant:
+        return Variant(name, title, _with(base, model={"base_channels": channels}), same_time=True)
+
+    def of_batch(name: str, title: str, size: int) -> Variant:
+        accumulate = math.gcd(size, old.accumulate)
+        return changed(name, title, batch_size=size, accumulate=accumulate, same_time=True)
+
+    variants = [
+        changed("augment", "augmented", augment=("color", "translation", "cutout"))
+        if not old.augment
+        else changed("no-augment", "not augmented", augment=()),
+        changed("no-average", "no EMA", ema_decay=0.0),
+        Variant("no-attention", "no attention", _with(base, model=_attention_at(None))),
+        changed("paper-rates", "the paper's rates", generator_lr=1e-4, discriminator_lr=4e-4),
+        changed("one-rate", "one rate", generator_lr=one, discriminator_lr=one),
+        changed(
+            "double-rates",
+            "twice the rates",
+            generator_lr=2 * old.generator_lr,
+            discriminator_lr=2 * old.discriminator_lr,
+        ),
+        of_width("narrow", "two thirds as wide", max(1, 2 * width // 3)),
+        of_width("wide", "a third wider", 4 * width // 3),
+        of_batch("half-batch", "half the batch", max(1, old.batch_size // 2)),
+        of_batch("double-batch", "twice the batch", 2 * old.batch_size),
+        changed(
+            "relativistic", "relativistic, R1, R2", loss="relativistic", r1=0.5, r2=0.5, penalty_every=4, same_time=True
+        ),
+    ]
+    return [Variant("base", "as it is", base), *(v for v in variants if v.config != base)]
+
+
 def _all_against(last: str) -> Callable[[list[str]], list[tuple[str, str]]]:
     return lambda names: [(last, name) for name in names if name != last and last in names]
 
@@ -169,5 +211,12 @@ STUDIES: dict[StudyName, Study] = {
         _comparison,
         _all_against("sagan"),
         _PAPER_COMPARISON,
+    ),
+    "settings": Study(
+        "What makes the largest difference here?",
+        "One setting changed at a time, the rest of the configuration as it is. A change of width, of batch size or of "
+        "the loss gets as many steps as take the same time, by a short trial; any other as many steps as the base.",
+        _settings,
+        lambda names: [(name, "base") for name in names if name != "base" and "base" in names],
     ),
 }
