@@ -4,7 +4,6 @@ Shards appear one by one under their final names, and what was done is noted, so
 goes on where it was; the index comes last.
 """
 
-import hashlib
 import io
 import json
 import tarfile
@@ -18,14 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sagan.config import DataConfig
-from sagan.data import digits, robots
+from sagan.data.built_in import BuiltIn, open_built_in
 from sagan.data.decode import Unreadable, decode
 from sagan.data.shards import FORMAT, INDEX, TABLE, is_shards, open_shards
-from sagan.data.sources import Skipped, Source, open_source, printable
+from sagan.data.sources import Skipped, Source, nothing_left, open_source, printable
 from sagan.data.store import cache_folder, in_order, progress_bar, quiet
 from sagan.data.tar_index import MAX_BYTES, ROW
 from sagan.errors import UserError
-from sagan.files import sweep, write_atomically
+from sagan.files import digest_of, sha256, sweep, write_atomically
 
 _NOTES, _ROWS, _OPEN = ".packing.jsonl", ".packing.rows", ".packing.tar"
 _MOST_LEFT_OUT = 1000  # that the index names
@@ -99,7 +98,8 @@ def pack(
     Raises:
         UserError: the source cannot be used, the folder holds something else, or cannot be written.
     """
-    work = _drawn(config, resolution, image_channels) if config.source in ("robots", "digits") else _read(config)
+    drawn = open_built_in(config, resolution=resolution, image_channels=image_channels)
+    work = _drawn(drawn, config, [resolution, image_channels]) if drawn else _read(config)
     if (out / INDEX).exists():
         raise UserError(f"{out} holds shards already: give another --out, or remove it")
     try:
@@ -151,32 +151,26 @@ def _read(config: DataConfig) -> _Work:
         title=source.title,
         count=count,
         class_names=source.class_names,
-        fingerprint=_digest([FORMAT, source.title, source.class_names, count, source.stamp]),
+        fingerprint=digest_of([FORMAT, source.title, source.class_names, count, source.stamp]),
         problems=source.problems,
         pictures=lambda first: in_order(lambda place: read(first + place), count - first),
     )
 
 
-def _drawn(config: DataConfig, resolution: int, image_channels: int) -> _Work:
+def _drawn(drawn: BuiltIn, config: DataConfig, shape: list[int]) -> _Work:
     """A built-in set: its classes come mixed."""
-    if config.source == "robots":
-        count, names, version = config.robots, robots.CLASS_NAMES, robots.version()
-        batches = robots.render_batches(count, resolution, image_channels, 0, config.background)
-    else:
-        count, names, version = digits.COUNT, digits.CLASS_NAMES, digits.version()
-        batches = digits.render_batches(resolution, image_channels)
 
     def pictures(first: int) -> Iterator[_Picture]:
         number = 0
-        for images, labels in batches:
+        for images, labels in drawn.batches:
             for image, label in zip(images, labels.tolist(), strict=True):
                 if number >= first:
-                    yield _Picture(f"{number:08d}", _png(image), label * config.labels, (resolution, resolution))
+                    yield _Picture(f"{number:08d}", _png(image), label * config.labels, image.shape[:2])
                 number += 1
 
-    options = [config.source, version, count, resolution, image_channels, config.background, config.labels]
-    class_names = tuple(names) if config.labels else ()
-    return _Work(config.source, count, class_names, _digest([FORMAT, *options]), (), pictures)
+    options = [drawn.name, drawn.version, drawn.count, shape, config.background, config.labels]
+    class_names = drawn.class_names if config.labels else ()
+    return _Work(drawn.name, drawn.count, class_names, digest_of([FORMAT, *options]), (), pictures)
 
 
 class _Entries:
@@ -256,8 +250,7 @@ def _finish(out: Path, work: _Work, done: _Done) -> Packed:
     if not shards:
         (out / _NOTES).unlink()
         (out / _ROWS).unlink()
-        why = "; ".join(f"{printable(one.name)}: {one.reason}" for one in left_out[:3])
-        raise UserError(f"data source '{printable(work.title)}' holds no usable picture ({why})")
+        raise UserError(nothing_left(work.title, left_out))
     pictures = sum(one["pictures"] for one in shards)
 
     def write_table(temporary: Path) -> None:
@@ -268,8 +261,6 @@ def _finish(out: Path, work: _Work, done: _Done) -> Packed:
                 file.write(block)
 
     write_atomically(out / TABLE, write_table)
-    with (out / TABLE).open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
     counts = np.bincount(np.load(out / TABLE, mmap_mode="r")["label"], minlength=len(work.class_names))
     index = {
         "sagan_shards": FORMAT,
@@ -277,7 +268,7 @@ def _finish(out: Path, work: _Work, done: _Done) -> Packed:
         "pictures": pictures,
         "class_names": work.class_names,
         "class_counts": counts.tolist() if work.class_names else [],
-        "table_sha256": checksum,
+        "table_sha256": sha256(out / TABLE),
         "left_out": [(one.name, one.reason) for one in left_out[:_MOST_LEFT_OUT]],
         "shards": shards,
     }
@@ -312,17 +303,10 @@ class _Shard:
     def finish(self, place: Path) -> dict[str, Any]:
         """Puts the shard in its place; what the index says of it."""
         self._tar.close()
-        self._file.flush()
-        self._file.seek(0)
-        checksum = hashlib.file_digest(self._file, "sha256").hexdigest()
-        size = self._file.seek(0, io.SEEK_END)
+        self._file.close()
+        checksum, size = sha256(self.path), self.path.stat().st_size
         write_atomically(place, lambda temporary: self.path.rename(temporary))
-        return {
-            "name": place.name,
-            "bytes": size,
-            "pictures": len(self.rows),
-            "sha256": checksum,
-        }
+        return {"name": place.name, "bytes": size, "pictures": len(self.rows), "sha256": checksum}
 
     def _add(self, name: str, data: bytes) -> int:
         """Adds a member; returns where its content begins."""
@@ -342,7 +326,3 @@ def _png(image: NDArray[np.uint8]) -> bytes:
 def _stem(out: Path) -> str:
     """What shards are called: as their folder, in characters that any file system and URL takes."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in out.absolute().name) or "shards"
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

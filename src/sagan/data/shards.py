@@ -32,7 +32,7 @@ from sagan.data.decode import Unreadable, decode
 from sagan.data.sources import Skipped, printable
 from sagan.data.tar_index import MAX_BYTES, MAX_LABEL, ROW, scan
 from sagan.errors import UserError
-from sagan.files import sweep, write_atomically
+from sagan.files import digest_of, sha256, sweep, write_atomically
 
 FORMAT = 1
 """Version of the index, and of what a scan keeps in the cache."""
@@ -192,7 +192,7 @@ def _indexed(title: str, folder: str, names: list[str], index: dict[str, Any], l
         remote.stamp(names[0])  # a first sign that they are there
     class_names = tuple(index["class_names"]) if labels else ()
     ends = np.cumsum([one["pictures"] for one in chosen], dtype=np.int64)
-    key = _digest([FORMAT, class_names, [one["sha256"] for one in chosen], index["table_sha256"]])
+    key = digest_of([FORMAT, class_names, [one["sha256"] for one in chosen], index["table_sha256"]])
 
     def rows() -> Iterator[NDArray[Any]]:
         most = ROW.itemsize * sum(one["pictures"] for one in index["shards"]) + 2**12
@@ -264,7 +264,7 @@ def _scanned(title: str, names: list[str], labels: bool, cache: Path, progress: 
 def _scan(name: str, folder: Path) -> Path:
     """The file in the cache with what a shard's headers say."""
     state = remote.stamp(name)
-    path = folder / f"{_digest([FORMAT, name, state])}.npz"
+    path = folder / f"{digest_of([FORMAT, name, state])}.npz"
     if not path.is_file():
         block = 2**20 if remote.is_url(name) else 2**13
         found = scan(name, state[0], lambda start, stop: remote.read(name, start, stop), block)
@@ -326,9 +326,8 @@ def _fetch_table(name: str, most: int, checksum: str, cache: Path) -> NDArray[An
             raise ValueError(f"{size:,} bytes are too many")
         if remote.is_url(name) and not path.is_file():
             write_atomically(path, write)
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
-                raise ValueError("its checksum is another")
+        if sha256(path) != checksum:
+            raise ValueError("its checksum is another")
         table = np.load(path, mmap_mode="r", allow_pickle=False)
         if table.dtype != ROW or table.ndim != 1:
             raise ValueError("it is no table of pictures")
@@ -348,10 +347,6 @@ def _complete(shards: Shards) -> Shards:
             f"data source '{printable(shards.title)}' holds no usable picture" + (f" ({why})" if why else "")
         )
     return shards
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 class ShardOrder:

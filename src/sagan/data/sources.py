@@ -212,6 +212,13 @@ def _check_present(path: Path) -> None:
         )
 
 
+def nothing_left(source: str, skipped: Sequence[Skipped]) -> str:
+    """What to say of a source of which every picture was left out: the first three, and why."""
+    why = "; ".join(f"{printable(one.name)}: {one.reason}" for one in skipped[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"data source '{printable(source)}' holds no usable picture" + (f" ({why}{more})" if why else "")
+
+
 def printable(text: str) -> str:
     """Names from outside without what could steer a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

@@ -9,7 +9,7 @@ import re
 import shutil
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +23,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sagan.config import DataConfig
-from sagan.data import digits, robots
+from sagan.data.built_in import BuiltIn, open_built_in
 from sagan.data.decode import Unreadable, decode
 from sagan.data.shards import ShardImages, is_shards, open_shards
-from sagan.data.sources import BUILT_IN, Skipped, open_source, printable
+from sagan.data.sources import BUILT_IN, Skipped, nothing_left, open_source, printable
 from sagan.errors import UserError
-from sagan.files import beside, sweep, write_atomically
+from sagan.files import Digest, beside, digest_of, sweep, write_atomically
 
 FORMAT = 1
 """Version of the layout and of the decoding; a new one makes every store anew."""
@@ -119,8 +119,8 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         for folder in ("stores", "index"):
             sweep(cache / folder)
         with quiet():
-            if config.source in ("robots", "digits"):
-                return _prepare_drawn(config, cache, options, progress)
+            if drawn := open_built_in(config, resolution=resolution, image_channels=image_channels):
+                return _prepare_drawn(drawn, config, cache, options, progress)
             if is_shards(config.source):
                 return _prepare_shards(config, cache, options, progress)
             return _prepare_read(config, cache, options, progress)
@@ -150,7 +150,7 @@ def first_size(name: str) -> int:
             return min(size)
         except Unreadable as error:
             problems.append(Skipped(picture, str(error)))
-    raise UserError(_nothing_left(name, problems))
+    raise UserError(nothing_left(name, problems))
 
 
 def find(cache: Path, key: str) -> Store | None:
@@ -166,28 +166,18 @@ def cache_folder(config: DataConfig) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sagan"
 
 
-def _prepare_drawn(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+def _prepare_drawn(drawn: BuiltIn, config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
     """A built-in set: its key follows from the versions of what it is drawn with, so nothing is read to find it."""
-    resolution, channels = options["resolution"], options["image_channels"]
-    if config.source == "robots":
-        if config.robots < 1:
-            raise UserError(f"robots is {config.robots}: render 1 picture or more")
-        count, class_names, version = config.robots, robots.CLASS_NAMES, robots.version()
-        batches = robots.render_batches(count, resolution, channels, 0, config.background)
-        canvases = [robots.canvas(name) for name in class_names]
-    else:
-        count, class_names, version = digits.COUNT, digits.CLASS_NAMES, digits.version()
-        batches = digits.render_batches(resolution, channels)
-        canvases = [digits.CANVAS] * len(class_names)
-    key = _digest([options, config.source, version, count])
+    names = drawn.class_names
+    key = digest_of([options, drawn.name, drawn.version, drawn.count])
     if (store := _open(cache, key)) is not None:
         return store
-    with _Writer(cache, options) as writer, progress_bar(count, progress, f"drawing {config.source}") as bar:
-        for images, labels in batches:
+    with _Writer(cache, options) as writer, progress_bar(drawn.count, progress, f"drawing {drawn.name}") as bar:
+        for images, labels in drawn.batches:
             for image, label in zip(images, labels.tolist(), strict=True):
-                writer.add(image, label, f"{class_names[label]}/{len(writer.names):06d}", canvases[label])
+                writer.add(image, label, f"{names[label]}/{len(writer.names):06d}", drawn.canvases[label])
             bar.update(len(images))
-        return writer.finish(key, config.source, class_names if config.labels else (), ())
+        return writer.finish(key, drawn.name, names if config.labels else (), ())
 
 
 def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
@@ -195,7 +185,7 @@ def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], pr
     images = ShardImages(shards, options["resolution"], options["image_channels"], config.background)
     return Store(
         path=cache / "shards" / f"{shards.key}.npy",
-        key=_digest([options, shards.key]),
+        key=digest_of([options, shards.key]),
         source=shards.title,
         images=images,
         labels=shards.table["label"],
@@ -208,13 +198,13 @@ def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], pr
 
 def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
     source = open_source(config.source, config.labels)
-    fingerprint = _digest([options, source.title], source.stamp)
+    fingerprint = digest_of([options, source.title], source.stamp)
     index = cache / "index" / f"{fingerprint}.json"
     key = _read_index(index)
     if key is not None and (store := _open(cache, key)) is not None:
         return replace(store, source=source.title)  # it may have been made from a copy elsewhere
     if not source.entries:
-        raise UserError(_nothing_left(config.source, source.problems))
+        raise UserError(nothing_left(config.source, source.problems))
 
     def work(number: int) -> tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]:
         digest = ""
@@ -231,7 +221,7 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
             return digest, None, (0, 0), str(error)
         return digest, image, size, ""
 
-    content = _Digest()
+    content = Digest()
     content.add([options, source.class_names, [(problem.name, problem.reason) for problem in source.problems]])
     skipped = list(source.problems)
     count = len(source.entries)
@@ -244,7 +234,7 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
                 writer.add(image, label, name, size)
             bar.update()
         if not writer.names:
-            raise UserError(_nothing_left(config.source, skipped))
+            raise UserError(nothing_left(config.source, skipped))
         key = content.hexdigest()
         store = _open(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
     # Not before the store is there: an index without one costs a decoding, a wrong one would cost a wrong result.
@@ -382,33 +372,6 @@ def _read_index(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
-
-
-class _Digest:
-    """SHA-256 over a sequence of JSON values."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, value: object) -> None:
-        self._hash.update(json.dumps(value).encode() + b"\n")
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
-def _digest(value: object, more: Iterable[object] = ()) -> str:
-    digest = _Digest()
-    digest.add(value)
-    for item in more:
-        digest.add(item)
-    return digest.hexdigest()
-
-
-def _nothing_left(source: str, skipped: Sequence[Skipped]) -> str:
-    why = "; ".join(f"{printable(one.name)}: {one.reason}" for one in skipped[:3])
-    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-    return f"data source '{printable(source)}' holds no usable picture" + (f" ({why}{more})" if why else "")
 
 
 def progress_bar(count: int, progress: bool, what: str) -> "tqdm[Any]":
