@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from sagan.errors import UserError
@@ -110,6 +111,7 @@ class EfficientNetLite0(Features):
         self.network: Any = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.eval()
+        _fold(self.network)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def embed(self, x: Tensor) -> Tensor:
@@ -120,6 +122,27 @@ class EfficientNetLite0(Features):
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         head = self.network._fc
         return _softmax(features @ head.weight.detach().cpu().numpy().T + head.bias.detach().cpu().numpy())
+
+
+def _fold(network: nn.Module) -> None:
+    """Fewer passes for the same function: batch norms into the convolutions before them, paddings that are as wide on
+    both sides into those after them, activations in place."""
+    convolution: nn.Conv2d | None = None
+    for name, child in list(network.named_children()):
+        if isinstance(child, nn.Conv2d):
+            left, right, above, below = getattr(child.static_padding, "padding", (0, 0, 0, 0))
+            if left == right and above == below:
+                child.padding, child.static_padding = (above, left), nn.Identity()
+            convolution = child
+        elif isinstance(child, nn.BatchNorm2d):
+            assert convolution is not None
+            fused = fuse_conv_bn_eval(convolution, child)
+            convolution.weight, convolution.bias = fused.weight, fused.bias
+            setattr(network, name, nn.Identity())
+        elif isinstance(child, nn.ReLU6):
+            child.inplace = True
+        else:
+            _fold(child)
 
 
 class Inception(Features):
