@@ -11,15 +11,14 @@ from sagan.figures.grid import draw_grid
 from sagan.run import read_generator
 from sagan.sampling import draw_latents, sample
 from sagan.study.results import Outcome
-from sagan.study.variants import update_share
 
 COLUMNS = 10  # samples of a variant
 
 
-def draw_outcomes(outcomes: list[Outcome]) -> Figure:
+def draw_outcomes(outcomes: list[Outcome], steps: int) -> Figure:
     """The distance while training: the mean over seeds, and all between the smallest and the largest shaded.
 
-    Over the share of the budget: a step with more updates of D counts for more.
+    Over the share of the budget, of `steps` of the base: all variants end together, though some take fewer steps.
     """
     shown = [outcome for outcome in outcomes if outcome.curves]
     colours = matplotlib.colormaps["tab10"](range(10))
@@ -32,7 +31,7 @@ def draw_outcomes(outcomes: list[Outcome]) -> Figure:
             table = np.full((len(outcome.curves), len(longest)), np.nan)
             for row, (_, values) in zip(table, outcome.curves, strict=True):
                 row[: len(values)] = values
-            x = longest / update_share(outcome.variant.config)
+            x = longest * steps / outcome.variant.config.training.steps
             colour, dashes = colours[i % 10], "-" if i < 10 else "--"
             axes.plot(
                 x, np.nanmean(table, 0), dashes, color=colour, label=outcome.variant.title, marker="o", markersize=3
@@ -41,7 +40,7 @@ def draw_outcomes(outcomes: list[Outcome]) -> Figure:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_xlabel("step, or its like in updates")
+        axes.set_xlabel("step, or its like in cost")
         axes.set_title("Distance to the data while training (mean and range over seeds)")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

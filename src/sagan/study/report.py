@@ -72,7 +72,7 @@ def _draw(folder: StudyFolder, outcomes: list[Outcome]) -> dict[str, str]:
     found = {}
     figures = folder.path / "figures"
     if any(outcome.curves for outcome in outcomes):
-        save_figure(draw_outcomes(outcomes), figures / "curves.png")
+        save_figure(draw_outcomes(outcomes, folder.plan.base.training.steps), figures / "curves.png")
         found["curves"] = "figures/curves.png"
     samples = draw_samples(outcomes)
     if samples is not None:
