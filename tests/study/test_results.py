@@ -51,6 +51,23 @@ def test_one_seed_tells_no_difference(folder):
     assert find_differences(folder.plan, gather(folder), "Frechet distance") == []
 
 
+def test_gammas_are_those_of_the_last_line_that_has_them(folder):
+    jobs = [job for job in folder.jobs() if job.variant.name == "self-16"]
+    for job in jobs[:2]:
+        start = {"step": 10, "gamma/generator.16.0": 9.0, "gamma/discriminator.16.0": 9.0}
+        end = {
+            "step": 20,
+            "gamma/generator.16.0": 0.2 * job.seed,
+            "gamma/generator.16.1": 0.4,
+            "gamma/discriminator.16.0": -1,
+        }
+        text = "".join(json.dumps(row) + "\n" for row in (start, end, {"step": 20, "frechet_distance/test": 7.0}))
+        folder.start(job).metrics_path.write_text(text)
+    none, attention = gather(folder)
+    assert none.gammas == {}
+    assert attention.gammas == {"generator": pytest.approx([0.2, 0.3]), "discriminator": [-1, -1]}
+
+
 def test_outcomes_from_logs(folder):
     job = folder.jobs()[0]
     folder.start(job)

@@ -89,6 +89,10 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], pictures: dict[str, str
     rows = [(_escape(name), [_spread(outcome.figures.get(name, [])) for outcome in outcomes]) for name in names]
     rows.append(("while training, best", [_spread(outcome.best) for outcome in outcomes]))
     rows.append(("while training, at the end", [_spread(outcome.last) for outcome in outcomes]))
+    for network in ("generator", "discriminator"):
+        if any(network in outcome.gammas for outcome in outcomes):
+            values = [_spread(outcome.gammas.get(network, [])) for outcome in outcomes]
+            rows.append((f"gamma at the end, {network}", values))
     differences = [d for name in (main, _classwise(names)) if name for d in find_differences(plan, outcomes, name)]
     evaluations = [found for outcome in outcomes for job in outcome.jobs if (found := job.evaluation())]
     return {

@@ -25,6 +25,8 @@ class Outcome:
     """Of the evaluations, by name: a value for each run that has been measured."""
     curves: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     """Of the distance while training, a run each: steps, values."""
+    gammas: dict[str, list[float]]
+    """By network: gamma at the end of training, a value for each run (of several layers the mean)."""
     images_per_second: float
     """Median of all runs; NaN before the first line of a log."""
     seconds: float
@@ -65,6 +67,7 @@ def gather(folder: StudyFolder) -> list[Outcome]:
 
 def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
     figures: dict[str, list[float]] = {}
+    gammas: dict[str, list[float]] = {}
     curves, speeds, seconds = [], [], 0.0
     for job in jobs:
         for figure in (job.evaluation() or {"figures": []})["figures"]:
@@ -73,12 +76,25 @@ def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
         key = distance_key(rows)
         if key:
             curves.append(_curve(rows, key))
+        for network, values in _last_gammas(rows).items():
+            gammas.setdefault(network, []).append(statistics.fmean(values))
         own = [(row["step"], row["images_per_second"]) for row in rows if row.get("images_per_second")]
         speeds += [speed for _, speed in own]
         before = [0, *(step for step, _ in own)]
         batch = job.config.training.batch_size
         seconds += sum((step - b) * batch / speed for b, (step, speed) in zip(before, own, strict=False))
-    return Outcome(variant, jobs, figures, curves, statistics.median(speeds) if speeds else float("nan"), seconds)
+    return Outcome(
+        variant, jobs, figures, curves, gammas, statistics.median(speeds) if speeds else float("nan"), seconds
+    )
+
+
+def _last_gammas(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """By network, its layers' gammas in the last line of a log that has any."""
+    found: dict[str, list[float]] = {}
+    for key, value in next((row for row in reversed(rows) if any(key.startswith("gamma/") for key in row)), {}).items():
+        if key.startswith("gamma/"):
+            found.setdefault(key.removeprefix("gamma/").split(".")[0], []).append(float(value))
+    return found
 
 
 def _curve(rows: list[dict[str, Any]], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
