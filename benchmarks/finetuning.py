@@ -28,11 +28,12 @@ from sagan.interop.importing import import_networks, write_import
 from sagan.metrics.features import EfficientNetLite0
 from sagan.metrics.monitor import Monitor
 from sagan.run import Run
+from sagan.study.variants import PAPER_LOSS
 from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
 from sagan.training.transfer import start_from
 
-DEMO = PRESETS["demo"]
+DEMO = replace(PRESETS["demo"], training=replace(PRESETS["demo"].training, **PAPER_LOSS))
 PEER = "BigGAN-PyTorch"
 COLOURS = {"from the import": "#e8590c", "from nothing": "#1971c2"}
 CPU = torch.device("cpu")

@@ -7,10 +7,11 @@ The demo's data (robots at 32 px), widths, classes and batch size on both sides,
 after the other. Counted is the time of the training steps, the reading of batches included, not the evaluation: the
 Frechet distance in EfficientNet-Lite0 features (no FID) of generated pictures from as many real ones.
 
-Ours is the preset 'demo'. Its learning rates fall over the last 30 % of a run, so there is a run for each number of
-minutes, the clock saying how much of it is done. BigGAN-PyTorch's rates are constant, so one run is evaluated at each
-of the minutes; once with the rates of its SAGAN configuration, once with the demo's. Both draw from their averaged
-generators (theirs equals the generator up to step 2,000, as its configuration has it), in evaluation mode.
+Ours is the preset 'demo', and the same with the hinge loss, which theirs has. Its learning rates fall over the last
+30 % of a run, so there is a run for each number of minutes, the clock saying how much of it is done. BigGAN-PyTorch's
+rates are constant, so one run is evaluated at each of the minutes; once with the rates of its SAGAN configuration, once
+with the demo's. Both draw from their averaged generators (theirs equals the generator up to step 2,000, as its
+configuration has it), in evaluation mode.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from sagan.data import Batches, prepare
 from sagan.figures import curves
 from sagan.metrics.features import EfficientNetLite0
 from sagan.metrics.monitor import Monitor
+from sagan.study.variants import PAPER_LOSS
 from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
 from workers import cpu_seconds, others_since
@@ -44,12 +46,14 @@ from workers import cpu_seconds, others_since
 DEMO = PRESETS["demo"]
 DEMO_RATES = (DEMO.training.generator_lr, DEMO.training.discriminator_lr)
 PEER = "BigGAN-PyTorch"
+OURS_HINGE = "ours, hinge loss"  # as theirs
 RUNS = {  # by name: the learning rates of theirs
     "ours": None,
+    OURS_HINGE: None,
     f"{PEER}, its rates": RATES,
     f"{PEER}, the demo's rates": DEMO_RATES,
 }
-COLOURS = ("#e8590c", "#1971c2", "#2f9e44")
+COLOURS = ("#e8590c", "#fab005", "#1971c2", "#2f9e44")
 COLUMNS = ("run", "seed", "minutes", "steps", "images/s", "Frechet distance", "diversity")
 
 
@@ -99,11 +103,13 @@ def work(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     store = prepare(DEMO.data, resolution=DEMO.model.resolution, image_channels=DEMO.model.image_channels)
     training = replace(DEMO.training, seed=options.seed, steps=100_000, precision="fp32")
+    if options.work != "ours":
+        training = replace(training, **PAPER_LOSS)
     batches = Batches(store, training.batch_size, seed=options.seed, flips=DEMO.data.flips)
     monitor = Monitor(store, EfficientNetLite0(), options.count, torch.device("cpu"))
     clock = Clock(60 * options.minutes[-1])
     step: Callable[[int], object]
-    if options.work == "ours":
+    if options.work.startswith("ours"):
         keep_memory()
         trainer = ByTheClock(DEMO.model, training, torch.device("cpu"))
         trainer.clock = clock
@@ -184,7 +190,7 @@ def main() -> None:
     before = cpu_seconds()
     for seed in options.seed:
         for name in options.only or RUNS:
-            parts = [[m] for m in options.minutes] if name == "ours" else [options.minutes]
+            parts = [[m] for m in options.minutes] if name.startswith("ours") else [options.minutes]
             for part in parts:
                 for mark, row in zip(part, run(name, seed, part, options), strict=True):
                     rows.append(row | {"run": name, "mark": mark})

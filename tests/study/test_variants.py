@@ -10,7 +10,7 @@ from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.study.folder import EVALUATIONS, settle
-from sagan.study.variants import STUDIES, equal_rate
+from sagan.study.variants import PAPER_LOSS, STUDIES, equal_rate
 
 PAPER = PRESETS["paper128"]
 DEMO = PRESETS["demo"]
@@ -77,14 +77,14 @@ def test_stability_differs_in_what_figure_3_says_and_in_nothing_else():
     for variant in variants.values():
         training = replace(variant.config.training, generator_lr=1, discriminator_lr=1, discriminator_steps=1)
         model = replace(variant.config.model, generator_spectral_norm=True)
-        assert training == replace(DEMO.training, generator_lr=1, discriminator_lr=1)
+        assert training == replace(DEMO.training, generator_lr=1, discriminator_lr=1, **PAPER_LOSS)
         assert model == replace(DEMO.model, generator_attention=(), discriminator_attention=())
 
 
 def test_steps_with_five_updates_of_d_are_a_third_as_many():
     settled = {name: settle(variant).config for name, variant in by_name("stability", DEMO).items()}
-    assert settled["sn-d"].training.steps == 1500
-    assert settled["sn-d-5"].training.steps == 500
+    assert settled["sn-d"].training.steps == DEMO.training.steps
+    assert settled["sn-d-5"].training.steps == round(DEMO.training.steps / 3)
     for config in settled.values():
         assert -(-config.training.steps // config.output.evaluate_every) == EVALUATIONS
 
@@ -101,11 +101,13 @@ def test_comparison_with_the_predecessors_as_they_were_published():
         assert config.model.attention_at("generator") == config.model.attention_at("discriminator") == ()
         assert config.training.generator_lr == config.training.discriminator_lr == pytest.approx(2e-4)
     assert variants["sagan"].config == PAPER
+    # SAGAN's loss is the hinge loss, whatever the configuration has.
+    assert by_name("comparison", DEMO)["sagan"].config.training.loss == "hinge"
 
 
 def test_settings_change_one_thing_at_a_time():
     variants = by_name("settings", DEMO)
-    together = {"paper-rates", "one-rate", "double-rates", "half-batch", "double-batch", "relativistic"}
+    together = {"paper-rates", "one-rate", "double-rates", "half-batch", "double-batch", "hinge"}
     for name, variant in variants.items():
         ours = {**vars(variant.config.model), **vars(variant.config.training)}
         base = {**vars(DEMO.model), **vars(DEMO.training)}
@@ -116,7 +118,7 @@ def test_settings_change_one_thing_at_a_time():
     assert variants["wide"].config.model.base_channels == 32
     assert variants["narrow"].config.model.base_channels == 16
     assert {name for name, variant in variants.items() if variant.same_time} == {
-        "narrow", "wide", "half-batch", "double-batch", "relativistic",
+        "narrow", "wide", "half-batch", "double-batch", "hinge",
     }  # fmt: skip
 
 
@@ -125,7 +127,8 @@ def test_settings_that_the_base_has_already_are_turned_back_or_left_out():
     assert small["no-augment"].config.training.augment == ()
     assert "augment" not in small
     paper = by_name("settings", PAPER)
-    assert not {"paper-rates", "no-average"} & set(paper)
+    assert not {"paper-rates", "no-average", "hinge"} & set(paper)
+    assert paper["relativistic"].config.training.loss == "relativistic"
     # Batches of any size and number of parts can be halved.
     odd = replace(DEMO, training=replace(DEMO.training, batch_size=10, accumulate=5))
     assert by_name("settings", odd)["half-batch"].config.training.accumulate == 5

@@ -56,6 +56,19 @@ def _with(config: Config, *, model: dict[str, Any] | None = None, training: dict
     )
 
 
+PAPER_LOSS: dict[str, Any] = {
+    "loss": "hinge",
+    "r1": 0.0,
+    "r2": 0.0,
+    "gradient_penalty": 0.0,
+    "lecam": 0.0,
+    "penalty_every": 1,
+}
+"""Of `TrainingConfig`: the hinge loss and nothing beside it."""
+RELATIVISTIC: dict[str, Any] = {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "penalty_every": 4}
+"""R3GAN's loss (Huang et al. 2024), its penalties at every fourth step."""
+
+
 def _attention_at(size: int | None, kind: AttentionKind = "self") -> dict[str, Any]:
     layers = () if size is None else ((size, kind),)
     return {"generator_attention": layers, "discriminator_attention": layers}
@@ -87,6 +100,7 @@ def _attention_pairs(names: list[str]) -> list[tuple[str, str]]:
 
 def _stability(base: Config) -> list[Variant]:
     """Figure 3: where the spectral norm is, and whether the rates differ; without attention, as there."""
+    base = _with(base, training=PAPER_LOSS)
     equal = {"generator_lr": equal_rate(base), "discriminator_lr": equal_rate(base), "discriminator_steps": 1}
     apart = _attention_at(None)
     in_d = {**apart, "generator_spectral_norm": False, "discriminator_spectral_norm": True}
@@ -101,6 +115,7 @@ def _stability(base: Config) -> list[Variant]:
 
 def _comparison(base: Config) -> list[Variant]:
     """Table 2, on networks of one shape: what each of the three does, and nothing else, differs."""
+    base = _with(base, training=PAPER_LOSS)
     equal = {"generator_lr": equal_rate(base), "discriminator_lr": equal_rate(base)}
     acgan = _with(
         base,
@@ -115,7 +130,7 @@ def _comparison(base: Config) -> list[Variant]:
     sngan = _with(
         base,
         model={**_attention_at(None), "generator_spectral_norm": False},
-        training={**equal, "loss": "hinge", "discriminator_steps": 5},
+        training={**equal, "discriminator_steps": 5},
     )
     return [
         Variant("acgan", "AC-GAN", acgan),
@@ -157,9 +172,9 @@ def _settings(base: Config) -> list[Variant]:
         of_width("wide", "a third wider", 4 * width // 3),
         of_batch("half-batch", "half the batch", max(1, old.batch_size // 2)),
         of_batch("double-batch", "twice the batch", 2 * old.batch_size),
-        changed(
-            "relativistic", "relativistic, R1, R2", loss="relativistic", r1=0.5, r2=0.5, penalty_every=4, same_time=True
-        ),
+        changed("hinge", "the paper's loss", **PAPER_LOSS, same_time=True)
+        if old.loss != "hinge"
+        else changed("relativistic", "relativistic, R1, R2", **RELATIVISTIC, same_time=True),
     ]
     return [Variant("base", "as it is", base), *(v for v in variants if v.config != base)]
 
@@ -196,9 +211,9 @@ STUDIES: dict[StudyName, Study] = {
     ),
     "stability": Study(
         "What makes training stable?",
-        "The paper's Figure 3, networks without attention: spectral norm (SN) in the discriminator alone or in both "
-        "networks, with one learning rate for both or two (TTUR). One rate is the geometric mean of the two. With five "
-        "updates of D for one of G there are a third as many steps, so that all cost about the same.",
+        "The paper's Figure 3, networks without attention, hinge loss: spectral norm (SN) in the discriminator alone "
+        "or in both networks, with one learning rate for both or two (TTUR). One rate is their geometric mean. "
+        "With five updates of D for one of G there are a third as many steps, so that all cost about the same.",
         _stability,
         _all_against("sn-both-ttur"),
     ),
@@ -206,8 +221,8 @@ STUDIES: dict[StudyName, Study] = {
         "How does it compare with its predecessors?",
         "The paper's Table 2 on networks of one shape. AC-GAN: an auxiliary classifier, the original GAN loss, Adam "
         "(0.5, 0.999), no spectral norm. SNGAN: projection, hinge loss, spectral norm in D, five updates of D for one "
-        "of G in a third of the steps. SAGAN: the configuration as it is. The first two have one learning rate for "
-        "both networks, the geometric mean of SAGAN's.",
+        "of G in a third of the steps. SAGAN: the configuration with the hinge loss. The first two have one "
+        "learning rate for both networks, the geometric mean of SAGAN's.",
         _comparison,
         _all_against("sagan"),
         _PAPER_COMPARISON,
