@@ -340,7 +340,7 @@ def test_the_command_gives_the_configuration_again(config):
 def test_the_nearest_preset_and_what_differs():
     config = PRESETS["demo"]
     config = replace(config, training=replace(config.training, steps=300), model=replace(config.model, num_classes=2))
-    assert compare_with_preset(config) == ("demo", [("--steps", "300", "1400")])
+    assert compare_with_preset(config) == ("demo", [("--steps", "300", "1200")])
 
 
 def test_the_weights_step_is_that_of_the_file(capsys, tmp_path):

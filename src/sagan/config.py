@@ -216,7 +216,7 @@ PRESETS: dict[PresetName, Config] = {
         data=DataConfig(source="robots"),
         model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=24),
         training=TrainingConfig(
-            steps=1400,
+            steps=1200,
             batch_size=32,
             loss="relativistic",
             r1=0.5,
@@ -229,7 +229,7 @@ PRESETS: dict[PresetName, Config] = {
             ema_decay=0.99,
         ),
         output=OutputConfig(
-            log_every=20, sample_every=100, checkpoint_every=350, evaluate_every=350, evaluate_count=192
+            log_every=20, sample_every=100, checkpoint_every=300, evaluate_every=300, evaluate_count=192
         ),
     ),
     # A few hundred to a few thousand pictures of one's own.

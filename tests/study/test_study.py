@@ -126,7 +126,7 @@ def test_variants_of_the_same_time_get_their_share_of_the_steps(arguments, tmp_p
     options = {"seeds": 2, "jobs": 2, "features": features, "only": only}
     folder = study.open_study(tmp_path / "shares", "settings", base, **options)
     steps = {job.variant.name: job.config.training.steps for job in folder.jobs()}
-    assert steps == {"base": 1400, "double-rates": 1400, "narrow": 2100, "wide": 1050}
+    assert steps == {"base": 1200, "double-rates": 1200, "narrow": 1800, "wide": 900}
     # It goes on with them, whatever the speed is by then.
     monkeypatch.setattr(study, "_seconds_per_step", lambda *_: 1.0)
     assert study.open_study(tmp_path / "shares", "settings", base, **options).plan == folder.plan
