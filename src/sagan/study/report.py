@@ -4,8 +4,11 @@ import base64
 import os
 import platform
 import shlex
+import shutil
 import statistics
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -182,12 +185,14 @@ def _cost(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def _attention(folder: StudyFolder, outcomes: list[Outcome]) -> Any:
-    """The attention figures of the first seed's runs that have them: title and path."""
+def _attention(folder: StudyFolder, outcomes: list[Outcome]) -> Iterator[tuple[str, str]]:
+    """The attention figures of the first seed's runs that have them, beside the report's others: title and path."""
     for outcome in outcomes:
-        path = outcome.jobs[0].path / "attend.png"
-        if path.exists():
-            yield outcome.variant.title, path.relative_to(folder.path).as_posix()
+        found = outcome.jobs[0].path / "attend.png"
+        if found.exists():
+            path = f"figures/attend-{outcome.variant.name}.png"
+            write_atomically(folder.path / path, partial(shutil.copyfile, found))
+            yield outcome.variant.title, path
 
 
 def _escape(text: str) -> str:

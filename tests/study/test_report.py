@@ -1,0 +1,56 @@
+"""A study's report, of runs that are made up."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from sagan.config import PRESETS, DataConfig
+from sagan.study.folder import Plan, StudyFolder
+from sagan.study.report import write_study_report
+
+DISTANCES = {"none": (30.0, 31.0, 32.0), "self-16": (20.0, 21.0, 22.0)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two variants of three seeds, measured; the source has a name that would be HTML."""
+    base = replace(PRESETS["demo"], data=DataConfig("<b>pictures</b>"))
+    plan = Plan("attention", base, (0, 1, 2), tuple(DISTANCES), 8, "auto", "", tuple("abcde"), "key")
+    folder = StudyFolder.create(tmp_path / "study", plan)
+    for job in folder.jobs():
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        figures = [{"name": "Frechet distance", "value": DISTANCES[job.variant.name][job.seed]}]
+        job.evaluation_path.write_text(json.dumps({"figures": figures, "features": {"network": "test"}}))
+    return folder
+
+
+def test_the_table_and_the_verdict(folder):
+    write_study_report(folder)
+    text = (folder.path / "report.md").read_text()
+    assert "| Frechet distance | 31.0 ± 1 | 21.0 ± 1 |" in text
+    assert "self-attention 16 against none: -10 (-12.3 to -7.73): larger than the spread" in text
+    assert "6 of 6 runs measured" in text
+    command = re.search(r"^sagan study attention .*$", text, re.MULTILINE)[0]
+    assert "--only none self-16" in command
+    assert "--seeds 3" in command
+
+
+def test_the_report_needs_its_figures_alone(folder):
+    job = next(job for job in folder.jobs() if job.variant.name == "self-16")
+    folder.start(job)
+    Image.new("RGB", (8, 8), "red").save(job.path / "attend.png")
+    page = write_study_report(folder).read_text()
+    text = (folder.path / "report.md").read_text()
+    (path,) = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert path == "figures/attend-self-16.png"
+    assert (folder.path / path).read_bytes() == (job.path / "attend.png").read_bytes()
+    assert page.count("data:image/png;base64,") == 1
+
+
+def test_names_from_outside_are_text(folder):
+    page = write_study_report(folder).read_text()
+    assert "<b>" not in page
+    assert "&lt;b&gt;pictures&lt;/b&gt;" in page
