@@ -80,8 +80,8 @@ class Evaluation:
         sets = (_sentence(about) for about in (self.generated, self.reference, self.features))
         lines = ["{}\nagainst {}\nin {}\n".format(*sets)]
         for figure in self.figures:
-            spread = f" ± {_number(figure.spread)}" if figure.spread is not None else ""
-            lines.append(f"{figure.name:<{wide}}  {_number(figure.value) + spread:<18}  {figure.about}")
+            spread = f" ± {short(figure.spread)}" if figure.spread is not None else ""
+            lines.append(f"{figure.name:<{wide}}  {short(figure.value) + spread:<18}  {figure.about}")
         return "\n".join([*lines, *(f"note: {remark}" for remark in self.remarks)])
 
     def as_json(self) -> dict[str, Any]:
@@ -437,5 +437,8 @@ def _sentence(about: dict[str, Any]) -> str:
     return ", ".join(facts)
 
 
-def _number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}" if abs(value) >= 1e-4 else f"{value:.1e}"
+def short(value: float) -> str:
+    """A measured value for people to read: four digits."""
+    return (
+        f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}" if abs(value) >= 1e-4 or not value else f"{value:.1e}"
+    )

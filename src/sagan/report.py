@@ -18,6 +18,7 @@ from torch import nn
 
 from sagan.config import PRESETS, Config, PresetName
 from sagan.errors import UserError
+from sagan.evaluation import short
 from sagan.figures.curves import arrange, draw_curves, to_svg
 from sagan.files import read_json, write_atomically
 from sagan.model.config import ModelConfig
@@ -308,9 +309,9 @@ def _latest(rows: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
         best = min(finite) if is_distance(key) and finite else None
         yield {
             "name": key,
-            "value": _number(value),
+            "value": short(value),
             "step": f"{step:,}",
-            "best": f"best: {_number(best[0])} at step {best[1]:,}" if best else "",
+            "best": f"best: {short(best[0])} at step {best[1]:,}" if best else "",
         }
 
 
@@ -337,8 +338,8 @@ def tell_evaluation(found: dict[str, Any]) -> dict[str, Any]:
     figures = [
         {
             "name": str(figure["name"]),
-            "value": _number(figure["value"])
-            + (f" ± {_number(figure['spread'])}" if figure.get("spread") is not None else ""),
+            "value": short(figure["value"])
+            + (f" ± {short(figure['spread'])}" if figure.get("spread") is not None else ""),
             "about": str(figure.get("about") or ""),
         }
         for figure in found["figures"]
@@ -348,7 +349,7 @@ def tell_evaluation(found: dict[str, Any]) -> dict[str, Any]:
         "sets": sets,
         "figures": figures,
         "remarks": [str(remark) for remark in found.get("remarks") or ()],
-        "classes": [(str(name), _number(value)) for name, value in (found.get("classes") or {}).items()],
+        "classes": [(str(name), short(value)) for name, value in (found.get("classes") or {}).items()],
     }
 
 
@@ -370,7 +371,3 @@ def _sentence(about: Any) -> str:
         else f"{key} {value}"
         for key, value in facts
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}"
