@@ -18,6 +18,7 @@ import tyro
 
 from sagan.config import PRESETS, Config, DataConfig, EvaluationConfig, PresetName, check_ranges
 from sagan.errors import UserError
+from sagan.study.variants import StudyName
 
 if TYPE_CHECKING:
     from sagan.data import Store
@@ -565,7 +566,7 @@ class Study:
     The same command goes on where it was stopped. The other options are those of sagan train, for all variants alike.
     """
 
-    study: Annotated[Literal["attention", "stability", "comparison", "settings"], tyro.conf.Positional]
+    study: Annotated[StudyName, tyro.conf.Positional]
     """attention (Table 1), stability (Figure 3), comparison (Table 2), or settings: what matters on your data."""
     preset: PresetName = "small"
     """What the other options start from; their defaults below are this preset's."""

@@ -1,6 +1,6 @@
 """The sets of pictures that are drawn here, 'robots' and 'digits', in one form."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,8 @@ class BuiltIn:
     count: int
     """Pictures."""
     class_names: tuple[str, ...]
-    canvases: tuple[tuple[int, int], ...]
-    """Of each class: width and height, in pixels, at which it was drawn."""
+    canvas: Callable[[str], tuple[int, int]]
+    """Of a class, by its name: width and height, in pixels, at which it was drawn; opens a file."""
     version: str
     """Of what it is drawn with: of equal versions and options, equal pictures."""
     batches: Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]
@@ -40,7 +40,7 @@ def open_built_in(config: DataConfig, *, resolution: int, image_channels: int) -
             name="robots",
             count=config.robots,
             class_names=robots.CLASS_NAMES,
-            canvases=tuple(robots.canvas(name) for name in robots.CLASS_NAMES),
+            canvas=robots.canvas,
             version=robots.version(),
             batches=robots.render_batches(config.robots, resolution, image_channels, 0, config.background),
         )
@@ -49,7 +49,7 @@ def open_built_in(config: DataConfig, *, resolution: int, image_channels: int) -
             name="digits",
             count=digits.COUNT,
             class_names=digits.CLASS_NAMES,
-            canvases=(digits.CANVAS,) * len(digits.CLASS_NAMES),
+            canvas=lambda name: digits.CANVAS,
             version=digits.version(),
             batches=digits.render_batches(resolution, image_channels),
         )

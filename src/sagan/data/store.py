@@ -172,10 +172,11 @@ def _prepare_drawn(drawn: BuiltIn, config: DataConfig, cache: Path, options: dic
     key = digest_of([options, drawn.name, drawn.version, drawn.count])
     if (store := _open(cache, key)) is not None:
         return store
+    canvases = [drawn.canvas(name) for name in names]
     with _Writer(cache, options) as writer, progress_bar(drawn.count, progress, f"drawing {drawn.name}") as bar:
         for images, labels in drawn.batches:
             for image, label in zip(images, labels.tolist(), strict=True):
-                writer.add(image, label, f"{names[label]}/{len(writer.names):06d}", drawn.canvases[label])
+                writer.add(image, label, f"{names[label]}/{len(writer.names):06d}", canvases[label])
             bar.update(len(images))
         return writer.finish(key, drawn.name, names if config.labels else (), ())
 

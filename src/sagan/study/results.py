@@ -89,11 +89,11 @@ def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
 
 
 def _last_gammas(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """By network, its layers' gammas in the last line of a log that has any."""
+    """By network, the last that a log says of its layers' gammas."""
+    last = {key.removeprefix("gamma/"): value for row in rows for key, value in row.items() if key.startswith("gamma/")}
     found: dict[str, list[float]] = {}
-    for key, value in next((row for row in reversed(rows) if any(key.startswith("gamma/") for key in row)), {}).items():
-        if key.startswith("gamma/"):
-            found.setdefault(key.removeprefix("gamma/").split(".")[0], []).append(float(value))
+    for layer, gamma in last.items():
+        found.setdefault(layer.split(".")[0], []).append(float(gamma))
     return found
 
 

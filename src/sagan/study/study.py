@@ -119,11 +119,12 @@ def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: to
         torch.set_num_threads(_threads(jobs))
     try:
         chosen = plan.chosen()
-        base = _seconds_per_step(plan.base, store, device)
         costs = {v.name: _seconds_per_step(v.config, store, device) for v in chosen if budget or v.same_time}
+        same_time = [v.name for v in chosen if v.same_time]
+        base = _seconds_per_step(plan.base, store, device) if same_time else 0.0
     finally:
         torch.set_num_threads(threads)
-    shares = {v.name: base / costs[v.name] for v in chosen if v.same_time}
+    shares = {name: base / costs[name] for name in same_time}
     plan = replace(plan, shares=shares)
     if not budget:
         return plan
