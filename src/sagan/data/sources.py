@@ -262,7 +262,7 @@ def _tree(
         numbers = {name: number for number, name in enumerate(class_names)}
         label_of = {name: numbers[name.split("/", 1)[0]] for name in pictures if "/" in name}
         empty = sorted(set(folders) - set(class_names), key=_order)
-        problems += [Skipped(name, f"class folder '{printable(name)}' holds no pictures: left out") for name in empty]
+        problems += [Skipped(name, f"class folder '{printable(name)}' holds no pictures") for name in empty]
         problems += [Skipped(name, "lies beside the class folders: left out") for name in pictures if "/" not in name]
     entries = [(name, label_of.get(name, 0)) for name in pictures if not class_names or name in label_of]
     if not entries and not problems:

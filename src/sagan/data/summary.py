@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sagan.data.sources import printable
+from sagan.data.sources import Skipped, printable
 from sagan.data.store import Store
 from sagan.figures.grid import draw_grid
 
 _BAR = 24  # characters of the longest bar
 _MOST_CLASSES = 30
-_MOST_PROBLEMS = 20
+_MOST_LEFT_OUT = 20
 _FEW_PICTURES, _FEW_IN_CLASS = 200, 50
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
@@ -31,10 +31,18 @@ def summarise(store: Store) -> str:
     if store.num_classes:
         parts.append(_table(store))
     if store.skipped:
-        parts.append(_problems(store))
+        parts.append(list_left_out(store.skipped))
     if remarks := _remarks(store):
         parts.append("remarks\n" + "\n".join(f"  {remark}" for remark in remarks))
     return "\n\n".join(parts)
+
+
+def list_left_out(skipped: Sequence[Skipped]) -> str:
+    """How many pictures were left out, and why the first 20 of them: a line for each."""
+    lines = [f"  {printable(one.name)}: {one.reason}" for one in skipped[:_MOST_LEFT_OUT]]
+    if len(skipped) > _MOST_LEFT_OUT:
+        lines.append(f"  and {len(skipped) - _MOST_LEFT_OUT:,} more")
+    return f"left out: {len(skipped):,}\n" + "\n".join(lines)
 
 
 def contact_sheet(store: Store, per_class: int = 8) -> Image.Image:
@@ -98,13 +106,6 @@ def _table(store: Store) -> str:
         between = f"  ... {len(left):,} more classes of {min(left):,} to {max(left):,} pictures ..."
         rows = [*rows[:half], between, *rows[-half:]]
     return "classes\n" + "\n".join(rows)
-
-
-def _problems(store: Store) -> str:
-    lines = [f"  {printable(one.name)}: {one.reason}" for one in store.skipped[:_MOST_PROBLEMS]]
-    if len(store.skipped) > _MOST_PROBLEMS:
-        lines.append(f"  and {len(store.skipped) - _MOST_PROBLEMS:,} more")
-    return f"left out: {len(store.skipped):,}\n" + "\n".join(lines)
 
 
 def _remarks(store: Store) -> Sequence[str]:

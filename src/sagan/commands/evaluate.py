@@ -1,0 +1,47 @@
+"""The command sagan evaluate."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sagan.config import EvaluationConfig
+from sagan.errors import UserError
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure how near generated pictures are to real ones: a run against its data, or two folders."""
+
+    generated: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FOLDER")]
+    """A run, its generator.safetensors or one of its checkpoints; or a folder or .zip of pictures."""
+    reference: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCE")] = None
+    """Pictures to compare with: a folder, a .zip, hf:USER/NAME, robots or digits; default: the run's own data."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where to write the figures (.json, and the nearest neighbours beside it); default: evaluations/ in the run."""
+    device: str = "auto"
+    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1'."""
+    cache: str = ""
+    """Folder of picture stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder."""
+    config: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def evaluate(options: Evaluate) -> None:
+    """Runs `sagan evaluate`."""
+    from sagan.evaluation import default_path, evaluate_together
+    from sagan.training.processes import join
+
+    if options.out is not None and options.out.suffix != ".json":
+        raise UserError(f"--out {options.out}: give a .json file")
+    with join(options.device) as processes:
+        found = evaluate_together(
+            processes, options.generated, options.reference, cache=options.cache, **asdict(options.config)
+        )
+    if found is None:  # another process has it
+        return
+    out = options.out or default_path(Path(options.generated), found)
+    print(found)
+    if out:
+        found.save(out)
+        print(f"{out}" + (f", {out.with_suffix('.png')}" if found.nearest else ""))

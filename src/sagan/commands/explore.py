@@ -1,0 +1,34 @@
+"""The command sagan explore."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Explore:
+    """Serve a page on which to generate pictures, click on pixels and see what they attend to."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its generator.safetensors, which does for all but the discriminator's part."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reached from this machine only."""
+    port: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Port to listen on; default: 7860, or the next free one."""
+    open: bool = True
+    """Open the page in a browser, where there is a screen."""
+    device: str = "auto"
+    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
+
+    def __post_init__(self) -> None:
+        if self.port is not None and not 0 <= self.port <= 65535:
+            raise ValueError(f"port must be from 0 (any free one) to 65535, got {self.port}")
+
+
+def explore(options: Explore) -> None:
+    """Runs `sagan explore`."""
+    from sagan.explorer import launch
+
+    launch(options.run, host=options.host, port=options.port, open_browser=options.open, device=options.device)

@@ -1,0 +1,50 @@
+"""The command sagan export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from sagan.config import check_ranges
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its generator.safetensors."""
+    to: Literal["onnx", "safetensors", "torch-export"] = "onnx"
+    """onnx; torch-export (.pt2, needs PyTorch but not sagan); or safetensors (plain weights, for sagan.load)."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Default: generator.onnx, generator.pt2 or generator-plain.safetensors in the run."""
+    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Let the graph cut its latents off at this magnitude, as sagan sample --truncation does."""
+    uint8: bool = False
+    """Let the graph give bytes in [0, 255], as torch-fidelity expects, and not floats in [-1, 1]."""
+    opset: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Version of ONNX's operators; default: 18."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, above_zero=("truncation",))
+        if self.to == "safetensors" and (self.truncation is not None or self.uint8):
+            raise ValueError("truncation and uint8 are for onnx and torch-export: safetensors holds weights alone")
+        if self.to != "onnx" and self.opset is not None:
+            raise ValueError(f"opset is ONNX's: {self.to} has none")
+
+
+def export(options: Export) -> None:
+    """Runs `sagan export`."""
+    from sagan.interop.export import export
+
+    print(
+        export(
+            options.run,
+            options.to,
+            options.out,
+            truncation=options.truncation,
+            uint8=options.uint8,
+            opset=options.opset,
+        )
+    )

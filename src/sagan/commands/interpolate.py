@@ -1,0 +1,51 @@
+"""The command sagan interpolate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sagan.config import check_ranges
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Walk smoothly between latents and between classes: a grid, or a GIF or MP4 that repeats without a jump."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, or its generator.safetensors."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .png (a row for each walk), .gif or .mp4; default: interpolation.png in the run."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Pictures along a walk; default: 9 or more in a grid, 12.5 a second in a GIF, 25 in an MP4."""
+    count: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Walks of each kind; default: 1 in a grid, up to 4 side by side in a GIF or MP4; 8 without classes."""
+    classes: tuple[str, ...] = ()
+    """Names or numbers of the classes to walk within and through; default: the first eight."""
+    seconds: float = 6.0
+    """Length of a GIF or MP4."""
+    seed: int = 0
+    """The same seed gives the same walks."""
+    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, least={"steps": 2, "count": 1, "seed": 0}, above_zero=("seconds", "truncation"))
+
+
+def interpolate(options: Interpolate) -> None:
+    """Runs `sagan interpolate`."""
+    from sagan.walk_files import write_interpolation
+
+    out = write_interpolation(
+        options.run,
+        options.out,
+        steps=options.steps,
+        count=options.count,
+        classes=options.classes,
+        seconds=options.seconds,
+        seed=options.seed,
+        truncation=options.truncation,
+    )
+    print(out)

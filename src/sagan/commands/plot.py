@@ -1,0 +1,27 @@
+"""The command sagan plot."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw a run's losses, logits, gammas and evaluations, and how its pictures changed."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run; it may be in training still."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A .png or .svg for the curves, samples-over-time.png beside it; default: curves.png in the run."""
+
+
+def plot(options: Plot) -> None:
+    """Runs `sagan plot`."""
+    from sagan.plot_files import write_curves, write_film_strip
+
+    out = write_curves(options.run, options.out)
+    print(out)
+    strip = write_film_strip(options.run, options.out and out.with_name("samples-over-time.png"))
+    print(strip or "no film strip: the run has no grid of samples yet")

@@ -1,0 +1,32 @@
+"""The command sagan push."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Push:
+    """Publish the generator on the Hugging Face Hub, with a model card written from the run."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+    repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
+    """The repository; it is made if it is not there."""
+    licence: str = "unknown"
+    """Under what others may use the weights, as the Hub spells it (cc-by-4.0, ...); the card says so if unknown."""
+    private: bool = False
+    """Make a new repository that nobody else sees."""
+    dry_run: bool = False
+    """Only say what would be uploaded."""
+
+
+def push(options: Push) -> None:
+    """Runs `sagan push`."""
+    from sagan.interop.hub import push
+
+    url = push(options.run, options.repo, licence=options.licence, private=options.private, dry_run=options.dry_run)
+    if url:
+        print(f'{url}; load it with sagan.load("{options.repo}")')
