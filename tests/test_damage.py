@@ -20,7 +20,7 @@ from sagan.data import prepare
 from sagan.interop.importing import import_networks
 from sagan.run import Run, RunInfo, read_discriminator, read_generator
 from sagan.training.checkpoint import load_newest, save_checkpoint
-from sagan.training.loop import finish
+from sagan.training.records import finish
 from sagan.training.step import Trainer
 
 SECONDS = 20

@@ -10,7 +10,7 @@ from sagan.figures.curves import draw_curves, figure_format, save_figure
 from sagan.figures.film import choose_steps, draw_film_strip
 from sagan.figures.grid import cut_grid, read, save
 from sagan.run import Run
-from sagan.training.loop import GRID_COLUMNS
+from sagan.training.records import GRID_COLUMNS
 
 
 def write_curves(path: Path, out: Path | None = None) -> Path:

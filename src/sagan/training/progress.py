@@ -1,5 +1,6 @@
 """The progress of a training, on standard error."""
 
+import sys
 import time
 from typing import Any
 
@@ -21,3 +22,8 @@ class Bar(tqdm):
         self.n = self.last_print_n = step * pictures
         self.refresh()
         return step
+
+
+def say(line: str) -> None:
+    """Prints a line above the bar."""
+    tqdm.write(line, file=sys.stderr)
