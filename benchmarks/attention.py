@@ -15,19 +15,19 @@ it.
 """
 
 import argparse
-import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from machine import Table, memory, seconds, spread
+from machine import Table, memory, spread
 from sagan.model.attention import VALUE_REDUCTION, attend
 from sagan.training.machine import keep_memory
+from workers import Worker, serve, take_turns
 
 CHANNELS = 64
 
@@ -57,11 +57,9 @@ def both_ways(form: str, tensors: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 def answer(form: str, variant: str, side: int) -> None:
-    """Seconds of a call for every line that comes in; the first line is answered when everything is warm."""
+    """Seconds of a call, whenever they are asked for."""
     tensors = inputs(variant, side)
-    both_ways(form, tensors)
-    for _ in sys.stdin:
-        print(seconds(lambda: both_ways(form, tensors)), flush=True)
+    serve(lambda: ({}, {"call": lambda: both_ways(form, tensors)}))
 
 
 def peak(form: str, variant: str, side: int) -> None:
@@ -87,51 +85,25 @@ def differences(form: str, variant: str, side: int) -> None:
 PARTS = {"answer": answer, "peak": peak, "differences": differences}
 
 
-def command(part: str, form: str, variant: str, side: int, threads: int, kept: bool) -> list[str]:
+def arguments(part: str, form: str, variant: str, side: int, threads: int, kept: bool) -> list[str]:
     case = [part, form, variant, str(side)]
-    return [sys.executable, __file__, "--case", *case, "--threads", str(threads), *(["--keep-memory"] if kept else [])]
+    return ["--case", *case, "--threads", str(threads), *(["--keep-memory"] if kept else [])]
 
 
-def ask(*case: object) -> list[float]:
+def ask(part: str, form: str, variant: str, side: int, threads: int) -> list[float]:
     """What a part prints, run in a process of its own."""
-    done = subprocess.run(command(*case), check=True, stdout=subprocess.PIPE, text=True)  # type: ignore[arg-type]
-    return [float(value) for value in done.stdout.split()]
-
-
-@contextlib.contextmanager
-def running(*case: object) -> Iterator[Callable[[], float]]:
-    """A process that times one call whenever it is asked."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command("answer", *case), stdin=pipe, stdout=pipe, text=True) as process:  # type: ignore[arg-type]
-        assert process.stdin
-        assert process.stdout
-
-        def time_one() -> float:
-            process.stdin.write("\n")
-            process.stdin.flush()
-            return float(process.stdout.readline())
-
-        try:
-            yield time_one
-        finally:
-            process.stdin.close()
+    command = [sys.executable, __file__, *arguments(part, form, variant, side, threads, False)]
+    return [float(value) for value in subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()]
 
 
 def timed(variant: str, side: int, threads: int, rounds: int) -> dict[tuple[str, bool], list[float]]:
     """Milliseconds of each form, memory kept or not, in turn."""
-    with contextlib.ExitStack() as stack:
-        calls = {
-            (form, kept): stack.enter_context(running(form, variant, side, threads, kept))
-            for form in FORMS
-            for kept in (False, True)
-        }
-        for call in calls.values():
-            call()
-        times: dict[tuple[str, bool], list[float]] = {case: [] for case in calls}
-        for _ in range(rounds):
-            for case, call in calls.items():
-                times[case].append(1000 * call())
-    return times
+    cases = {f"{form}{', kept' * kept}": (form, kept) for form in FORMS for kept in (False, True)}
+    workers = {name: Worker(*arguments("answer", f, variant, side, threads, k)) for name, (f, k) in cases.items()}
+    times = take_turns(workers, "call", rounds)
+    for worker in workers.values():
+        worker.close()
+    return {cases[name]: [1000 * t for t in found] for name, found in times.items()}
 
 
 def main() -> None:
@@ -164,8 +136,8 @@ def main() -> None:
         for variant in options.variants:
             case = variant, side, options.threads
             times = timed(*case, options.rounds)
-            mib = {form: ask("peak", form, *case, False)[0] for form in FORMS}
-            apart = {form: ask("differences", form, *case, False) for form in FORMS}
+            mib = {form: ask("peak", form, *case)[0] for form in FORMS}
+            apart = {form: ask("differences", form, *case) for form in FORMS}
             exact = [f"{apart['ours'][i]:.0e} ({apart['naive'][i]:.0e})" for i in (0, 1)]
             for kept in (False, True):
                 slow, fast = times["naive", kept], times["ours", kept]

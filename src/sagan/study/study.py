@@ -25,6 +25,7 @@ from sagan.metrics.features import open_features
 from sagan.study.folder import Job, Plan, StudyFolder
 from sagan.study.variants import STUDIES, StudyName, update_share
 from sagan.training.machine import choose_device, keep_memory
+from sagan.training.progress import say
 from sagan.training.step import Trainer
 
 TRIAL_STEPS = 8  # timed of each variant, after one that is not; a penalty of every fourth step counts as it should
@@ -269,8 +270,3 @@ def stopped_by_signals(workers: Workers) -> Iterator[None]:
     finally:
         for s, handler in previous.items():
             signal.signal(s, handler)
-
-
-def say(line: str) -> None:
-    """A line to stderr, beside the progress bar."""
-    tqdm.write(line, file=sys.stderr)
