@@ -65,7 +65,7 @@ def test_gammas_are_those_of_the_last_line_that_has_them(folder):
         folder.start(job).metrics_path.write_text(text)
     none, attention = gather(folder)
     assert none.gammas == {}
-    assert attention.gammas == {"generator": pytest.approx([0.2, 0.3]), "discriminator": [-1, -1]}
+    assert attention.gammas == {"generator": pytest.approx([0.2, 0.3]), "discriminator": [1, 1]}
 
 
 def test_outcomes_from_logs(folder):

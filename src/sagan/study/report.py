@@ -95,7 +95,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], pictures: dict[str, str
     for network in ("generator", "discriminator"):
         if any(network in outcome.gammas for outcome in outcomes):
             values = [_spread(outcome.gammas.get(network, [])) for outcome in outcomes]
-            rows.append((f"gamma at the end, {network}", values))
+            rows.append((f"magnitude of gamma at the end, {network}", values))
     differences = [d for name in (main, _classwise(names)) if name for d in find_differences(plan, outcomes, name)]
     evaluations = [found for outcome in outcomes for job in outcome.jobs if (found := job.evaluation())]
     return {

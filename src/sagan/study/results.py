@@ -26,7 +26,7 @@ class Outcome:
     curves: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
     """Of the distance while training, a run each: steps, values."""
     gammas: dict[str, list[float]]
-    """By network: gamma at the end of training, a value for each run (of several layers the mean)."""
+    """By network: the magnitude of gamma at the end of training, a value for each run (of several layers the mean)."""
     images_per_second: float
     """Median of all runs; NaN before the first line of a log."""
     seconds: float
@@ -89,11 +89,14 @@ def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
 
 
 def _last_gammas(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """By network, the last that a log says of its layers' gammas."""
+    """By network, the magnitudes of the last that a log says of its layers' gammas.
+
+    Their signs mean nothing: a layer whose last convolution has its weights negated computes the same with -gamma.
+    """
     last = {key.removeprefix("gamma/"): value for row in rows for key, value in row.items() if key.startswith("gamma/")}
     found: dict[str, list[float]] = {}
     for layer, gamma in last.items():
-        found.setdefault(layer.split(".")[0], []).append(float(gamma))
+        found.setdefault(layer.split(".")[0], []).append(abs(float(gamma)))
     return found
 
 
