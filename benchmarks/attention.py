@@ -85,14 +85,14 @@ def differences(form: str, variant: str, side: int) -> None:
 PARTS = {"answer": answer, "peak": peak, "differences": differences}
 
 
-def arguments(part: str, form: str, variant: str, side: int, threads: int, kept: bool) -> list[str]:
+def arguments(part: str, form: str, variant: str, side: int, threads: int, kept: bool = False) -> list[str]:
     case = [part, form, variant, str(side)]
     return ["--case", *case, "--threads", str(threads), *(["--keep-memory"] if kept else [])]
 
 
 def ask(part: str, form: str, variant: str, side: int, threads: int) -> list[float]:
     """What a part prints, run in a process of its own."""
-    command = [sys.executable, __file__, *arguments(part, form, variant, side, threads, False)]
+    command = [sys.executable, __file__, *arguments(part, form, variant, side, threads)]
     return [float(value) for value in subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()]
 
 

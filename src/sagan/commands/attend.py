@@ -1,11 +1,11 @@
 """The command sagan attend."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from sagan.commands.arguments import FileOption, FloatOption, IntOption, RunArgument
 from sagan.config import check_ranges
 
 
@@ -16,9 +16,9 @@ class Attend:
     Also prints how strongly each layer is used, and how far it looks.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunArgument
     """Folder of the run; for the generator alone, its generator.safetensors will do."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: FileOption = None
     """A .png or .svg; default: attend.png in the run."""
     network: Literal["generator", "discriminator", "both"] = "generator"
     """The generator on pictures of its own, the discriminator on pictures of the run's data."""
@@ -26,13 +26,13 @@ class Attend:
     """last, all, a layer's name as in the metrics log (16.0), or the size of its feature map (16)."""
     points: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y")] = ()
     """Query points in pixels from the upper left, such as 8,20 16,3; default: five for what each picture shows."""
-    count: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    count: IntOption = None
     """Pictures of each class, or in all without classes; default: 1, or 6 without classes."""
     classes: tuple[str, ...] = ()
     """Names or numbers of the classes to draw; default: the first eight."""
     seed: int = 0
     """The same seed gives the same pictures, those of sagan sample."""
-    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    truncation: FloatOption = None
     """Cut latents off at this magnitude."""
     smooth: bool = True
     """Draw maps smoothly between the keys' centres; False: as the cells that they are."""

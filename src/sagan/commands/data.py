@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sagan.commands.arguments import SourceArgument
 from sagan.config import DataConfig
 
 
@@ -13,7 +14,7 @@ from sagan.config import DataConfig
 class Data:
     """Show what would be trained on: pictures, classes, sizes, problems, and a contact sheet."""
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    source: SourceArgument
     """A folder, a .zip, tar shards (WebDataset), hf:USER/NAME, robots or digits; 'pack' writes shards."""
     resolution: Literal[32, 64, 128, 256] = 64
     """Side of the pictures, pixels."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from sagan.commands.arguments import FileOption
 from sagan.config import EvaluationConfig
 from sagan.errors import UserError
 
@@ -18,7 +19,7 @@ class Evaluate:
     """A run, its generator.safetensors or one of its checkpoints; or a folder or .zip of pictures."""
     reference: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCE")] = None
     """Pictures to compare with: a folder, a .zip, hf:USER/NAME, robots or digits; default: the run's own data."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: FileOption = None
     """Where to write the figures (.json, and the nearest neighbours beside it); default: evaluations/ in the run."""
     device: str = "auto"
     """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1'."""

@@ -1,21 +1,19 @@
 """The command sagan explore."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
+from sagan.commands.arguments import IntOption, RunArgument
 
 
 @dataclass(frozen=True)
 class Explore:
     """Serve a page on which to generate pictures, click on pixels and see what they attend to."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunArgument
     """Folder of the run, or its generator.safetensors, which does for all but the discriminator's part."""
     host: str = "127.0.0.1"
     """Address to listen on; the default is reached from this machine only."""
-    port: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    port: IntOption = None
     """Port to listen on; default: 7860, or the next free one."""
     open: bool = True
     """Open the page in a browser, where there is a screen."""

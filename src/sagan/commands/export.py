@@ -1,11 +1,9 @@
 """The command sagan export."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
+from sagan.commands.arguments import FileOption, FloatOption, IntOption, RunArgument
 from sagan.config import check_ranges
 
 
@@ -13,17 +11,17 @@ from sagan.config import check_ranges
 class Export:
     """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunArgument
     """Folder of the run, or its generator.safetensors."""
     to: Literal["onnx", "safetensors", "torch-export"] = "onnx"
     """onnx; torch-export (.pt2, needs PyTorch but not sagan); or safetensors (plain weights, for sagan.load)."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: FileOption = None
     """Default: generator.onnx, generator.pt2 or generator-plain.safetensors in the run."""
-    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    truncation: FloatOption = None
     """Let the graph cut its latents off at this magnitude, as sagan sample --truncation does."""
     uint8: bool = False
     """Let the graph give bytes in [0, 255], as torch-fidelity expects, and not floats in [-1, 1]."""
-    opset: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    opset: IntOption = None
     """Version of ONNX's operators; default: 18."""
 
     def __post_init__(self) -> None:

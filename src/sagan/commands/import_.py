@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sagan.commands.arguments import FileOption, FloatOption, FolderOption
 from sagan.config import check_ranges
 
 CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "heykeetae", "tensorflow"]
@@ -22,13 +23,13 @@ class Import:
     """The generator's file (the averaged one, if there is one), or that of all networks; of TensorFlow, a .npz."""
     codebase: Annotated[CodebaseName | None, tyro.conf.arg(name="from")] = None
     """Where it comes from; default: recognised by the names of its tensors."""
-    discriminator: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    discriminator: FileOption = None
     """The discriminator's file, where it has one of its own; fine-tuning starts better with it."""
-    average: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    average: FileOption = None
     """The file of the generator's moving average, if FILE is the generator as trained."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    out: FolderOption = None
     """Folder of the new run; default: runs/ and the file's name."""
-    batch_norm_eps: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    batch_norm_eps: FloatOption = None
     """Epsilon of the batch norms, if it was trained with another than its codebase's SAGAN."""
     inplace_relu: bool | None = None
     """Whether the discriminator's ReLUs work in place, if not as in its codebase's SAGAN."""

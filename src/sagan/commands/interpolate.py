@@ -1,11 +1,8 @@
 """The command sagan interpolate."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
+from sagan.commands.arguments import FileOption, FloatOption, IntOption, RunArgument
 from sagan.config import check_ranges
 
 
@@ -13,13 +10,13 @@ from sagan.config import check_ranges
 class Interpolate:
     """Walk smoothly between latents and between classes: a grid, or a GIF or MP4 that repeats without a jump."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunArgument
     """Folder of the run, or its generator.safetensors."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: FileOption = None
     """A .png (a row for each walk), .gif or .mp4; default: interpolation.png in the run."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    steps: IntOption = None
     """Pictures along a walk; default: 9 or more in a grid, 12.5 a second in a GIF, 25 in an MP4."""
-    count: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    count: IntOption = None
     """Walks of each kind; default: 1 in a grid, up to 4 side by side in a GIF or MP4; 8 without classes."""
     classes: tuple[str, ...] = ()
     """Names or numbers of the classes to walk within and through; default: the first eight."""
@@ -27,7 +24,7 @@ class Interpolate:
     """Length of a GIF or MP4."""
     seed: int = 0
     """The same seed gives the same walks."""
-    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    truncation: FloatOption = None
     """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sagan.commands.arguments import SourceArgument
 from sagan.config import DataConfig, check_ranges
 
 
@@ -17,7 +18,7 @@ class Pack:
     Pictures stay byte for byte as they are. Stopped, it goes on with the same command.
     """
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    source: SourceArgument
     """A folder, a .zip, tar shards, hf:USER/NAME, robots or digits."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the shards, which are named after it."""

@@ -1,19 +1,17 @@
 """The command sagan plot."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
+from sagan.commands.arguments import FileOption, RunArgument
 
 
 @dataclass(frozen=True)
 class Plot:
     """Draw a run's losses, logits, gammas and evaluations, and how its pictures changed."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunArgument
     """Folder of the run; it may be in training still."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: FileOption = None
     """A .png or .svg for the curves, samples-over-time.png beside it; default: curves.png in the run."""
 
 

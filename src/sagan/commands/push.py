@@ -1,17 +1,18 @@
 """The command sagan push."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from sagan.commands.arguments import RunArgument
 
 
 @dataclass(frozen=True)
 class Push:
     """Publish the generator on the Hugging Face Hub, with a model card written from the run."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunArgument
     """Folder of the run."""
     repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="USER/NAME")]
     """The repository; it is made if it is not there."""

@@ -1,19 +1,17 @@
 """The command sagan report."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
+from sagan.commands.arguments import FileOption, RunArgument
 
 
 @dataclass(frozen=True)
 class Report:
     """Gather a run's pictures, curves, figures and configuration into one HTML file that can be mailed."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunArgument
     """Folder of the run; it may be in training still."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    out: FileOption = None
     """A .html file; default: report.html in the run."""
 
 

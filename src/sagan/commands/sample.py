@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from sagan.commands.arguments import FloatOption, RunArgument
 from sagan.config import check_ranges
 
 
@@ -13,7 +14,7 @@ from sagan.config import check_ranges
 class Sample:
     """Draw pictures from a trained run."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    run: RunArgument
     """Folder of the run, or its generator.safetensors."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """A .png (a labelled grid), a .npz (arrays) or a folder (single PNGs); default: samples-SEED.png in the run."""
@@ -23,7 +24,7 @@ class Sample:
     """Names or numbers of the classes to draw; default: all."""
     seed: int = 0
     """The same seed gives the same pictures."""
-    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    truncation: FloatOption = None
     """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from sagan.commands.arguments import FolderOption, IntOption
 from sagan.config import PRESETS, Config, PresetName, check_ranges
 from sagan.study.variants import StudyName
 
@@ -31,9 +32,9 @@ class Study:
     """Pictures of a run's evaluation at its end, generated and real."""
     features: str = "auto"
     """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are here."""
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    jobs: IntOption = None
     """Runs at a time; default: one for each GPU, or one for each core."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    out: FolderOption = None
     """Folder of the study; default: studies/ and its name."""
     device: str = "auto"
     """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""

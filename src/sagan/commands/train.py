@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from sagan.commands.arguments import FolderOption
 from sagan.config import PRESETS, Config, PresetName
 from sagan.errors import UserError
 
@@ -30,7 +31,7 @@ class Train:
     """What the other options start from; their defaults below are this preset's."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
     """Folder of a run to go on with, exactly as it was configured; other options are not taken."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    out: FolderOption = None
     """Folder of the new run; default: runs/ and the date and time."""
     go_on: bool = False
     """Where --out holds this run already, go on with it: one command that starts, and starts again."""

@@ -195,7 +195,7 @@ def finish(run: Run) -> None:
         animate(frames, run.animation_path, 0.2)
 
 
-def _numbers(trainer: Trainer, step: int, values: dict[str, torch.Tensor]) -> dict[str, float]:
+def _numbers(trainer: Trainer, step: int, values: dict[str, Tensor]) -> dict[str, float]:
     """The numbers to log: what the step returned, every gamma, and the learning rates."""
     row = {name: value.item() for name, value in values.items()}
     for network in ("generator", "discriminator"):

@@ -1,0 +1,13 @@
+"""Forms of arguments that several commands take: how their help names a value, and what has no option's name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+SourceArgument = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+FolderOption = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
+IntOption = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+FloatOption = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
