@@ -30,9 +30,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from machine import Table, alternate, seconds, spread
 from sagan import PRESETS, DataConfig, ModelConfig, TrainingConfig
-from sagan.data import Batches, Store, prepare, robots
-from sagan.training.machine import keep_memory
-from sagan.training.step import Trainer, to_signed
+from sagan.data import Batches, Store, prepare
+from sagan.data.builtin import robots
+from sagan.device import keep_memory
+from sagan.pixels import to_signed
+from sagan.training.step import Trainer
 
 RESOLUTION, BATCH, WORKERS = 128, 64, 2
 KINDS = (("jpg", "RGB"), ("png", "RGB"), ("jpg", "L"), ("png", "RGBA"))

@@ -15,9 +15,9 @@ import tyro
 
 import sagan
 from sagan.config import Config
-from sagan.interop.export import Format, export
-from sagan.interop.onnx import open_onnx
-from sagan.interop.torch_export import open_program
+from sagan.exporters.export import Format, export
+from sagan.exporters.onnx_graph import open_onnx
+from sagan.exporters.torch_program import open_program
 from sagan.run import Run, RunInfo
 from sagan.sampling import draw_latents
 

@@ -20,9 +20,10 @@ import torch
 from machine import Table, spread
 from peers import OURS, SIZES, build, names
 from sagan import TrainingConfig
+from sagan.device import keep_memory
 from sagan.model.spectral_norm import bake_spectral_norm
-from sagan.sampling import draw_latents, sample_batches, to_bytes
-from sagan.training.machine import keep_memory
+from sagan.pixels import to_bytes
+from sagan.sampling import draw_latents, sample_batches
 from workers import Worker, cpu_seconds, others_since, serve, take_turns
 
 TRAINED = "ours, as in training"

@@ -29,7 +29,7 @@ from sagan.cli import main as command
 from sagan.files import load_tensors
 from sagan.run import Run
 
-for module in ("sagan.training.loop", "sagan.attention_files", "torch._dynamo"):  # once, not after each fork
+for module in ("sagan.training.loop", "sagan.render.attention", "torch._dynamo"):  # once, not after each fork
     importlib.import_module(module)
 
 STEPS = 12

@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sagan.config import PRESETS, Config
+from sagan.config import Config
+from sagan.presets import PRESETS
 from sagan.run import Run, RunInfo
 from sagan.training.checkpoint import save_checkpoint
 from sagan.training.step import Trainer

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from sagan import Config, Discriminator, Generator, ModelConfig, TrainingConfig, UserError, attention_statistics, load
-from sagan.attention_files import draw_attention, format_table, real_subject
 from sagan.cli import main
 from sagan.data import prepare
+from sagan.render.attention import draw_attention, format_table, real_subject
 from sagan.run import Run, RunInfo, read_discriminator
 from sagan.sampling import draw_latents
 from sagan.training.checkpoint import save_checkpoint

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from sagan import (
     lay_on_picture,
     observe_attention,
 )
-from sagan import attention as module
 from sagan.model.spectral_norm import bake_spectral_norm
 
 VARIANTS = ("released", "paper", "full")
@@ -206,7 +206,7 @@ def test_a_generator_that_attends_to_what_is_green_in_its_picture(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("block", [1, 1 << 10, 1 << 22])
 def test_statistics_are_those_of_the_whole_map(variant, block, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(import_module("sagan.attention_maps"), "BLOCK_ELEMENTS", block)
     options = {"generator_attention": ((8, "self"), (16, "self")), "discriminator_attention": ((8, "self"),)}
     for network, inputs, y in networks(variant, **options, **WITHOUT_NORMS):
         sharpen(network, inputs, y)

@@ -165,7 +165,7 @@ def test_grey_and_transparent_pictures_without_classes(capsys, tmp_path, train_o
 
 def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatch):
     """Evaluations whose values are given here: the smallest, at step 4, outlives the newer ones."""
-    from sagan.training import records
+    from sagan.training import recorder
 
     class Given:
         distance_key = "fid"
@@ -176,7 +176,7 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
         def __call__(self, generator, seed):
             return {"fid": next(self.values), "diversity": 1.0}
 
-    monkeypatch.setattr(records, "Monitor", Given)
+    monkeypatch.setattr(recorder, "Monitor", Given)
     options = ["--steps", 10, "--evaluate-every", 2, "--checkpoint-every", 100, "--out", tmp_path / "run"]
     assert run(capsys, "train", *train_options, *options)[0] == 0
     trained = Run(tmp_path / "run")
@@ -217,7 +217,7 @@ def test_training_evaluates_and_draws_the_curve(capsys, tmp_path, train_options)
 
 def test_training_warns_once_of_what_goes_wrong(capsys, tmp_path, train_options, monkeypatch):
     """Evaluations whose values are given here, since a training that collapses takes hours to come by."""
-    from sagan.training import records
+    from sagan.training import recorder
 
     class Given:
         distance_key = "fid"
@@ -228,7 +228,7 @@ def test_training_warns_once_of_what_goes_wrong(capsys, tmp_path, train_options,
         def __call__(self, generator, seed):
             return dict(zip(("fid", "diversity"), next(self.values), strict=True))
 
-    monkeypatch.setattr(records, "Monitor", Given)
+    monkeypatch.setattr(recorder, "Monitor", Given)
     options = ["--steps", 12, "--evaluate-every", 2, "--out", tmp_path / "run"]
     errors = run(capsys, "train", *train_options, *options)[2]
     assert errors.count("fid has risen 3 times in a row, to 8 (best: 5 at step 4") == 1

@@ -17,10 +17,10 @@ from sagan import Config, ModelConfig, TrainingConfig, UserError
 from sagan.cli import main
 from sagan.config import DataConfig
 from sagan.data import prepare
-from sagan.interop.importing import import_networks
+from sagan.importers.importer import import_networks
 from sagan.run import Run, RunInfo, read_discriminator, read_generator
 from sagan.training.checkpoint import load_newest, save_checkpoint
-from sagan.training.records import finish
+from sagan.training.recorder import finish
 from sagan.training.step import Trainer
 
 SECONDS = 20

@@ -10,10 +10,10 @@ from torch import nn
 
 import sagan
 from sagan.cli import main
-from sagan.evaluation import short
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
 from sagan.metrics.kernel import kernel_distance
 from sagan.run import Run
+from sagan.text import short
 
 
 class Thumbnail(nn.Module):

@@ -17,7 +17,7 @@ from PIL import Image
 from sagan import PRESETS, Config, DataConfig, Generator, ModelConfig, OutputConfig, TrainingConfig
 from sagan.cli import Train, _parse, main
 from sagan.figures.grid import animate, draw_grid, save
-from sagan.report import compare_with_preset, train_command
+from sagan.presets import compare_with_preset, train_command
 from sagan.run import Run, RunInfo
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & \u202e {{ 7 * 7 }}"

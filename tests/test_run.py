@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sagan import Config, Generator, ModelConfig, UserError, load
-from sagan.config import PRESETS
+from sagan.presets import PRESETS
 from sagan.run import Run, RunInfo
 
 INFO = RunInfo(

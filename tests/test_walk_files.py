@@ -9,9 +9,9 @@ from PIL import Image
 
 from sagan import Config, Generator, ModelConfig, load
 from sagan.cli import main
+from sagan.render.interpolation import draw_images
 from sagan.run import Run, RunInfo
 from sagan.sampling import draw_latents, sample
-from sagan.walk_files import draw_images
 
 NAMES = ("cats", "dogs", "fish")
 

@@ -1,6 +1,6 @@
 """Self-Attention GANs (Zhang et al. 2019): from a folder of pictures to pictures of your own."""
 
-from sagan.attention import (
+from sagan.attention_maps import (
     LayerStatistics,
     attention_layers,
     attention_maps,
@@ -8,18 +8,18 @@ from sagan.attention import (
     lay_on_picture,
     observe_attention,
 )
-from sagan.config import PRESETS, Config, DataConfig, OutputConfig, TrainingConfig
+from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.errors import UserError
-from sagan.evaluation import Evaluation, evaluate
-from sagan.interop.hub import load, save_pretrained
+from sagan.hub.repository import load, save_pretrained
+from sagan.metrics.evaluation import Evaluation, evaluate
 from sagan.model.attention import SelfAttention2d
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
+from sagan.presets import PRESETS
 from sagan.run import Run
 from sagan.sampling import draw_latents, sample
-
-__version__ = "0.1.0"
+from sagan.version import __version__
 
 __all__ = [
     "PRESETS",
@@ -35,6 +35,7 @@ __all__ = [
     "SelfAttention2d",
     "TrainingConfig",
     "UserError",
+    "__version__",
     "attention_layers",
     "attention_maps",
     "attention_statistics",

@@ -28,8 +28,8 @@ from sagan.commands.report import Report, report
 from sagan.commands.sample import Sample, sample
 from sagan.commands.study import Study, study
 from sagan.commands.train import Train, train
-from sagan.config import PRESETS
 from sagan.errors import UserError
+from sagan.presets import PRESETS
 
 # name: (its options, what runs it)
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
@@ -76,7 +76,7 @@ def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train |
         return options(**required)
     config = PRESETS[found.preset]
     if found.start:
-        from sagan.training.transfer import read_model
+        from sagan.training.finetune import read_model
 
         config = replace(config, model=read_model(found.start))
     return options(preset=found.preset, config=config, **required)

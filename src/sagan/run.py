@@ -33,8 +33,9 @@ from torch import Tensor, nn
 from sagan.config import Config
 from sagan.errors import UserError
 from sagan.files import DamagedFile, load_into, load_tensors, locked, save_tensors, sweep, write_atomically
+from sagan.metric_names import best_step
+from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
-from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
@@ -191,22 +192,6 @@ def count_of(metadata: dict[str, Any], name: str, path: Path) -> int:
     if type(value) is not int or not 0 <= value < 2**53:
         raise DamagedFile(f"{path} is damaged: its {name} is not a count")
     return value
-
-
-def best_step(rows: list[dict[str, Any]]) -> int | None:
-    """The step of the smallest distance in a metrics log; None without evaluations."""
-    key = distance_key(rows)
-    return min((row[key], row["step"]) for row in rows if key in row)[1] if key else None
-
-
-def distance_key(rows: list[dict[str, Any]]) -> str | None:
-    """The name, in a metrics log, of the distance that its newest evaluation measured; None without evaluations."""
-    return next((key for row in reversed(rows) for key in row if is_distance(key)), None)
-
-
-def is_distance(key: str) -> bool:
-    """Whether a value of the metrics log measures how far the generator is from the data: smaller is better."""
-    return key in ("fid", "distance") or key.startswith("frechet_distance/")
 
 
 def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generator, tuple[str, ...], int]:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from sagan.errors import UserError
+from sagan.model.batch_norm import MOMENTUM, ConditionalBatchNorm2d
 from sagan.model.generator import Generator
-from sagan.model.norm import MOMENTUM, ConditionalBatchNorm2d
+from sagan.pixels import to_bytes
 
 BATCH = 64  # pictures drawn at once
 
@@ -38,17 +39,6 @@ def sample_batches(generator: Generator, z: Tensor, y: Tensor, batch_size: int =
     device = next(generator.parameters()).device
     for z_part, y_part in zip(z.split(batch_size), y.split(batch_size), strict=True):
         yield to_bytes(generator(z_part.to(device), y_part.to(device)))
-
-
-def to_bytes(x: Tensor) -> Tensor:
-    """A generator's pictures in [-1, 1] to uint8 in [0, 255], on the CPU.
-
-    Raises:
-        UserError: a picture is not a number, so the generator's training has come apart.
-    """
-    if not torch.isfinite(x).all():
-        raise UserError("the generator's pictures are not numbers (NaN): its training came apart before this step")
-    return x.add(1).mul(127.5).round().clamp(0, 255).byte().cpu()
 
 
 def sample(generator: Generator, z: Tensor, y: Tensor) -> np.ndarray:

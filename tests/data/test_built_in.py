@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from sagan.config import DataConfig
-from sagan.data import digits, prepare, robots
+from sagan.data import prepare
 from sagan.data import store as store_module
+from sagan.data.builtin import digits, robots
 from sagan.errors import UserError
 
 SIDE = 48

@@ -4,7 +4,7 @@ import shutil
 
 from sagan.config import DataConfig
 from sagan.data import prepare
-from sagan.data.changes import what_changed
+from sagan.data.diff import what_changed
 
 
 def load(source):

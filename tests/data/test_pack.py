@@ -14,9 +14,9 @@ from PIL import Image
 
 from sagan.cli import main
 from sagan.config import DataConfig
-from sagan.data import pack as pack_module
 from sagan.data import prepare, store
-from sagan.data.pack import pack
+from sagan.data.shards import pack as pack_module
+from sagan.data.shards.pack import pack
 from sagan.errors import UserError
 
 
@@ -152,7 +152,7 @@ def test_killed_and_gone_on(root, tmp_path):
     code = f"""
         import os, signal
         from sagan.config import DataConfig
-        from sagan.data import pack as module
+        from sagan.data.shards import pack as module
         from pathlib import Path
         add, calls = module._Shard.add, []
         def die(*args, **options):

@@ -11,9 +11,11 @@ import pytest
 from shard_files import add, serve, write_shards
 
 from sagan.config import DataConfig
-from sagan.data import Batches, prepare, remote, shards
-from sagan.data.pack import pack
-from sagan.data.shards import ShardOrder, is_shards
+from sagan.data import Batches, prepare
+from sagan.data.shards import reader as shards
+from sagan.data.shards import remote
+from sagan.data.shards.pack import pack
+from sagan.data.shards.reader import ShardOrder, is_shards
 from sagan.errors import UserError
 
 

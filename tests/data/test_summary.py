@@ -5,7 +5,8 @@ import pytest
 
 from sagan.config import DataConfig
 from sagan.data import prepare
-from sagan.data.summary import contact_sheet, summarise
+from sagan.data.summary import summarise
+from sagan.render.contact_sheet import contact_sheet
 
 
 def load(source, resolution=8):

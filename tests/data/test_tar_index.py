@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from shard_files import add
 
-from sagan.data.tar_index import MOST_PROBLEMS, scan
+from sagan.data.shards.index import MOST_PROBLEMS, scan
 from sagan.errors import UserError
 
 

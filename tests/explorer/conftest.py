@@ -1,7 +1,7 @@
 import pytest
 from explorer_runs import make_run
 
-from sagan.explorer.explorer import Explorer
+from sagan.explorer.engine import Explorer
 from sagan.explorer.networks import read_networks
 
 

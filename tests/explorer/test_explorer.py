@@ -13,13 +13,13 @@ from explorer_runs import NAMES, make_run
 from PIL import Image
 
 from sagan import UserError, attention_maps, draw_latents, lay_on_picture, load
-from sagan.attention import attention_layers
+from sagan.attention_maps import attention_layers
 from sagan.cli import main
-from sagan.explorer.asked import Grid, Look, Own, Sample, Strip, Walk, read
-from sagan.explorer.explorer import Explorer, to_png, to_text
+from sagan.explorer.engine import Explorer, to_png, to_text
 from sagan.explorer.networks import read_networks
+from sagan.explorer.schemas import Grid, Look, Own, Sample, Strip, Walk, read
 from sagan.figures.attention import COLOURS, choose_points, overlay
-from sagan.figures.walk import slerp
+from sagan.figures.interpolation import slerp
 from sagan.run import read_discriminator
 from sagan.sampling import sample
 

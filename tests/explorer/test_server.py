@@ -24,8 +24,8 @@ uvicorn = pytest.importorskip("uvicorn")
 from sagan import UserError  # noqa: E402
 from sagan.cli import main  # noqa: E402
 from sagan.explorer.app import MAX_REQUEST, MAX_UPLOAD, create_app  # noqa: E402
-from sagan.explorer.asked import Grid, Sample  # noqa: E402
-from sagan.explorer.explorer import to_png  # noqa: E402
+from sagan.explorer.engine import to_png  # noqa: E402
+from sagan.explorer.schemas import Grid, Sample  # noqa: E402
 from sagan.explorer.serve import address, is_loopback, listen  # noqa: E402
 
 JSON = "application/json"

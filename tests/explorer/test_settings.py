@@ -9,10 +9,10 @@ from explorer_runs import NAMES, make_run
 from PIL import Image
 
 from sagan.cli import main
-from sagan.explorer.asked import Grid, Own, Sample, Walk
-from sagan.explorer.explorer import to_png, to_text
+from sagan.explorer.engine import to_png, to_text
 from sagan.explorer.networks import read_networks
-from sagan.explorer.settings import OWN_NAME, grid_command, picture_commands, python
+from sagan.explorer.schemas import Grid, Own, Sample, Walk
+from sagan.explorer.snippets import OWN_NAME, grid_command, picture_commands, python
 
 POINTS = [(3.0, 4.0), (20.0, 31.0)]
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan.figures.film import choose_steps, draw_film_strip
+from sagan.figures.film_strip import choose_steps, draw_film_strip
 from sagan.figures.grid import cut_grid, draw_grid
 
 RNG = np.random.default_rng(0)

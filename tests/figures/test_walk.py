@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sagan import Generator, ModelConfig
-from sagan.figures.walk import draw_film, draw_walks, slerp, walk_classes, walk_latents
+from sagan.figures.interpolation import draw_film, draw_walks, slerp, walk_classes, walk_latents
 from sagan.sampling import draw_latents
 
 RNG = np.random.default_rng(0)

@@ -3,8 +3,8 @@
 import torch
 
 from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
+from sagan.model.build import build_generator
 from sagan.model.config import ModelConfig
-from sagan.model.dcgan import build_generator
 from sagan.run import Run, RunInfo
 
 NAMES = ("cats", "dogs", "owls")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from small_runs import make_run
 
-from sagan.interop.card import write_card
+from sagan.hub.card import write_card
 from sagan.metrics.features import sha256
 from sagan.run import Run
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from sagan.interop.class_names import class_names
+from sagan.importers.class_names import class_names
 
 
 def test_numbers_unless_they_are_imagenet_s():

@@ -12,9 +12,9 @@ from small_runs import NAMES, make_run
 
 import sagan
 from sagan.errors import UserError
+from sagan.exporters import export as module
+from sagan.exporters.export import export
 from sagan.files import load_tensors
-from sagan.interop import export as module
-from sagan.interop.export import export
 from sagan.run import read_generator
 from sagan.sampling import draw_latents, sample
 

@@ -17,7 +17,7 @@ import sagan
 from sagan.cli import main
 from sagan.errors import UserError
 from sagan.files import load_tensors, save_tensors
-from sagan.interop.hub import load, push, save_pretrained
+from sagan.hub.repository import load, push, save_pretrained
 from sagan.model.generator import Generator
 from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents

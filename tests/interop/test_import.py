@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from sagan.errors import UserError
-from sagan.interop.importing import import_networks, write_import
-from sagan.interop.mmgeneration import model_of
+from sagan.importers.importer import import_networks, write_import
+from sagan.importers.mmgeneration import model_of
 from sagan.model.config import ModelConfig
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import read_discriminator, read_generator

@@ -8,10 +8,10 @@ import torch
 
 import sagan
 from sagan.cli import main
-from sagan.explorer.asked import Sample
-from sagan.explorer.explorer import Explorer
+from sagan.explorer.engine import Explorer
 from sagan.explorer.networks import read_networks
-from sagan.interop.card import write_card
+from sagan.explorer.schemas import Sample
+from sagan.hub.card import write_card
 from sagan.run import Run, read_discriminator, read_generator
 
 

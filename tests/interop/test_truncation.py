@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import ndtr, ndtri
 
-from sagan.interop.truncation import Truncation, truncate
+from sagan.exporters.truncation import Truncation, truncate
 from sagan.sampling import draw_latents
 
 TRUNCATIONS = [0.05, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0]

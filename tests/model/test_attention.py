@@ -5,7 +5,7 @@ from torch.utils._pytree import tree_leaves
 
 import reference
 from sagan import ModelConfig, SelfAttention2d
-from sagan.model import tiled
+from sagan.model import tiled_attention
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, attend, build_attention
 
 VARIANTS = ("released", "paper", "full")
@@ -65,8 +65,8 @@ def test_fused_attention_equals_the_whole_map_in_fp32(d, e):
 @pytest.mark.parametrize(("queries", "keys"), [(33, 17), (200, 50), (1, 1)])
 def test_tiles_equal_the_whole_map_however_they_fall(monkeypatch, tile, queries, keys):
     """One row at a time, some rows of one picture, all pictures at once."""
-    monkeypatch.setattr(tiled, "TILE", tile)
-    monkeypatch.setattr(tiled, "LEAST_ROWS", 1)
+    monkeypatch.setattr(tiled_attention, "TILE", tile)
+    monkeypatch.setattr(tiled_attention, "LEAST_ROWS", 1)
     torch.manual_seed(2)
     shapes = ((queries, 3), (keys, 3), (keys, 5))
     q, k, v = (torch.randn(4, *shape, dtype=torch.float64, requires_grad=True) for shape in shapes)

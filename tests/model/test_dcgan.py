@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from sagan import Discriminator, Generator, ModelConfig
 from sagan.model.attention import SelfAttention2d
-from sagan.model.dcgan import DCGANDiscriminator, DCGANGenerator, build_discriminator, build_generator
+from sagan.model.build import build_discriminator, build_generator
+from sagan.model.dcgan import DCGANDiscriminator, DCGANGenerator
 from sagan.model.spectral_norm import ConvTranspose2d, SpectralNorm
 
 DCGAN = {"architecture": "dcgan", "latent_dim": 9, "base_channels": 4, "attention_variant": "direct"}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sagan.model.norm import ConditionalBatchNorm2d
+from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.spectral_norm import bake_spectral_norm
 
 

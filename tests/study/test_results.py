@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sagan.config import PRESETS
-from sagan.study.folder import Plan, StudyFolder
+from sagan.presets import PRESETS
+from sagan.study.plan import Plan, StudyFolder
 from sagan.study.results import find_differences, gather, main_figure
 
 

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from sagan.cli import main
-from sagan.config import PRESETS
 from sagan.errors import UserError
-from sagan.study import study
-from sagan.study.folder import StudyFolder
-from sagan.study.study import seconds
+from sagan.presets import PRESETS
+from sagan.study import runner
+from sagan.study.plan import StudyFolder
+from sagan.study.runner import seconds
 
 TINY = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --evaluate-count 8 --precision fp32".split()
 
@@ -110,28 +110,28 @@ def test_a_comparison_needs_classes(arguments, capsys):
 
 def test_a_budget_decides_the_steps(arguments, tmp_path, monkeypatch):
     features, source = (arguments[arguments.index(name) + 1] for name in ("--features", "--data"))
-    monkeypatch.setattr(study, "_seconds_per_step", lambda *_: 0.5)
+    monkeypatch.setattr(runner, "_seconds_per_step", lambda *_: 0.5)
     base = replace(PRESETS["demo"], data=replace(PRESETS["demo"].data, source=source))
     options = {"budget": "30s", "seeds": 3, "jobs": 2, "features": features}
-    folder = study.open_study(tmp_path / "budget", "stability", base, **options)
+    folder = runner.open_study(tmp_path / "budget", "stability", base, **options)
     # Three variants of half a second a step, and one with a third of the steps; two runs at a time.
     assert folder.plan.base.training.steps == int(30 * 2 / (3 * (3 * 0.5 + 0.5 / 3)))
 
 
 def test_variants_of_the_same_time_get_their_share_of_the_steps(arguments, tmp_path, monkeypatch):
     features, source = (arguments[arguments.index(name) + 1] for name in ("--features", "--data"))
-    monkeypatch.setattr(study, "_seconds_per_step", lambda config, *_: config.model.base_channels / 24)
+    monkeypatch.setattr(runner, "_seconds_per_step", lambda config, *_: config.model.base_channels / 24)
     base = replace(PRESETS["demo"], data=replace(PRESETS["demo"].data, source=source))
     only = ("base", "double-rates", "narrow", "wide")
     options = {"seeds": 2, "jobs": 2, "features": features, "only": only}
-    folder = study.open_study(tmp_path / "shares", "settings", base, **options)
+    folder = runner.open_study(tmp_path / "shares", "settings", base, **options)
     steps = {job.variant.name: job.config.training.steps for job in folder.jobs()}
     assert steps == {"base": 1200, "double-rates": 1200, "narrow": 1800, "wide": 900}
     # It goes on with them, whatever the speed is by then.
-    monkeypatch.setattr(study, "_seconds_per_step", lambda *_: 1.0)
-    assert study.open_study(tmp_path / "shares", "settings", base, **options).plan == folder.plan
+    monkeypatch.setattr(runner, "_seconds_per_step", lambda *_: 1.0)
+    assert runner.open_study(tmp_path / "shares", "settings", base, **options).plan == folder.plan
     # A budget holds for all of them together: four variants of the same time.
-    within = study.open_study(tmp_path / "budget", "settings", base, **options, budget="80s")
+    within = runner.open_study(tmp_path / "budget", "settings", base, **options, budget="80s")
     assert within.plan.base.training.steps == 80 * 2 // (2 * 4)
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from sagan.config import PRESETS, DataConfig
-from sagan.study.folder import Plan, StudyFolder
+from sagan.config import DataConfig
+from sagan.presets import PRESETS
+from sagan.study.plan import Plan, StudyFolder
 from sagan.study.report import write_study_report
 
 DISTANCES = {"none": (30.0, 31.0, 32.0), "self-16": (20.0, 21.0, 22.0)}

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sagan.config import PRESETS
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.study.folder import EVALUATIONS, settle
+from sagan.presets import PRESETS
+from sagan.study.plan import EVALUATIONS, settle
 from sagan.study.variants import PAPER_LOSS, STUDIES, equal_rate
 
 PAPER = PRESETS["paper128"]

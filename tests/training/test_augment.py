@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sagan.training.augment import AUGMENTS, augment
-from sagan.training.noise import Noise
+from sagan.training.augmentation import AUGMENTS, augment
+from sagan.training.rng import Noise
 
 
 def noise(seed=0):

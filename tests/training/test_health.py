@@ -1,6 +1,6 @@
 import pytest
 
-from sagan.training.health import find_problems
+from sagan.training.diagnostics import find_problems
 
 
 def evaluations(*values, key="fid", diversity=None):

@@ -2,7 +2,7 @@ import pytest
 
 from sagan import Config, UserError
 from sagan.run import Run, RunInfo
-from sagan.training.log import MetricsLog
+from sagan.training.metrics_log import MetricsLog
 
 
 @pytest.fixture

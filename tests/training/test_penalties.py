@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from sagan import Discriminator, ModelConfig
-from sagan.training.noise import Noise
 from sagan.training.penalties import LeCam, one_centred, zero_centred
+from sagan.training.rng import Noise
 
 
 class Quadratic(torch.nn.Module):

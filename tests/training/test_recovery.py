@@ -13,9 +13,9 @@ from sagan import ModelConfig, TrainingConfig
 from sagan.cli import main
 from sagan.files import load_tensors
 from sagan.run import Run
+from sagan.training.divergence import EXPLODED, Watch
 from sagan.training.progress import Bar
-from sagan.training.records import prune
-from sagan.training.recovery import EXPLODED, Watch
+from sagan.training.recorder import prune
 from sagan.training.step import Trainer
 
 STEPS = 10
@@ -152,7 +152,7 @@ def test_killed_between_the_weights_and_the_checkpoint(capsys, tmp_path, train_o
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    for name in ("sagan.training.records.save_checkpoint", "sagan.run.Run.save_generator"):
+    for name in ("sagan.training.recorder.save_checkpoint", "sagan.run.Run.save_generator"):
         folder = tmp_path / name
         with monkeypatch.context() as patch:
             patch.setattr(name, killed)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sagan.cli import main
-from sagan.data import remote, shards
+from sagan.data.shards import reader as shards
+from sagan.data.shards import remote
 from sagan.files import load_tensors
 from sagan.run import Run
 

@@ -12,8 +12,8 @@ from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_discriminator, read_generator
+from sagan.training.finetune import check_source, copy_weights, read_source, start_from
 from sagan.training.step import Trainer
-from sagan.training.transfer import check_source, copy_weights, read_source, start_from
 
 CPU = torch.device("cpu")
 

@@ -59,7 +59,7 @@ class Attend:
 
 def attend(options: Attend) -> None:
     """Runs `sagan attend`."""
-    from sagan.attention_files import write_attention
+    from sagan.render.attention import write_attention
 
     out, table = write_attention(
         options.run,

@@ -33,8 +33,9 @@ class Data:
 def data(options: Data) -> None:
     """Runs `sagan data`."""
     from sagan.data import prepare
-    from sagan.data.summary import contact_sheet, summarise
+    from sagan.data.summary import summarise
     from sagan.figures.grid import save
+    from sagan.render.contact_sheet import contact_sheet
 
     config = DataConfig(options.source, options.labels, options.background, cache=options.cache)
     store = prepare(config, resolution=options.resolution, image_channels=options.image_channels)

@@ -34,7 +34,7 @@ class Export:
 
 def export(options: Export) -> None:
     """Runs `sagan export`."""
-    from sagan.interop.export import export
+    from sagan.exporters.export import export
 
     print(
         export(

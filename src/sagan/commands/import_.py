@@ -40,7 +40,7 @@ class Import:
 
 def import_(options: Import) -> None:
     """Runs `sagan import`."""
-    from sagan.interop.importing import describe, import_networks, write_import
+    from sagan.importers.importer import describe, import_networks, write_import
 
     given: dict[str, Any] = {}
     if options.batch_norm_eps is not None:

@@ -33,7 +33,7 @@ class Interpolate:
 
 def interpolate(options: Interpolate) -> None:
     """Runs `sagan interpolate`."""
-    from sagan.walk_files import write_interpolation
+    from sagan.render.interpolation import write_interpolation
 
     out = write_interpolation(
         options.run,

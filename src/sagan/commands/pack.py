@@ -37,7 +37,7 @@ class Pack:
 
 def pack(options: Pack) -> None:
     """Runs `sagan data pack`."""
-    from sagan.data.pack import pack
+    from sagan.data.shards.pack import pack
     from sagan.data.summary import list_left_out
 
     config = DataConfig(options.source, options.labels, cache=options.cache)

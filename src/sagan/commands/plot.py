@@ -17,7 +17,7 @@ class Plot:
 
 def plot(options: Plot) -> None:
     """Runs `sagan plot`."""
-    from sagan.plot_files import write_curves, write_film_strip
+    from sagan.render.curves import write_curves, write_film_strip
 
     out = write_curves(options.run, options.out)
     print(out)

@@ -26,7 +26,7 @@ class Push:
 
 def push(options: Push) -> None:
     """Runs `sagan push`."""
-    from sagan.interop.hub import push
+    from sagan.hub.repository import push
 
     url = push(options.run, options.repo, licence=options.licence, private=options.private, dry_run=options.dry_run)
     if url:

@@ -17,6 +17,6 @@ class Report:
 
 def report(options: Report) -> None:
     """Runs `sagan report`."""
-    from sagan.report import write_report
+    from sagan.render.report import write_report
 
     print(write_report(options.run, options.out))

@@ -33,8 +33,8 @@ class Sample:
 
 def sample(options: Sample) -> None:
     """Runs `sagan sample`."""
-    from sagan.sample_files import write_samples
-    from sagan.training.processes import join
+    from sagan.distributed import join
+    from sagan.render.samples import write_samples
 
     with join("cpu") as processes:
         out = write_samples(

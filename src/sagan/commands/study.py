@@ -7,7 +7,8 @@ from typing import Annotated
 import tyro
 
 from sagan.commands.arguments import FolderOption, IntOption
-from sagan.config import PRESETS, Config, PresetName, check_ranges
+from sagan.config import Config, check_ranges
+from sagan.presets import PRESETS, PresetName
 from sagan.study.variants import StudyName
 
 
@@ -47,7 +48,7 @@ class Study:
 def study(options: Study) -> None:
     """Runs `sagan study`."""
     from sagan.study.report import write_study_report
-    from sagan.study.study import default_jobs, open_study, run_study
+    from sagan.study.runner import default_jobs, open_study, run_study
 
     jobs = options.jobs or default_jobs(options.device)
     folder = open_study(

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sagan.commands.arguments import FolderOption
-from sagan.config import PRESETS, Config, PresetName
+from sagan.config import Config
 from sagan.errors import UserError
+from sagan.presets import PRESETS, PresetName
 
 if TYPE_CHECKING:
     from sagan.data import Store
+    from sagan.distributed import Processes
     from sagan.run import Run
-    from sagan.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Train:
 
 def train(options: Train) -> None:
     """Runs `sagan train`."""
+    from sagan.distributed import join
     from sagan.training.loop import train as train_run
-    from sagan.training.processes import join
 
     with join(options.device) as processes, contextlib.ExitStack() as held:
         now = f"runs/{datetime.now():%Y%m%d-%H%M%S}"
@@ -60,7 +61,7 @@ def train(options: Train) -> None:
         if complete:
             print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
             if any(kind == "self" for _, kind in config.model.attention_at("generator")):
-                from sagan.attention_files import write_attention
+                from sagan.render.attention import write_attention
 
                 print(f"what its last attention layer looks at: {write_attention(run.path, None)[0]}")
         else:
@@ -70,11 +71,11 @@ def train(options: Train) -> None:
 def _open_run(options: Train, out: Path, processes: "Processes", held: contextlib.ExitStack) -> "tuple[Run, Store]":
     """The run to train, made by the first process if it is to be new, and its pictures; `held` keeps others out."""
     from sagan.data import prepare
-    from sagan.data.changes import what_changed
+    from sagan.data.diff import what_changed
     from sagan.data.summary import list_left_out
+    from sagan.distributed import check_batch
     from sagan.run import Run, RunInfo, only_training
-    from sagan.training.processes import check_batch
-    from sagan.training.transfer import check_source
+    from sagan.training.finetune import check_source
 
     if options.go_on and options.out is None:
         raise UserError("--go-on is for a run in a folder that is known before: give it with --out")

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sagan.data.shards import ShardImages
+from sagan.data.shards.reader import ShardImages
 from sagan.data.store import Store
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from sagan.data.decode import Unreadable
 from sagan.errors import UserError
+from sagan.text import printable
 
 BUILT_IN = ("robots", "digits")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -217,11 +218,6 @@ def nothing_left(source: str, skipped: Sequence[Skipped]) -> str:
     why = "; ".join(f"{printable(one.name)}: {one.reason}" for one in skipped[:3])
     more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     return f"data source '{printable(source)}' holds no usable picture" + (f" ({why}{more})" if why else "")
-
-
-def printable(text: str) -> str:
-    """Names from outside without what could steer a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def natural(text: str) -> list[tuple[bool, int, str]]:

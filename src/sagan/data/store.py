@@ -23,12 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sagan.config import DataConfig
-from sagan.data.built_in import BuiltIn, open_built_in
+from sagan.data.builtin.open import BuiltIn, open_built_in
 from sagan.data.decode import Unreadable, decode
-from sagan.data.shards import ShardImages, is_shards, open_shards
-from sagan.data.sources import BUILT_IN, Skipped, nothing_left, open_source, printable
+from sagan.data.shards.reader import ShardImages, is_shards, open_shards
+from sagan.data.sources import BUILT_IN, Skipped, nothing_left, open_source
 from sagan.errors import UserError
 from sagan.files import Digest, beside, digest_of, sweep, write_atomically
+from sagan.text import printable
 
 FORMAT = 1
 """Version of the layout and of the decoding; a new one makes every store anew."""

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from sagan.data.sources import Skipped, printable
+from sagan.data.sources import Skipped
 from sagan.data.store import Store
-from sagan.figures.grid import draw_grid
+from sagan.text import counted, printable
 
 _BAR = 24  # characters of the longest bar
 _MOST_CLASSES = 30
@@ -21,7 +20,7 @@ def summarise(store: Store) -> str:
     """Source, classes, original sizes, what preparing did to the pictures, what was left out, and advice."""
     side, channels = store.resolution, store.images.shape[3]
     kind = {1: "grey", 3: "RGB", 4: "RGBA"}[channels]
-    classes = f"{_number(store.num_classes, 'class', 'classes')}" if store.num_classes else "no classes"
+    classes = f"{counted(store.num_classes, 'class', 'classes')}" if store.num_classes else "no classes"
     parts = [
         f"source    {printable(store.source)}\n"
         f"pictures  {len(store):,}, {classes}, kept as {side} x {side} {kind}\n"
@@ -43,38 +42,6 @@ def list_left_out(skipped: Sequence[Skipped]) -> str:
     if len(skipped) > _MOST_LEFT_OUT:
         lines.append(f"  and {len(skipped) - _MOST_LEFT_OUT:,} more")
     return f"left out: {len(skipped):,}\n" + "\n".join(lines)
-
-
-def contact_sheet(store: Store, per_class: int = 8) -> Image.Image:
-    """A few pictures as the network will see them: a row for each of the first 20 classes, or 8 x 8 without classes.
-
-    Pictures are spread evenly over a class, so the sheet is the same every time.
-    """
-    if not store.num_classes:
-        chosen = _spread(np.arange(len(store)), 64)
-        return draw_grid(np.asarray(store.images[chosen]), columns=8, title=_title(store))
-    rows, labels = [], []
-    for label in range(min(store.num_classes, 20)):
-        mine = np.flatnonzero(store.labels == label)
-        if not len(mine):
-            continue
-        images = np.asarray(store.images[_spread(mine, per_class)])
-        # A class of fewer pictures leaves the rest of its row white.
-        rows.append(np.pad(images, ((0, per_class - len(images)), (0, 0), (0, 0), (0, 0)), constant_values=255))
-        labels.append(printable(store.class_names[label]))
-    shown = f", the first {len(labels)}" if store.num_classes > 20 else ""
-    return draw_grid(np.concatenate(rows), columns=per_class, row_labels=labels, title=_title(store) + shown)
-
-
-def _title(store: Store) -> str:
-    classes = f" in {_number(store.num_classes, 'class', 'classes')}" if store.num_classes else ""
-    return f"{_number(len(store), 'picture', 'pictures')}{classes}"
-
-
-def _spread(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    places: NDArray[np.int64] = np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(np.int64)
-    chosen: NDArray[np.int64] = positions[places]
-    return chosen
 
 
 def _sizes(store: Store) -> str:
@@ -112,7 +79,7 @@ def _remarks(store: Store) -> Sequence[str]:
     remarks = []
     if len(store) < _FEW_PICTURES:
         remarks.append(
-            f"{_number(len(store), 'picture is', 'pictures are')} few: the discriminator will soon know them by heart. "
+            f"{counted(len(store), 'picture is', 'pictures are')} few: the discriminator will soon know them by heart. "
             "Add pictures; mirroring and augmentation help."
         )
     enlarged = float(((store.sizes.min(1) < store.resolution) & store.sizes.all(1)).mean())
@@ -128,7 +95,7 @@ def _remarks(store: Store) -> Sequence[str]:
             )
         if few and len(store) >= _FEW_PICTURES:
             remarks.append(
-                f"{_number(few, 'class has', 'classes have')} fewer than {_FEW_IN_CLASS} pictures: merge classes, or "
+                f"{counted(few, 'class has', 'classes have')} fewer than {_FEW_IN_CLASS} pictures: merge classes, or "
                 "train without labels."
             )
         if {name.lower() for name in store.class_names} <= _SPLITS:
@@ -141,7 +108,3 @@ def _remarks(store: Store) -> Sequence[str]:
 def _of(which: NDArray[np.bool_]) -> str:
     count = int(which.sum())
     return "none" if not count else "all" if count == len(which) else f"{count:,} ({100 * count / len(which):.2g}%)"
-
-
-def _number(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"

@@ -15,12 +15,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sagan import __version__
 from sagan.errors import UserError
-from sagan.explorer.asked import Grid, Look, Strip, read
-from sagan.explorer.explorer import MAX_PIXELS, Explorer, to_png, to_text
-from sagan.explorer.settings import grid_command, picture_commands, python
+from sagan.explorer.engine import MAX_PIXELS, Explorer, to_png, to_text
+from sagan.explorer.schemas import Grid, Look, Strip, read
+from sagan.explorer.snippets import grid_command, picture_commands, python
 from sagan.figures.attention import COLOURS
+from sagan.version import __version__
 
 MAX_UPLOAD = 20_000_000  # bytes of a picture of the user's own
 MAX_REQUEST = 2_000_000  # bytes of any other request

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sagan.attention import attention_layers
+from sagan.attention_maps import attention_layers
 from sagan.errors import UserError
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator

@@ -17,12 +17,15 @@ from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 from PIL import Image
 
-from sagan.attention import lay_on_picture
+from sagan.attention_maps import lay_on_picture
 from sagan.figures import curves
 from sagan.figures.grid import opaque
 
 COLOURS = ("#ff3b4e", "#19b34a", "#2f7bff", "#ff9500", "#b44cff", "#00b8c8", "#f032c6", "#9a6b1e")
 """Of the query points, in their order; a figure takes as many points as there are colours."""
+
+MOST_ROWS = 100
+"""Rows of one figure, at most."""
 
 _INK, _GREY = "#28282e", "#76767e"
 _TILE, _GUTTER, _MARGIN = 112, 6, 14  # layout units; a tile is the smallest multiple of the picture from _TILE up

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sagan.errors import UserError
 from sagan.files import write_atomically
-from sagan.run import is_distance
+from sagan.metric_names import is_distance
 
 Rows = Sequence[Mapping[str, Any]]
 

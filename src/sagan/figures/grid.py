@@ -16,6 +16,8 @@ _INK, _PAPER = (40, 40, 46), (255, 255, 255)
 _MARGIN, _GUTTER, _TILE = 12, 3, 64  # pixels; a tile is at least _TILE wide
 _LABEL_SIZE, _TITLE_SIZE, _LABEL_WIDTH = 15, 19, 180  # pixels
 _CHECKER = (255, 226)  # the two greys under transparent pixels
+GRID_COLUMNS = 8
+"""Columns of a grid of samples."""
 
 
 def draw_grid(

@@ -23,7 +23,7 @@ CHUNK = 32 * BATCH  # pictures of one file of cached features
 
 
 class Share(Protocol):
-    """Processes that share work: `sagan.training.processes.Processes`, or `Alone`."""
+    """Processes that share work: `sagan.distributed.Processes`, or `Alone`."""
 
     @property
     def count(self) -> int: ...

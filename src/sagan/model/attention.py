@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sagan.model.config import AttentionKind, ModelConfig, Variant
 from sagan.model.spectral_norm import Conv2d
-from sagan.model.tiled import TiledAttention
+from sagan.model.tiled_attention import TiledAttention
 
 VALUE_REDUCTION: dict[Variant, int] = {"released": 2, "paper": 8, "full": 1, "direct": 1}
 

@@ -6,8 +6,8 @@ ReLUs and additions work in place wherever no backward pass reads what they over
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.config import ModelConfig
-from sagan.model.norm import ConditionalBatchNorm2d
 from sagan.model.resample import BilinearUpConv2d, DownConv2d, UpConv2d, upsample, upsample_bilinear
 from sagan.model.spectral_norm import Conv2d
 

@@ -20,16 +20,6 @@ from sagan.model.spectral_norm import Conv2d, ConvTranspose2d, Linear
 SLOPE = 0.1  # of the discriminator's leaky ReLUs
 
 
-def build_generator(config: ModelConfig) -> Generator:
-    """The generator that a configuration asks for."""
-    return DCGANGenerator(config) if config.architecture == "dcgan" else Generator(config)
-
-
-def build_discriminator(config: ModelConfig) -> Discriminator:
-    """The discriminator that a configuration asks for."""
-    return DCGANDiscriminator(config) if config.architecture == "dcgan" else Discriminator(config)
-
-
 class TransposedBlock(nn.Module):
     """x (N, c_in, H, W), y (N,) to (N, c_out, 2H, 2W): 4x4 transposed convolution, batch norm, ReLU.
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.attention import add_attention
+from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.blocks import UpBlock
 from sagan.model.config import Architecture, ModelConfig
-from sagan.model.norm import ConditionalBatchNorm2d
 from sagan.model.spectral_norm import Conv2d, Linear
 
 

@@ -20,10 +20,10 @@ from sagan.errors import UserError
 from sagan.figures.curves import save_figure
 from sagan.figures.grid import save
 from sagan.files import write_atomically
-from sagan.model.dcgan import build_discriminator, build_generator
-from sagan.report import train_command
+from sagan.model.build import build_discriminator, build_generator
+from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
-from sagan.study.folder import Job, StudyFolder
+from sagan.study.plan import Job, StudyFolder
 from sagan.study.results import Difference, Outcome, find_differences, gather, main_figure
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan.errors import UserError
-from sagan.run import distance_key
-from sagan.study.folder import Job, Plan, StudyFolder
+from sagan.metric_names import distance_key
+from sagan.study.plan import Job, Plan, StudyFolder
 from sagan.study.variants import Variant
 
 CONFIDENCE = 0.95

@@ -9,16 +9,16 @@ from types import FrameType
 import torch
 
 from sagan.data import Batches, Prefetcher, Store
-from sagan.data.remote import Unreachable
+from sagan.data.shards.remote import Unreachable
+from sagan.device import enough_memory, keep_memory
+from sagan.distributed import Processes
 from sagan.run import Run
 from sagan.training.checkpoint import load_checkpoint, load_newest
-from sagan.training.machine import enough_memory, keep_memory
-from sagan.training.processes import Processes
+from sagan.training.divergence import Retries, Watch
+from sagan.training.finetune import start_from
 from sagan.training.progress import Bar, say
-from sagan.training.records import Records
-from sagan.training.recovery import Retries, Watch
+from sagan.training.recorder import Records
 from sagan.training.step import Trainer
-from sagan.training.transfer import start_from
 
 
 def train(run: Run, store: Store, processes: Processes) -> bool:

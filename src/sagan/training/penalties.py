@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sagan.training.noise import Noise
+from sagan.training.rng import Noise
 
 
 def _gradient(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -7,17 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.compat import has_amx
 from sagan.config import TrainingConfig
+from sagan.distributed import Processes, total
+from sagan.model.batch_norm import ConditionalBatchNorm2d
+from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
-from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
-from sagan.model.norm import ConditionalBatchNorm2d
-from sagan.training.augment import augment
+from sagan.pixels import to_signed
+from sagan.training.augmentation import augment
 from sagan.training.ema import EMA
 from sagan.training.losses import LOSSES
-from sagan.training.noise import Noise
 from sagan.training.penalties import LeCam, one_centred, zero_centred
-from sagan.training.processes import Processes, total
+from sagan.training.rng import Noise
 
 Batch = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
 
@@ -28,12 +30,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-
-
-def to_signed(pictures: Tensor) -> Tensor:
-    """uint8 in [0, 255] to float in [-1, 1], memory order kept."""
-    return pictures.to(torch.get_default_dtype()).div_(127.5).sub_(1)
+    return device.type == "cpu" and has_amx()
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Export a generator: ONNX, torch.export, safetensors."""

@@ -1,0 +1,1 @@
+"""Import checkpoints of other codebases: one file per codebase."""

@@ -1,0 +1,70 @@
+"""PyTorch-StudioGAN's SAGAN (backbone 'resnet'): model=G-..., model=G_ema-... and model=D-...-weights-step=N.pth.
+
+The class tables are linear layers without bias from one-hot labels, (C, num_classes), spectrally normalised with the
+rest, the scales less 1. ReLUs work in place, which the discriminator's shortcuts see. Every epsilon of a batch norm is
+1e-4, of a spectral norm 1e-6.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sagan.errors import UserError
+from sagan.importers import torch_layers
+from sagan.importers.base import Kind, Layer
+from sagan.importers.state_dict import State
+
+
+class StudioGAN(torch_layers.TorchCodebase):
+    """github.com/POSTECH-CVLab/PyTorch-StudioGAN."""
+
+    name = "studiogan"
+    generator_stem = "linear0"
+    generator_names: ClassVar[Mapping[str, str]] = {
+        "norm1": "bn1",
+        "conv1": "conv2d1",
+        "norm2": "bn2",
+        "conv2": "conv2d2",
+        "shortcut": "conv2d0",
+    }
+    discriminator_names = generator_names
+    attention_names: ClassVar[Mapping[str, str]] = {
+        "query": "conv1x1_theta",
+        "key": "conv1x1_phi",
+        "value": "conv1x1_g",
+        "output": "conv1x1_attn",
+        "gamma": "sigma",
+    }
+    discriminator_embed = "embedding"
+    assumed: ClassVar[Mapping[str, Any]] = {
+        "batch_norm_eps": 1e-4,
+        "spectral_norm_eps": 1e-6,
+        "shortcut": "rectified",
+        **torch_layers.STORED,
+    }
+
+    def recognise(self, keys: set[str]) -> bool:
+        return any(key.startswith("blocks.0.0.conv2d1.weight") for key in keys)
+
+    def is_generator(self, keys: set[str]) -> bool:
+        return any(key.startswith("linear0.") for key in keys)
+
+    def refuse(self, state: State) -> None:
+        if state.numbers(r"blocks\.\d+\.0\.bn(\d+)\..+") and "linear0.bias" not in state:
+            raise UserError(f"{state.path} is a discriminator with batch norms (apply_d_sn: False), no SAGAN")
+        if "shared.weight" in state or "shared.weight_orig" in state:
+            raise UserError(f"{state.path} is a BigGAN (backbone big_resnet), no SAGAN: it has a shared embedding")
+
+    def class_norm(self, state: State, key: str) -> Layer:
+        if f"{key}.weight" in state:  # g_cond_mtd: W/O
+            return self.norm(state, key)
+        tables = {"scale": f"{key}.gain", "shift": f"{key}.bias"}
+        return torch_layers.statistics(state, f"{key}.bn") | torch_layers.class_tables(state, tables, transposed=True)
+
+    def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
+        return torch_layers.in_a_row(state, "blocks.{}.0", r"(?:sigma|conv1x1_.+)")
+
+    def generator_end(self, state: State, blocks: int) -> tuple[str, str]:
+        return "bn4", "conv2d5"
+
+    def discriminator_end(self, blocks: int) -> str:
+        return "linear1"

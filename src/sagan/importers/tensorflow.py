@@ -1,0 +1,113 @@
+"""The released code (brain-research/self-attention-gan, TensorFlow 1): its variables, by their names, in a .npz.
+
+Generator and discriminator lie together under model/. Convolutions are (height, width, in, out), matrices (in, out).
+docs/import.md says how to make the .npz from a checkpoint.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from sagan.errors import UserError
+from sagan.importers.base import Kind, Layer, ResidualCodebase
+from sagan.importers.state_dict import State, tensors_of
+
+OPTIMISER = re.compile(r".*/(Adam|Adam_1|ExponentialMovingAverage)|.*beta[12]_power|.*global_step|.*_step")
+
+
+class TensorFlow(ResidualCodebase):
+    """github.com/brain-research/self-attention-gan."""
+
+    name = "tensorflow"
+    generator_stem = "model/g_snh0"
+    generator_names: ClassVar[Mapping[str, str]] = {
+        "norm1": "cbn_0",
+        "conv1": "snconv1",
+        "norm2": "cbn_1",
+        "conv2": "snconv2",
+        "shortcut": "snconv3",
+    }
+    discriminator_names: ClassVar[Mapping[str, str]] = {
+        "conv1": "sn_conv1",
+        "conv2": "sn_conv2",
+        "shortcut": "sn_conv3",
+    }
+    attention_names: ClassVar[Mapping[str, str]] = {
+        "query": "sn_conv_theta",
+        "key": "sn_conv_phi",
+        "value": "sn_conv_g",
+        "output": "sn_conv_attn",
+        "gamma": "sigma_ratio",
+    }
+    discriminator_embed = "model/d_embedding"
+    assumed: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-12}
+    stem_order = "channels last"
+    separator = "/"
+
+    def recognise(self, keys: set[str]) -> bool:
+        return any(key.startswith(("model/g_snh0/Matrix", "model/d_sn_linear/Matrix")) for key in keys)
+
+    def is_generator(self, keys: set[str]) -> bool:
+        return any(key.startswith("model/g_snh0/") for key in keys)
+
+    def split(self, found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        plain = {key.removesuffix(":0"): t for key, t in tensors_of(found).items()}
+        kept = {key: t for key, t in plain.items() if not OPTIMISER.fullmatch(key)}
+        of_discriminator = {key: t for key, t in kept.items() if key.startswith("model/d_")}
+        of_generator = {key: t for key, t in kept.items() if key not in of_discriminator}
+        return {name: part for name, part in (("generator", of_generator), ("discriminator", of_discriminator)) if part}
+
+    def layer(self, state: State, key: str) -> Layer:
+        if f"{key}/embedding_map" in state:
+            found = {"weight": state.take(f"{key}/embedding_map")}
+        elif f"{key}/Matrix" in state:
+            found = {"weight": state.take(f"{key}/Matrix").T, "bias": state.take(f"{key}/bias")}
+        else:
+            found = {"weight": state.take(f"{key}/w").permute(3, 2, 0, 1)}
+            if f"{key}/biases" in state:
+                found["bias"] = state.take(f"{key}/biases")
+        return found | {"norm.u": state.take(f"{key}/u")[0]}
+
+    def norm(self, state: State, key: str) -> Layer:
+        return _norm(state, key, "moving_mean", "moving_variance")
+
+    def class_norm(self, state: State, key: str) -> Layer:
+        return _norm(state, key, "mean", "var")
+
+    def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
+        last = max(state.numbers(r"model/g_block(\d+)/.+"), default=0)
+        return _stack(state, [f"model/g_block{i}" for i in range(1, last + 1)], "model/g_non_local", "snconv2")
+
+    def discriminator_stack(self, state: State) -> list[tuple[Kind, str]]:
+        last = max(state.numbers(r"model/d_block(\d+)/.+"), default=1)
+        blocks = ["model/d_optimized_block1", *(f"model/d_block{i}" for i in range(2, last + 1))]
+        return _stack(state, blocks, "model/d_non_local", "sn_conv2")
+
+    def generator_end(self, state: State, blocks: int) -> tuple[str, str]:
+        return "model/g_bn", "model/g_snconv_last"
+
+    def discriminator_end(self, blocks: int) -> str:
+        return "model/d_sn_linear"
+
+
+def _norm(state: State, key: str, mean: str, var: str) -> dict[str, Tensor]:
+    return {
+        "scale": state.take(f"{key}/gamma"),
+        "shift": state.take(f"{key}/beta"),
+        "running_mean": state.take(f"{key}/{mean}").flatten(),
+        "running_var": state.take(f"{key}/{var}").flatten(),
+    }
+
+
+def _stack(state: State, blocks: list[str], attention: str, conv: str) -> list[tuple[Kind, str]]:
+    """The attention layer, whose name does not say where it is, follows the block with as many channels as it has."""
+    stack: list[tuple[Kind, str]] = [("block", key) for key in blocks]
+    theta = state.tensors.get(f"{attention}/sn_conv_theta/w")
+    if theta is not None:
+        widths = [state.tensors[f"{key}/{conv}/w"].shape[3] for key in blocks if f"{key}/{conv}/w" in state]
+        if theta.shape[2] not in widths:
+            raise UserError(f"{state.path} has an attention layer of {theta.shape[2]} channels, as no block has")
+        stack.insert(widths.index(theta.shape[2]) + 1, ("attention", attention))
+    return stack

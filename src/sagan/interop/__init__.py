@@ -1,1 +1,0 @@
-"""Other codebases' checkpoints, ONNX, safetensors, the Hub."""

@@ -1,0 +1,1 @@
+"""What sagan writes from a run: samples, attention, interpolation, curves, report."""
