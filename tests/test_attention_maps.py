@@ -17,8 +17,8 @@ from sagan import (
     attention_layers,
     attention_maps,
     attention_statistics,
-    lay_on_picture,
     observe_attention,
+    resize_maps,
 )
 from sagan.model.spectral_norm import bake_spectral_norm
 
@@ -171,13 +171,13 @@ def test_a_discriminator_that_attends_to_one_known_pixel(variant, red, green):
     x = torch.zeros(1, 3, 32, 32)
     x[0, 0, red[1], red[0]] = x[0, 1, green[1], green[0]] = 4.0  # 1.0 after 2x2 averaging
     maps = attention_maps(network, x, queries=[red, (15, 15)])["16.0"]
-    laid = lay_on_picture(maps, 32)
+    laid = resize_maps(maps, 32)
     cell = 4 if variant == "released" else 2  # pixels that a key stands for
     left, top = (c // cell * cell for c in green)
     assert laid[0, 0, top : top + cell, left : left + cell].sum() > 0.999
     assert torch.allclose(laid[0, 1], torch.full((32, 32), 1 / 32**2))  # black looks everywhere alike
 
-    smooth = lay_on_picture(maps, 32, smooth=True)[0, 0]
+    smooth = resize_maps(maps, 32, smooth=True)[0, 0]
     assert smooth.sum() == pytest.approx(1, abs=1e-5)
     if all(cell < c < 31 - cell for c in green):  # the centre of what is laid is the centre of the cell
         at = torch.arange(32) + 0.5
@@ -196,7 +196,7 @@ def test_a_generator_that_attends_to_what_is_green_in_its_picture(variant):
     z[0, 2, 0, 0] = z[0, 1, 3, 1] = 2.0  # red at row 2, column 0; green at row 1, column 3
     observed = observe_attention(network, z.flatten(1))
     colours = observed.output[0] > 0.5
-    laid = lay_on_picture(observed.maps([(3, 20)])["16.0"], 32)[0, 0]
+    laid = resize_maps(observed.maps([(3, 20)])["16.0"], 32)[0, 0]
     assert colours[0, 20, 3]
     assert colours[1].sum() == 64
     assert laid[colours[1]].sum() > 0.999
@@ -300,8 +300,8 @@ def test_bad_points(points, message):
 
 
 def test_maps_are_laid_cell_by_cell():
-    laid = lay_on_picture(torch.tensor([[[0.5, 0.0], [0.25, 0.25]]]), 4)
+    laid = resize_maps(torch.tensor([[[0.5, 0.0], [0.25, 0.25]]]), 4)
     wanted = torch.tensor([[2.0, 2, 0, 0], [2, 2, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]) / 16
     assert torch.equal(laid[0], wanted)
     with pytest.raises(ValueError, match="3 x 3 keys does not fit 32 pixels"):
-        lay_on_picture(torch.ones(3, 3), 32)
+        resize_maps(torch.ones(3, 3), 32)

@@ -5,8 +5,8 @@ from sagan.attention_maps import (
     attention_layers,
     attention_maps,
     attention_statistics,
-    lay_on_picture,
     observe_attention,
+    resize_maps,
 )
 from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.errors import UserError
@@ -41,9 +41,9 @@ __all__ = [
     "attention_statistics",
     "draw_latents",
     "evaluate",
-    "lay_on_picture",
     "load",
     "observe_attention",
+    "resize_maps",
     "sample",
     "save_pretrained",
 ]

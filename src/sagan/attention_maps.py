@@ -1,8 +1,8 @@
-"""What the self-attention layers of a network attend to: maps of single query points, and figures that sum them up.
+"""Observe what the self-attention layers of a network attend to: maps of query points, and statistics of layers.
 
-Points are (x, y) in pixels of the R x R picture, x to the right, y down, (0, 0) the upper left pixel. A layer sees the
-picture as a grid of S x S locations, each standing for R/S x R/S pixels; its keys lie on the same grid or, pooled, on
-one of half the size.
+Points are (x, y) in pixels of the R x R image, x to the right, y down, (0, 0) the upper left pixel. A layer sees the
+image as a grid of S x S locations, each covering R/S x R/S pixels; its keys lie on the same grid or, if pooled, on one
+of half the side.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from sagan.model.generator import Generator
 
 Points = Sequence[tuple[float, float]] | NDArray[Any] | Tensor
 
-BLOCK_ELEMENTS = 1 << 22  # of a map at once, where all of its rows are worked through
+BLOCK_ELEMENTS = 1 << 22  # elements of a map computed at once where all of its rows are needed
 
 _WITHOUT_MAPS = {ChannelAttention2d: "channel attention", MatchedResidual2d: "a residual block"}
 
@@ -31,16 +31,16 @@ _WITHOUT_MAPS = {ChannelAttention2d: "channel attention", MatchedResidual2d: "a 
 def attention_layers(
     network: Generator | Discriminator, wanted: Sequence[str] | None = None
 ) -> dict[str, SelfAttention2d]:
-    """The self-attention layers of a network in the order of its forward pass, named as in the metrics log: '16.0'.
+    """Return the self-attention layers of a network in the order of its forward pass, named as in the metrics log.
 
-    The name is the size S of the layer's grid and its number among the layers there. Channel attention and residual
-    blocks have no map over the picture, and are passed over.
+    A name such as '16.0' is the side S of the layer's grid and the layer's index there. Channel attention and residual
+    blocks have no map over the image and are skipped.
 
     Args:
         wanted: names of layers, or sizes ('16': every self-attention layer at this size); None: all.
 
     Raises:
-        UserError: a layer that the network does not have or that has no map, or None and there is no layer.
+        UserError: the network does not have the layer, the layer has no map, or `wanted` is None and there is no layer.
     """
     kind = "generator" if isinstance(network, Generator) else "discriminator"
     grids = sorted(map(int, network.attention), reverse=isinstance(network, Discriminator))
@@ -57,7 +57,7 @@ def attention_layers(
         found = {n: layer for n, layer in layers.items() if name in (n, n.partition(".")[0])}
         if not found:
             other = [type(layer) for n, layer in every.items() if name in (n, n.partition(".")[0])]
-            why = f"is {_WITHOUT_MAPS[other[0]]}, which has no map over the picture" if other else "is not there"
+            why = f"is {_WITHOUT_MAPS[other[0]]}, which has no map over the image" if other else "does not exist"
             raise UserError(f"layer {name} of the {kind} {why}; {known}")
         chosen |= found
     return chosen
@@ -71,24 +71,24 @@ def attention_maps(
     queries: Points | Literal["all"],
     layers: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
-    """What the asked query points attend to, for every layer: only their rows of the map are computed, exactly.
+    """Return what query points attend to, for every layer; only their rows of the map are computed, exactly.
 
-    The network is looked at in evaluation mode, and left as it was.
+    The network runs in evaluation mode and is left unchanged.
 
     Args:
         network: as trained, or from `sagan.load`.
-        inputs: latents (N, latent_dim) of a generator, or pictures (N, C, R, R) in [-1, 1] of a discriminator.
-        y: classes (N,) int64; may be left out without classes.
-        queries: points (Q, 2), the same for every picture, or (N, Q, 2), in pixels of the picture; 'all': every
-            location of the layer's grid, row by row, which is the whole S² x K map.
-        layers: names or sizes, as `attention_layers` takes them; None: all.
+        inputs: latents (N, latent_dim) for a generator, or images (N, C, R, R) in [-1, 1] for a discriminator.
+        y: classes (N,) int64; optional if the network is unconditional.
+        queries: points (Q, 2), the same for every image, or (N, Q, 2), in pixels of the image; 'all': every location
+            of the layer's grid, row by row, which is the whole S² x K map.
+        layers: names or sizes, as `attention_layers` accepts them; None: all.
 
     Returns:
-        For each layer maps (N, Q, K', K') that sum to 1 each, K' the side of its keys' grid: S, or S/2 if pooled.
-        `lay_on_picture` brings them to the picture's size.
+        For each layer maps (N, Q, K', K'), each summing to 1, K' the side of its keys' grid: S, or S/2 if pooled.
+        `resize_maps` resizes them to the image.
 
     Raises:
-        UserError: a point outside of the picture, or no such layer.
+        UserError: a point lies outside the image, or the layer does not exist.
     """
     return observe_attention(network, inputs, y, layers=layers).maps(queries)
 
@@ -100,7 +100,7 @@ def observe_attention(
     *,
     layers: Sequence[str] | None = None,
 ) -> "Observation":
-    """One forward pass, kept to be asked for maps again and again. Arguments as for `attention_maps`."""
+    """Run one forward pass and keep it, to compute maps from it repeatedly. Arguments: `attention_maps`."""
     chosen = attention_layers(network, layers)
     device = next(network.parameters()).device
     seen: dict[str, Tensor] = {}
@@ -120,42 +120,42 @@ def observe_attention(
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """How one self-attention layer is used, on average over the pictures that it was shown."""
+    """How one self-attention layer is used, averaged over a batch of images."""
 
     grid: int
     """S: the layer has S x S queries."""
     keys: int
     """Side of the keys' grid: S, or S/2 if pooled."""
     gamma: float
-    """The learnt weight of what was gathered. Only its product with v is determined: a sign alone says nothing."""
+    """The learnt weight of the attention output. Only its product with v is determined: its sign has no meaning."""
     strength: float
-    """|gamma · o| / |x|: how much the layer adds to the features, against what was there."""
+    """|gamma · o| / |x|: how much the layer adds to its input."""
     distance: float
-    """Mean attention distance, in pixels of the picture: from a query to where it attends, expected under its map."""
+    """Mean attention distance, pixels of the image: from a query to the key, expected under its map."""
     uniform_distance: float
-    """What the same would be if every query attended to all keys alike."""
+    """The mean attention distance if every query attended to all keys uniformly."""
     variation: float
-    """How much a map depends on its query: total variation from the mean map of its picture; 0: not at all, to 1."""
+    """How much a map depends on its query: total variation distance from the mean map of its image, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A forward pass of a network, and what went into its self-attention layers."""
+    """A forward pass of a network with the inputs of its self-attention layers."""
 
     network: Generator | Discriminator
     output: Tensor
-    """Pictures (N, C, R, R) in [-1, 1] of a generator, logits (N,) of a discriminator."""
+    """Images (N, C, R, R) in [-1, 1] of a generator, logits (N,) of a discriminator."""
     layers: Mapping[str, SelfAttention2d]
     inputs: Mapping[str, Tensor]
-    """Of each layer, (N, C, S, S)."""
+    """Input of each layer, (N, C, S, S)."""
 
     @property
     def resolution(self) -> int:
-        """R: the side of the pictures."""
+        """R: the side of the images, pixels."""
         return self.network.config.resolution
 
     def maps(self, queries: Points | Literal["all"]) -> dict[str, Tensor]:
-        """Maps (N, Q, K', K') of every layer, as `attention_maps` describes them."""
+        """Compute maps (N, Q, K', K') of every layer, as `attention_maps` describes them."""
         maps = {}
         with evaluation(self.network):
             for name, layer in self.layers.items():
@@ -166,12 +166,14 @@ class Observation:
                 else:
                     locations = to_locations(queries, self.resolution, size)
                 if locations.dim() == 2 and len(locations) != len(x):
-                    raise UserError(f"query points of {len(locations)} pictures were given for {len(x)} pictures")
+                    raise UserError(
+                        f"query points were given for {len(locations)} images, but there are {len(x)} images"
+                    )
                 maps[name] = layer.maps(x, locations.to(x.device).expand(len(x), -1))
         return maps
 
     def statistics(self) -> dict[str, LayerStatistics]:
-        """Distances and strength of every layer, over all queries: exact, in blocks of rows."""
+        """Compute the statistics of every layer over all queries, exactly, in blocks of rows."""
         found = {}
         with evaluation(self.network):
             for name, layer in self.layers.items():
@@ -191,15 +193,15 @@ class Observation:
 def attention_statistics(
     network: Generator | Discriminator, inputs: Tensor, y: Tensor | None = None
 ) -> dict[str, LayerStatistics]:
-    """How far each self-attention layer looks and how strongly it is used. Arguments as for `attention_maps`."""
+    """Measure how far each self-attention layer looks and how much it is used. Arguments: `attention_maps`."""
     return observe_attention(network, inputs, y).statistics()
 
 
-def lay_on_picture(maps: Tensor, resolution: int, *, smooth: bool = False) -> Tensor:
-    """Maps (..., K', K') on the keys' grid to (..., R, R) on the picture, each still summing to 1.
+def resize_maps(maps: Tensor, resolution: int, *, smooth: bool = False) -> Tensor:
+    """Resize maps (..., K', K') on the keys' grid to (..., R, R) on the image, each still summing to 1.
 
-    A key stands for R/K' x R/K' pixels, pooled or not, and its weight is spread over these. With `smooth` it is
-    spread by linear interpolation between the keys' centres instead, for the eye.
+    A key covers R/K' x R/K' pixels, pooled or not, and its weight is spread over them evenly or, with `smooth`, by
+    linear interpolation between the centres of the keys.
 
     Raises:
         ValueError: R is not a multiple of K'.
@@ -209,29 +211,29 @@ def lay_on_picture(maps: Tensor, resolution: int, *, smooth: bool = False) -> Te
         raise ValueError(f"a map of {maps.shape[-2]} x {maps.shape[-1]} keys does not fit {resolution} pixels")
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     if smooth:
-        laid = F.interpolate(flat, scale_factor=step, mode="bilinear", align_corners=False)
+        resized = F.interpolate(flat, scale_factor=step, mode="bilinear", align_corners=False)
     else:
-        laid = F.interpolate(flat, scale_factor=step, mode="nearest")
-    return laid.view(*maps.shape[:-2], resolution, resolution) / step**2
+        resized = F.interpolate(flat, scale_factor=step, mode="nearest")
+    return resized.view(*maps.shape[:-2], resolution, resolution) / step**2
 
 
 def to_locations(points: Points | str, resolution: int, size: int) -> Tensor:
-    """Points (..., 2) in pixels of an R x R picture to int64 locations (...) on a layer's grid, counted row by row.
+    """Convert points (..., 2) in pixels of an R x R image to int64 locations (...) on a layer's grid, row by row.
 
     Raises:
-        UserError: not points, or outside of the picture.
+        UserError: these are not points, or a point lies outside the image.
     """
     try:
         at = np.asarray(points.cpu() if isinstance(points, Tensor) else points, np.float64)
     except (TypeError, ValueError):
         at = np.empty(0)
     if at.ndim not in (2, 3) or at.shape[-1] != 2 or not at.size:
-        raise UserError("query points must be pairs (x, y) in pixels, the same number for every picture")
+        raise UserError("query points must be pairs (x, y) in pixels, the same number for every image")
     outside = ~((at >= 0) & (at < resolution)).all(-1)
     if outside.any():
         x, y = at[outside][0]
         raise UserError(
-            f"query point {x:g},{y:g} lies outside of the {resolution} x {resolution} picture: "
+            f"query point {x:g},{y:g} lies outside the {resolution} x {resolution} image: "
             f"give x and y from 0 to {resolution - 1}"
         )
     cells = np.floor(at * size / resolution).astype(np.int64)
@@ -240,7 +242,7 @@ def to_locations(points: Points | str, resolution: int, size: int) -> Tensor:
 
 @contextmanager
 def evaluation(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, so that nothing in the network changes; then its own mode again."""
+    """Put a network in evaluation mode without gradients; restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -252,7 +254,7 @@ def evaluation(network: nn.Module) -> Iterator[None]:
 
 
 def _summarise(layer: SelfAttention2d, x: Tensor, keys: int, resolution: int) -> tuple[float, float, float]:
-    """Mean distance from query to key in pixels under the layer's maps, and under uniform ones; variation of maps."""
+    """Return the mean distance from query to key in pixels under the maps and under uniform maps, and the variation."""
     count = x.shape[-1] ** 2
     of_queries, of_keys = (_centres(side, resolution).to(x) for side in (x.shape[-1], keys))
     blocks = torch.arange(count, device=x.device).split(max(1, BLOCK_ELEMENTS // (len(x) * keys**2)))
@@ -271,7 +273,7 @@ def _summarise(layer: SelfAttention2d, x: Tensor, keys: int, resolution: int) ->
 
 
 def _centres(side: int, resolution: int) -> Tensor:
-    """The centres (side², 2) of the cells of a grid, (x, y) in pixels, row by row."""
+    """Return the centres (side², 2) of the cells of a grid, (x, y) in pixels, row by row."""
     along = (torch.arange(side) + 0.5) * (resolution / side)
     rows, columns = torch.meshgrid(along, along, indexing="ij")
     return torch.stack((columns.flatten(), rows.flatten()), 1)

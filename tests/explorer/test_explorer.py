@@ -12,7 +12,7 @@ import torch
 from explorer_runs import NAMES, make_run
 from PIL import Image
 
-from sagan import UserError, attention_maps, draw_latents, lay_on_picture, load
+from sagan import UserError, attention_maps, draw_latents, load, resize_maps
 from sagan.attention_maps import attention_layers
 from sagan.cli import main
 from sagan.explorer.engine import Explorer, to_png, to_text
@@ -61,7 +61,7 @@ def test_maps_are_those_of_attention_maps_in_both_networks(run, explorer):
     assert list(found) == [("generator", "16.0"), ("discriminator", "16.0"), ("discriminator", "4.0")] == list(wanted)
     image = sample(generator, z, y)[0]
     for layer, maps in wanted.items():
-        laid = lay_on_picture(maps, 32).numpy()[0]
+        laid = resize_maps(maps, 32).numpy()[0]
         for i in range(3):
             shown = found[layer][i]
             assert np.abs(shown.overlay.astype(int) - overlay(image, laid[i], COLOURS[i])).max() <= 1

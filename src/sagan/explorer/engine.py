@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sagan.attention_maps import Observation, attention_layers, lay_on_picture, observe_attention
+from sagan.attention_maps import Observation, attention_layers, observe_attention, resize_maps
 from sagan.data.decode import Unreadable, decode
 from sagan.errors import UserError
 from sagan.explorer.networks import Networks
@@ -349,7 +349,7 @@ def _draw(
 ) -> dict[int, PointMap]:
     """Maps of numbered points laid over their picture; `grid` is the side of the layer's grid of queries."""
     resolution, keys = image.shape[0], maps_QKK.shape[-1]
-    laid = lay_on_picture(maps_QKK, resolution, smooth=smooth).numpy()
+    laid = resize_maps(maps_QKK, resolution, smooth=smooth).numpy()
     centres = (torch.arange(keys) + 0.5) * (resolution / keys)
     found = {}
     for (number, point), weights, on_picture in zip(points.items(), maps_QKK, laid, strict=True):

@@ -1,1 +1,1 @@
-"""Arrays in, pictures out."""
+"""Draw figures: arrays in, images out."""

@@ -1,4 +1,4 @@
-"""The paper's last figure: pictures with coloured query points, and beside them what each point attends to."""
+"""Draw the paper's last figure: images with coloured query points, next to what each point attends to."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,33 +17,34 @@ from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 from PIL import Image
 
-from sagan.attention_maps import lay_on_picture
+from sagan.attention_maps import resize_maps
 from sagan.figures import curves
 from sagan.figures.grid import opaque
 
 COLOURS = ("#ff3b4e", "#19b34a", "#2f7bff", "#ff9500", "#b44cff", "#00b8c8", "#f032c6", "#9a6b1e")
-"""Of the query points, in their order; a figure takes as many points as there are colours."""
+"""Colours of the query points in order; a figure accepts as many points as there are colours."""
 
 MOST_ROWS = 100
 """Rows of one figure, at most."""
 
 _INK, _GREY = "#28282e", "#76767e"
-_TILE, _GUTTER, _MARGIN = 112, 6, 14  # layout units; a tile is the smallest multiple of the picture from _TILE up
-_LABEL_SIZE, _LABEL_WIDTH = 7.5, 120  # points; layout units, to which a label is cut
+_TILE, _GUTTER, _MARGIN = 112, 6, 14  # layout units; a tile is the smallest multiple of the image of at least _TILE
+_LABEL_SIZE = 7.5  # points
+_LABEL_WIDTH = 120  # layout units to which a label is shortened
 _TITLE, _HEAD, _CAPTION, _GAP, _FOOT = 44, 24, 16, 16, 34  # heights of the texts, and between two sections
-_LEAST_WIDTH = 640  # of the page right of the labels, for the texts
+_LEAST_WIDTH = 640  # layout units right of the labels, for the texts
 _UNITS_PER_INCH, _DPI = 100, 200
-_LIGHT = (0.299, 0.587, 0.114)  # of red, green and blue
-_GRID = 32  # points are chosen on so many cells a side
-_NEARNESS = 0.7  # weight of position against colour when a picture is parted into regions
-_RAMP = 90  # width of the scale at the foot
-_FOOTNOTE = "Each map from 0 to its own peak, given below it in multiples of uniform attention."
-_INTERPOLATED = "Drawn smoothly between the centres of the keys."
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in the luma
+_GRID = 32  # cells per side among which points are chosen
+_NEARNESS = 0.7  # weight of position against colour when an image is split into regions
+_RAMP = 90  # width of the colour scale at the foot, layout units
+_FOOTNOTE = "Each map is scaled from 0 to its own peak, given below it in multiples of uniform attention."
+_INTERPOLATED = "Maps are interpolated between the centres of the keys."
 
 
 @dataclass(frozen=True)
 class MapSection:
-    """Rows of the figure that belong to one layer: a picture each, and a map for each of its points."""
+    """A section of the figure: the rows of one layer, each an image and a map per query point."""
 
     title: str
     subtitle: str
@@ -54,23 +55,22 @@ class MapSection:
     maps: NDArray[np.float32]
     """(N, Q, K, K), each summing to 1; K divides R."""
     labels: Sequence[str] | None = None
-    """One for each row, written left of it."""
+    """One per row, written to its left."""
 
 
 def draw_maps(sections: Sequence[MapSection], *, smooth: bool = False) -> Figure:
-    """The figure, sections one below the other: a picture with its numbered points, and a map for each point.
+    """Draw sections one below the other: in each row an image with its numbered points, and a map per point.
 
-    A map is laid over the dimmed picture in its point's colour; `smooth` interpolates it between the keys' centres.
+    A map is composited over the dimmed image in the colour of its point; `smooth` interpolates it between the centres
+    of the keys.
 
     Raises:
-        ValueError: more points than colours, or shapes that do not fit together.
+        ValueError: there are more points than colours, or the shapes do not fit together.
     """
     for section in sections:
         count, queries = section.points.shape[:2]
         if len(section.images) != count or section.maps.shape[:2] != (count, queries) or queries < 1:
-            raise ValueError(
-                f"{section.images.shape} pictures, {section.points.shape} points, {section.maps.shape} maps"
-            )
+            raise ValueError(f"{section.images.shape} images, {section.points.shape} points, {section.maps.shape} maps")
         if queries > len(COLOURS):
             raise ValueError(f"{queries} points, but {len(COLOURS)} colours")
     tiles = [_tile(section.images.shape[1]) for section in sections]
@@ -92,13 +92,13 @@ def draw_maps(sections: Sequence[MapSection], *, smooth: bool = False) -> Figure
     return page.figure
 
 
-def overlay(image: NDArray[np.uint8], laid: NDArray[np.float32], colour: str = COLOURS[0]) -> NDArray[np.uint8]:
-    """A map (R, R) laid over its picture (R, R, C): the picture dimmed and grey, the map's peak in full colour.
+def overlay(image: NDArray[np.uint8], weights: NDArray[np.float32], colour: str = COLOURS[0]) -> NDArray[np.uint8]:
+    """Composite a map (R, R) over its image (R, R, C), dimmed and grey: (R, R, 3) uint8.
 
-    Returns (R, R, 3) uint8. 0 leaves the dimmed picture as it is; the largest weight covers it almost wholly.
+    A weight of 0 shows the dimmed image; the largest weight covers it almost completely in the colour.
     """
-    share = (laid / max(float(laid.max()), 1e-30))[..., None]
-    grey = (_rgb(image) @ np.array(_LIGHT))[..., None] / 255
+    share = (weights / max(float(weights.max()), 1e-30))[..., None]
+    grey = (_rgb(image) @ np.array(_LUMA))[..., None] / 255
     dimmed = 0.12 + 0.26 * grey
     tint = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     glow = tint + (1 - tint) * 0.75 * np.clip(2 * share - 1, 0, 1)  # the upper half of the scale turns to white
@@ -107,16 +107,16 @@ def overlay(image: NDArray[np.uint8], laid: NDArray[np.float32], colour: str = C
 
 
 def choose_points(images: NDArray[np.uint8], count: int = 5) -> NDArray[np.int64]:
-    """Points (N, count, 2) for pictures (N, R, R, C): one in the middle of each distinct region, the last on an edge.
+    """Choose points (N, count, 2) in images (N, R, R, C): one inside each distinct region, the last on an edge.
 
-    Regions are clusters of alike colour and place, the largest (often the background) first. From the pictures
-    alone, not from what is attended to; the same picture always gets the same points.
+    Regions are clusters of similar colour and position, the largest (often the background) first. The choice depends
+    on the image alone, not on the attention: the same image always gets the same points.
     """
     return np.stack([_choose(_rgb(image).astype(np.float64) / 255, count) for image in images])
 
 
 def to_image(figure: Figure) -> Image.Image:
-    """The figure as a picture."""
+    """Rasterise a figure."""
     canvas = FigureCanvasAgg(figure)
     with _quiet():
         canvas.draw()
@@ -124,10 +124,10 @@ def to_image(figure: Figure) -> Image.Image:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a .png or .svg file, whole or not at all, the same bytes for the same figure.
+    """Write a figure as .png or .svg, atomically; the same figure gives the same bytes.
 
     Raises:
-        UserError: another kind of file, or it cannot be written.
+        UserError: another suffix, or the file cannot be written.
     """
     with _quiet():
         curves.save_figure(figure, path)
@@ -135,14 +135,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A class name in letters that the font lacks is drawn as boxes; a warning for each of them helps nobody."""
+    """Silence the warning per glyph that the font lacks; such glyphs are drawn as boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
         yield
 
 
 class _Page:
-    """A figure laid out in units from the upper left corner, so that tiles lie on whole pixels."""
+    """A figure laid out in units from the upper left corner, so that tiles align with whole pixels."""
 
     def __init__(self, width: float, height: float):
         self.width, self.height = width, height
@@ -153,8 +153,8 @@ class _Page:
         place = (x / self.width, 1 - y / self.height)
         self.figure.text(*place, text, fontsize=size, color=colour, parse_math=False, **options)
 
-    def picture(self, image: NDArray[np.uint8], x: float, y: float, side: float, frame: str) -> Axes:
-        """A square picture, its axes in pixels of the picture: (0, 0) is the upper left pixel's corner."""
+    def image(self, image: NDArray[np.uint8], x: float, y: float, side: float, frame: str) -> Axes:
+        """Place a square image; its axes are in pixels of the image, (0, 0) the corner of the upper left pixel."""
         place = (x / self.width, 1 - (y + side) / self.height, side / self.width, side / self.height)
         axes = self.figure.add_axes(place)
         resolution = image.shape[0]
@@ -170,7 +170,7 @@ def _draw_section(page: _Page, section: MapSection, left: float, top: float, til
     page.text(left, top + 8, section.title, size=9.5, weight="bold")
     page.text(left, top + 25, section.subtitle, size=7, colour=_GREY)
     resolution, keys = section.images.shape[1], section.maps.shape[-1] ** 2
-    laid = lay_on_picture(torch.from_numpy(section.maps), resolution, smooth=smooth).numpy()
+    weights = resize_maps(torch.from_numpy(section.maps), resolution, smooth=smooth).numpy()
     queries = section.points.shape[1]
     columns = [left, *(left + 2 * _GUTTER + tile + i * (tile + _GUTTER) for i in range(queries))]
     first = top + _TITLE + _HEAD
@@ -186,11 +186,11 @@ def _draw_section(page: _Page, section: MapSection, left: float, top: float, til
         if section.labels:
             label = _shorten(section.labels[row])
             page.text(left - _GUTTER, y + tile / 2, label, size=_LABEL_SIZE, ha="right")
-        axes = page.picture(_rgb(image), columns[0], y, tile, "#d0d0d6")
+        axes = page.image(_rgb(image), columns[0], y, tile, "#d0d0d6")
         for i, (px, py) in enumerate(section.points[row]):
             _dot(axes, px + 0.5, py + 0.5, i, 9)
         for i, (px, py) in enumerate(section.points[row]):
-            axes = page.picture(overlay(image, laid[row, i], COLOURS[i]), columns[1 + i], y, tile, COLOURS[i])
+            axes = page.image(overlay(image, weights[row, i], COLOURS[i]), columns[1 + i], y, tile, COLOURS[i])
             _dot(axes, px + 0.5, py + 0.5, i, 5, number=False)
             peak = float(section.maps[row, i].max()) * keys
             caption = f"{peak:.1f}×" if peak < 9.95 else f"{peak:.0f}×"
@@ -200,7 +200,7 @@ def _draw_section(page: _Page, section: MapSection, left: float, top: float, til
 
 
 def _draw_scale(page: _Page, left: float, y: float) -> None:
-    """What the colours mean: from no weight to the peak, over mid-grey."""
+    """Draw the colour scale: from no weight to the peak, over mid-grey."""
     page.text(left, y, "0", size=6.5, colour=_GREY)
     share = np.linspace(0, 1, 256, dtype=np.float32)[None]
     axes = page.figure.add_axes(
@@ -224,7 +224,7 @@ def _dot(axes: Axes, x: float, y: float, i: int, size: float, *, number: bool = 
 
 
 def _tile(resolution: int) -> int:
-    """Side of a tile: a whole number of units a pixel, so that all pixels are drawn alike."""
+    """Return the side of a tile: a whole number of units per pixel, so that all pixels have the same size."""
     return resolution * max(1, -(-_TILE // resolution))
 
 
@@ -237,7 +237,7 @@ def _shorten(label: str) -> str:
 
 
 def _width(label: str) -> float:
-    """Of a row's label, in layout units."""
+    """Return the width of a row's label, layout units."""
     with _quiet():
         points = text_to_path.get_text_width_height_descent(label, FontProperties(size=_LABEL_SIZE), ismath=False)[0]
     return points / 72 * _UNITS_PER_INCH
@@ -248,7 +248,7 @@ def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _choose(image: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Points (count, 2) for one picture (R, R, 3) in [0, 1]."""
+    """Choose points (count, 2) in one image (R, R, 3) in [0, 1]."""
     side = image.shape[0]
     grid = min(side, _GRID)
     cells = image.reshape(grid, side // grid, grid, side // grid, 3).mean((1, 3))
@@ -257,7 +257,7 @@ def _choose(image: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     regions = count - 1 if count > 2 else count
     cluster = _regions(np.hstack((cells.reshape(-1, 3), _NEARNESS * place / grid)), regions)
 
-    # How far inside its region a cell lies; the picture's border is one of the region's.
+    # Distance of each cell from the border of its region; the border of the image counts.
     between = np.linalg.norm(place[:, None] - place[None], axis=2)
     inside = np.where(cluster[:, None] != cluster, between, np.inf).min(1)
     inside = np.minimum(inside, np.minimum(place, grid - place).min(1) + 0.5)
@@ -273,7 +273,7 @@ def _choose(image: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def _regions(features: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """k-means: the region 0, ..., count - 1 of each row. Starts from the most typical row and those farthest away."""
+    """Assign each row to a region 0, ..., count - 1 by k-means, started from the median row and the farthest ones."""
 
     def squared(centres: NDArray[np.float64]) -> NDArray[np.float64]:
         return ((features[:, None] - centres) ** 2).sum(2)

@@ -1,4 +1,4 @@
-"""Training, looked at: the curves of a metrics log, a panel for each group of values."""
+"""Draw the curves of a metrics log: one panel per group of values."""
 
 import io
 import re
@@ -25,12 +25,13 @@ _INK, _FAINT, _BEST = "#28282e", "#8a8a94", "#c2255c"
 _GENERATOR, _DISCRIMINATOR = "#e8590c", "#1971c2"
 _REAL, _FAKE = "#2f9e44", "#9c36b5"
 _EVALUATION = "#0b7285"
-_RAMPS = {"generator": ("Oranges", _GENERATOR), "discriminator": ("Blues", _DISCRIMINATOR)}  # of many layers, of one
+# The colour map of a network with several layers, and the colour of a single one.
+_RAMPS = {"generator": ("Oranges", _GENERATOR), "discriminator": ("Blues", _DISCRIMINATOR)}
 _PANEL = (4.3, 2.7)  # inches
 _COLUMNS = 3
 DPI = 160
-_SMOOTH_FROM = 50  # values; fewer are drawn as they are
-_SMOOTH_SHARE = 25  # the running mean is over a 25th of them
+_SMOOTH_FROM = 50  # values from which on a running mean is drawn
+_SMOOTH_SHARE = 25  # the window of the running mean is this fraction of the values
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names are not formulas
     "font.size": 9,
@@ -61,22 +62,22 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Values of the log that share an axis."""
+    """A panel: values of the log that share an axis."""
 
     title: str
     keys: tuple[str, ...]
     names: tuple[str, ...] = ()
-    """Of the keys, in the legend; none: made from the keys."""
+    """Names of the keys in the legend; empty: derived from the keys."""
     noisy: bool = False
-    """Values of single batches: a running mean is drawn over them."""
+    """Whether the values come from single batches: a running mean is drawn over them."""
     logarithmic: bool = False
     from_zero: bool = False
     zero_line: bool = False
     best: bool = False
-    """The smallest value is marked."""
+    """Whether the smallest value is marked."""
 
 
-_GROUPS = {  # first part of a key: its panel
+_GROUPS = {  # panel by first part of a key
     "loss": Panel("Losses", (), noisy=True),
     "logits": Panel("Mean logits", (), noisy=True, zero_line=True),
     "gamma": Panel("Gamma", (), zero_line=True),
@@ -87,9 +88,9 @@ _GROUPS = {  # first part of a key: its panel
 
 
 def arrange(rows: Rows) -> list[Panel]:
-    """The panels that a log fills: evaluation figures first, one each, then the known groups of values.
+    """Arrange a log in panels: first one per evaluation metric, then the known groups of values.
 
-    A key that belongs to no group is an evaluation figure. Values that are not numbers are left out.
+    A key that belongs to no group is an evaluation metric.
     """
     keys = list(dict.fromkeys(key for row in rows for key, value in row.items() if key != "step" and _is_number(value)))
     of_group = {name: tuple(sorted((k for k in keys if _group(k) == name), key=_place)) for name in _GROUPS}
@@ -101,11 +102,11 @@ def arrange(rows: Rows) -> list[Panel]:
 
 
 def draw_curves(rows: Rows, keys: Iterable[str] | None = None) -> Figure:
-    """A figure with a panel for each group of values of a metrics log, over the step.
+    """Draw a metrics log over the step, one panel per group of values.
 
     Args:
-        rows: dictionaries with a 'step' and values by name, oldest first, as `Run.metrics` gives them. Values that
-            are NaN or infinite leave a gap.
+        rows: dictionaries of a 'step' and values by name, oldest first, as `Run.metrics` returns them. NaN and
+            infinite values leave a gap.
         keys: the values to draw; None: all.
 
     Raises:
@@ -133,7 +134,7 @@ def draw_curves(rows: Rows, keys: Iterable[str] | None = None) -> Figure:
 
 
 def figure_format(path: Path) -> str:
-    """'png' or 'svg', by the file's name. UserError if it is neither."""
+    """Return 'png' or 'svg' from the file name. Raises UserError if it is neither."""
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
         raise UserError(f"{path}: give a .png or a .svg")
@@ -141,7 +142,7 @@ def figure_format(path: Path) -> str:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as .png or .svg, whole or not at all, the same figure to the same bytes.
+    """Write a figure as .png or .svg, atomically; the same figure gives the same bytes.
 
     Raises:
         UserError: another suffix, or the file cannot be written.
@@ -153,7 +154,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def to_svg(figure: Figure, *, transparent: bool = False) -> bytes:
-    """A figure as SVG, on white or on nothing."""
+    """Return a figure as SVG, on white or transparent."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "sagan"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=transparent)
@@ -161,7 +162,7 @@ def to_svg(figure: Figure, *, transparent: bool = False) -> bytes:
 
 
 def _split_gammas(panel: Panel) -> list[Panel]:
-    """Many layers: the generator's in one panel, the discriminator's in another."""
+    """Split a panel of many layers into one for the generator and one for the discriminator."""
     parts = {network: tuple(key for key in panel.keys if f"/{network}." in key) for network in _RAMPS}
     if len(panel.keys) <= 2 or sum(map(len, parts.values())) < len(panel.keys):
         return [panel]
@@ -210,7 +211,7 @@ def _scale_axes(axes: Axes, panel: Panel, values: NDArray[np.float64]) -> None:
 
 
 def _mark_best(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float64]) -> None:
-    """Rings the smallest value, its label below: nothing of the curve can be there."""
+    """Ring the smallest value; its label goes below, where the curve cannot be."""
     best = int(np.nanargmin(np.where(np.isfinite(values), values, np.nan)))
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.22 * (high - low), high)
@@ -231,13 +232,13 @@ def _mark_best(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float6
 
 
 def _add_legend(axes: Axes, panel: Panel) -> None:
-    """Two names stand beside the title, more of them below it."""
+    """Put the legend next to the title for up to two names, otherwise below it."""
     handles, names = axes.get_legend_handles_labels()
-    beside = len(names) <= 2
-    columns = 2 if beside else max(1, 60 // (max(map(len, names)) + 6))
-    axes.set_title(panel.title, pad=8 if beside else 10 + 14 * -(-len(names) // columns))
+    next_to_title = len(names) <= 2
+    columns = 2 if next_to_title else max(1, 60 // (max(map(len, names)) + 6))
+    axes.set_title(panel.title, pad=8 if next_to_title else 10 + 14 * -(-len(names) // columns))
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.005)}
-    if beside:
+    if next_to_title:
         place = {"loc": "lower right", "bbox_to_anchor": (1.02, 1.005)}
     place |= {"handlelength": 1, "handletextpad": 0.5, "columnspacing": 1, "borderaxespad": 0.2}
     if len(names) > 1:
@@ -245,14 +246,14 @@ def _add_legend(axes: Axes, panel: Panel) -> None:
 
 
 def _curve(rows: Rows, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps and values of the rows that have a number there; what is not finite becomes NaN."""
+    """Return steps and values of the rows that have the key; infinite values become NaN."""
     pairs = [(row["step"], row[key]) for row in rows if _is_number(row.get(key))]
     steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
     return steps, np.where(np.isfinite(values), values, np.nan)
 
 
 def _running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The mean of the finite values in a window around each, which is shorter at both ends; NaN where none is."""
+    """Average the finite values in a centred window, truncated at both ends; NaN where there are none."""
     kernel, known = np.ones(window), np.isfinite(values)
     count = np.convolve(known, kernel, "same")
     total = np.convolve(np.where(known, values, 0), kernel, "same")
@@ -272,31 +273,31 @@ def _group(key: str) -> str:
 
 
 def _place(key: str) -> tuple[bool, list[tuple[int, str]]]:
-    """Sorting key: the generator before the discriminator, real before generated pictures, 8 before 16."""
+    """Return the sorting key: generator before discriminator, real before generated images, 8 before 16."""
     name = key.partition("/")[2]
     return name.startswith(("discriminator", "fake")), [(int(n or 0), s) for n, s in re.findall(r"(\d+)|(\D+)", name)]
 
 
 def _title(key: str) -> str:
-    """'frechet_distance/EfficientNet-Lite0' to 'Frechet distance, EfficientNet-Lite0'."""
+    """Turn 'frechet_distance/EfficientNet-Lite0' into 'Frechet distance, EfficientNet-Lite0'."""
     name, _, of = key.partition("/")
     name = name.upper() if name in ("fid", "kid") else name.replace("_", " ")
     return name[:1].upper() + name[1:] + (f", {of}" if of else "")
 
 
 def _name(key: str) -> str:
-    """'loss/generator' to 'generator', 'gamma/generator.16.0' to 'generator 16'."""
+    """Turn 'loss/generator' into 'generator', 'gamma/generator.16.0' into 'generator 16'."""
     return " ".join(_layer(key)).strip()
 
 
 def _layer(key: str) -> tuple[str, str]:
-    """'gamma/generator.16.0' to ('generator', '16'), 'gamma/generator.16.1' to ('generator', '16.1')."""
+    """Turn 'gamma/generator.16.0' into ('generator', '16'), 'gamma/generator.16.1' into ('generator', '16.1')."""
     network, _, layer = (key.partition("/")[2] or key).partition(".")
     return network, layer.removesuffix(".0")
 
 
 def _colours(keys: Sequence[str]) -> dict[str, Any]:
-    """A network has its colour throughout, its layers shades of it; so have real and generated pictures."""
+    """Choose a colour per key: one per network, shades of it for its layers, one each for real and generated images."""
     of_name = {"logits/real": _REAL, "logits/fake": _FAKE}
     found: dict[str, Any] = {}
     for network, (ramp, colour) in _RAMPS.items():
@@ -309,7 +310,7 @@ def _colours(keys: Sequence[str]) -> dict[str, Any]:
 
 
 def _format_step(step: float, _: int) -> str:
-    """1500 as it is, from 10,000 on in thousands and millions."""
+    """Format a step: 1500 unchanged, from 10,000 on in thousands or millions."""
     if abs(step) >= 1e6:
         return f"{step / 1e6:g}M"
     return f"{step / 1e3:g}k" if abs(step) >= 1e4 else f"{step:g}"

@@ -1,4 +1,4 @@
-"""The film strip: how the pictures of a few fixed latents looked as training went."""
+"""Draw the film strip: images of a few fixed latents over the course of training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,13 +8,13 @@ from PIL import Image
 
 from sagan.figures.grid import draw_grid
 
-_MOST_COLUMNS, _MOST_ROWS = 10, 10
+_MOST_COLUMNS, _MOST_ROWS = 10, 10  # of a film strip
 
 
 def choose_steps(steps: Sequence[int], most: int = _MOST_ROWS) -> list[int]:
-    """At most `most` of the steps, the first and the last among them, in order.
+    """Choose at most `most` of the steps, including the first and the last, in ascending order.
 
-    Spread by their logarithm: most of what can be seen happens early.
+    The steps are spread evenly in their logarithm, since most of the visible change happens early.
     """
     steps = sorted(steps)
     if len(steps) <= most:
@@ -25,14 +25,14 @@ def choose_steps(steps: Sequence[int], most: int = _MOST_ROWS) -> list[int]:
 
 
 def draw_film_strip(grids: Mapping[int, NDArray[np.uint8]], class_names: Sequence[str] = ()) -> Image.Image:
-    """A row for each step, a column for each of up to ten latents, the same in every row.
+    """Draw a row per step and a column per latent, at most ten latents, the same in every row.
 
     Args:
-        grids: the pictures (rows, columns, H, W, C) uint8 drawn at each step; with classes, a row for each class.
-        class_names: of the rows, those that are shown.
+        grids: by step, images (rows, columns, H, W, C) uint8; a conditional run has a row per class.
+        class_names: names of the rows of each grid; empty: unconditional.
 
     Raises:
-        ValueError: no grid, or grids of several shapes.
+        ValueError: there is no grid, or the grids differ in shape.
     """
     steps = sorted(grids)
     if len({grids[step].shape for step in steps}) != 1:

@@ -1,4 +1,4 @@
-"""Grids of pictures: arrays in, one picture out; and the two ways a figure reaches the disk."""
+"""Draw grids of images, and write images as PNG and GIF."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -13,7 +13,8 @@ from sagan.errors import UserError
 from sagan.files import write_atomically
 
 _INK, _PAPER = (40, 40, 46), (255, 255, 255)
-_MARGIN, _GUTTER, _TILE = 12, 3, 64  # pixels; a tile is at least _TILE wide
+_MARGIN, _GUTTER = 12, 3  # pixels
+_TILE = 64  # least width of a magnified image, pixels
 _LABEL_SIZE, _TITLE_SIZE, _LABEL_WIDTH = 15, 19, 180  # pixels
 _CHECKER = (255, 226)  # the two greys under transparent pixels
 GRID_COLUMNS = 8
@@ -29,15 +30,18 @@ def draw_grid(
     title: str | None = None,
     scale: int | None = None,
 ) -> Image.Image:
-    """Pictures row by row on white, as they are or magnified without smoothing.
+    """Draw images row by row on white, magnified without smoothing.
 
     Args:
         images: (N, H, W, C) uint8; C is 1 (grey), 3 (RGB) or 4 (RGBA, shown over a light checkerboard).
-        columns: pictures a row; the last row may be shorter.
-        row_labels: one name for every row, written left of it.
-        column_labels: one name for every column, written above it; neighbours of one name share it.
-        title: one line above the grid.
-        scale: magnification; None: the smallest that makes a picture 64 pixels wide or more.
+        columns: images per row; the last row may be shorter.
+        row_labels: one name per row, written to its left.
+        column_labels: one name per column, written above it; equal neighbouring names are written once.
+        title: a line above the grid.
+        scale: magnification, an integer; None: the smallest that makes an image at least 64 pixels wide.
+
+    Raises:
+        ValueError: another shape or dtype, or another number of labels than rows or columns.
     """
     count, height, width, channels = images.shape
     if images.dtype != np.uint8 or channels not in (1, 3, 4) or count < 1 or columns < 1:
@@ -54,13 +58,13 @@ def draw_grid(
     label_font, title_font = ImageFont.load_default(_LABEL_SIZE), ImageFont.load_default(_TITLE_SIZE)
     labels = [_shorten(label, label_font, _LABEL_WIDTH) for label in row_labels or ()]
     left = _MARGIN + max((int(label_font.getlength(label)) + _MARGIN for label in labels), default=0)
-    head = _MARGIN + (_TITLE_SIZE + _MARGIN if title else 0)  # where the column labels begin
+    head = _MARGIN + (_TITLE_SIZE + _MARGIN if title else 0)  # top of the column labels
     top = head + (_LABEL_SIZE + _MARGIN // 2 if column_labels else 0)
     size = (
         left + columns * (width + _GUTTER) - _GUTTER + _MARGIN,
         top + rows * (height + _GUTTER) - _GUTTER + _MARGIN,
     )
-    if title:  # a long title over a narrow grid makes the page wider
+    if title:  # a long title over a narrow grid widens the page
         size = (max(size[0], int(title_font.getlength(title)) + 2 * _MARGIN), size[1])
     page = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(page)
@@ -83,59 +87,64 @@ def draw_grid(
 
 
 def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]:
-    """The pictures on a page that `draw_grid` drew of square ones, without title or column labels.
+    """Return the images of a page that `draw_grid` drew of square images, without title or column labels.
 
     Args:
         page: RGB.
-        side: of the pictures before they were magnified, in pixels.
-        columns: pictures a row.
+        side: side of the images before magnification, pixels.
+        columns: images per row.
 
-    Returns (rows, columns, side, side, 3) uint8. Raises ValueError if the page is of another size than that.
+    Returns:
+        (rows, columns, side, side, 3) uint8.
+
+    Raises:
+        ValueError: the page does not have the size of such a grid.
     """
     scale = _scale(side)
     step = side * scale + _GUTTER
     left, rows = page.width - _MARGIN + _GUTTER - columns * step, (page.height - 2 * _MARGIN + _GUTTER) // step
     if left < _MARGIN or rows < 1 or page.height != rows * step - _GUTTER + 2 * _MARGIN:
-        raise ValueError(f"{page.width} x {page.height} pixels are no grid of {columns} pictures of {side} a row")
+        expected = f"a grid of {columns} images of {side} pixels per row"
+        raise ValueError(f"{page.width} x {page.height} pixels is not the size of {expected}")
     pixels = np.asarray(page.convert("RGB"))
     tops, lefts = (start + step * np.arange(n) for start, n in ((_MARGIN, rows), (left, columns)))
-    inside = scale * np.arange(side)  # one pixel of each magnified one
+    inside = scale * np.arange(side)  # one pixel of each magnified pixel
     y, x = tops[:, None] + inside, lefts[:, None] + inside
     return pixels[y[:, None, :, None], x[None, :, None, :]]
 
 
 def save(image: Image.Image, path: Path | str) -> None:
-    """Write a PNG file, whole or not at all, with its folder if need be. UserError when that is not possible."""
+    """Write a PNG file atomically, creating its folder. Raises UserError if it cannot be written."""
     write_atomically(Path(path), lambda temporary: image.save(temporary, format="PNG"))
 
 
 def read(path: Path) -> Image.Image:
-    """A PNG file as `save` wrote it. Raises UserError if it is damaged, or something else."""
+    """Read a PNG file that `save` wrote. Raises UserError if it is damaged or not a PNG."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             return image.copy()
     except Exception as error:  # a decoder may raise anything on a damaged file
-        raise UserError(f"{path} is damaged, no PNG that can be read: delete it") from error
+        raise UserError(f"{path} is not a readable PNG: delete it") from error
 
 
 def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: float) -> None:
-    """Write frames of one size as an endless GIF, whole or not at all. UserError when that is not possible."""
+    """Write frames of one size as an endless GIF, atomically. Raises UserError if it cannot be written."""
     if not frames:
         raise ValueError("no frames to animate")
-    # One palette for all keeps still areas from flickering; a few frames know its colours.
+    # One palette for all frames keeps still areas from flickering; a few frames contain its colours.
     some = [np.asarray(frames[at].convert("RGB")) for at in np.linspace(0, len(frames) - 1, 8).round().astype(int)]
     colours = np.reshape(Image.fromarray(np.concatenate(some)).quantize(256).getpalette() or [], (-1, 3))
-    colours[(colours >= 248).all(1)] = _PAPER  # or the paper would take on a tint
+    colours[(colours >= 248).all(1)] = _PAPER  # otherwise the paper would be tinted
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours.ravel().tolist())
-    pictures = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    images = [frame.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     write_atomically(
         Path(path),
-        lambda temporary: pictures[0].save(
+        lambda temporary: images[0].save(
             temporary,
             format="GIF",
             save_all=True,
-            append_images=pictures[1:],
+            append_images=images[1:],
             duration=round(1000 * seconds_per_frame),
             loop=0,
         ),
@@ -143,7 +152,7 @@ def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: 
 
 
 def opaque(image: NDArray[np.uint8]) -> Image.Image:
-    """One picture (H, W, C) in mode L or RGB; alpha shown over a checkerboard."""
+    """Convert an image (H, W, C) to mode L or RGB, alpha composited over a checkerboard."""
     height, width, channels = image.shape
     if channels == 1:
         return Image.fromarray(image[..., 0])
@@ -156,7 +165,7 @@ def opaque(image: NDArray[np.uint8]) -> Image.Image:
 
 
 def _scale(width: int) -> int:
-    """The smallest magnification that makes a picture a tile wide or more."""
+    """Return the smallest magnification that makes an image at least a tile wide."""
     return -(-_TILE // width)
 
 

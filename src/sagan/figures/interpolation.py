@@ -1,4 +1,4 @@
-"""Walks between latents and between classes: smooth paths, and the pictures along them."""
+"""Interpolate between latents and between classes, and draw the images along the path."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,13 +15,13 @@ Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Spherical interpolation: a at t = 0, b at t = 1, along the arc between them; a, b (..., D), t (...).
+    """Interpolate along the arc between a and b: a at t = 0, b at t = 1; a, b (..., D), t (...).
 
-    Latents of a normal distribution lie near a sphere of radius sqrt(D). A straight line between two of them leaves
-    it for its middle, at sqrt(D/2) where they are at right angles, and the generator has never seen such latents.
-    On the arc the direction turns evenly, and the length goes evenly from |a| to |b|.
+    Normally distributed latents lie near a sphere of radius sqrt(D). The straight line between two orthogonal latents
+    passes at sqrt(D/2) from the origin, where the generator has seen no latents. On the arc the direction turns at a
+    constant rate, and the length changes linearly from |a| to |b|.
 
-    Where there is no single arc, between opposite latents or from 0, and where it has no length, the line is taken.
+    The straight line is used where the arc is not unique (opposite latents, or 0) or has no length.
     """
     dtype, (a, b), t = a.dtype, (a.double(), b.double()), t.double()[..., None]
     length_a, length_b = (x.norm(dim=-1, keepdim=True) for x in (a, b))
@@ -37,15 +37,15 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Straight interpolation: a at t = 0, b at t = 1; a, b (..., D), t (...)."""
+    """Interpolate along a straight line: a at t = 0, b at t = 1; a, b (..., D), t (...)."""
     return torch.lerp(a, b, t.to(a)[..., None])
 
 
 def walk(points: Tensor, steps: int, *, closed: bool, mix: Mix) -> Tensor:
-    """`steps` positions along a path through points (P, ..., D), evenly spaced: (steps, ..., D).
+    """Return `steps` evenly spaced positions on a path through points (P, ..., D): (steps, ..., D).
 
-    Open, it leads from the first point to the last, both included. Closed, it comes back to the first: the position
-    after the last one would be the first one again, so that a film of it repeats without a jump.
+    An open path leads from the first point to the last, both included. A closed path returns to the first point,
+    which would be the position after the last one, so that an animation of it repeats without a jump.
     """
     count = len(points)
     legs = count if closed else count - 1
@@ -56,25 +56,24 @@ def walk(points: Tensor, steps: int, *, closed: bool, mix: Mix) -> Tensor:
 
 
 def walk_latents(z: Tensor, steps: int, *, closed: bool = False) -> Tensor:
-    """Walks through latents z (P, ..., D): (steps, ..., D), by `slerp`."""
+    """Walk through latents z (P, ..., D) by `slerp`: (steps, ..., D)."""
     return walk(z, steps, closed=closed, mix=slerp)
 
 
 def walk_classes(classes: Sequence[int], num_classes: int, steps: int, *, closed: bool = False) -> Tensor:
-    """A walk through classes: weights (steps, num_classes) for the generator, at most two of them above 0.
+    """Walk through classes: weights (steps, num_classes) for the generator, at most two above 0 in a row.
 
-    What a class enters the generator through, the scales and shifts of its batch norms, then goes straight from one
-    class's to the next one's.
+    The scales and shifts of the conditional batch norms are thereby interpolated linearly from class to class.
     """
     points = F.one_hot(torch.tensor(classes), num_classes).float()
     return walk(points, steps, closed=closed, mix=lerp)
 
 
 def draw_walks(images: NDArray[np.uint8], labels: Sequence[str] | None = None) -> Image.Image:
-    """Walks side by side: pictures (W, S, H, W, C) uint8 of S positions of each walk, a row for each walk."""
+    """Draw walks as rows: images (W, S, H, W, C) uint8 of S positions of each of W walks."""
     return draw_grid(images.reshape(-1, *images.shape[2:]), columns=images.shape[1], row_labels=labels)
 
 
 def draw_film(images: NDArray[np.uint8], *, columns: int, labels: Sequence[str] | None = None) -> list[Image.Image]:
-    """A frame for each position: pictures (W, S, H, W, C) uint8 of W walks, laid out as a grid; labels of its rows."""
+    """Draw a frame per position of images (W, S, H, W, C) uint8: a grid of the W walks, its rows labelled."""
     return [draw_grid(images[:, i], columns=columns, row_labels=labels) for i in range(images.shape[1])]

@@ -1,19 +1,19 @@
-"""The Frechet distance between two sets of features, each taken as a normal distribution (Heusel et al. 2017)."""
+"""Compute the Frechet distance between two sets of features, modelled as normal distributions (Heusel et al. 2017)."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-BLOCK = 4096  # rows that are turned to float64 at a time
-LEAST_PIVOT = 1e-4  # of the largest: below, a Cholesky factor has lost half of its digits
+BLOCK = 4096  # rows converted to float64 at a time
+LEAST_PIVOT = 1e-4  # relative to the largest pivot: below it a Cholesky factor has lost half of its digits
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2) of features (N, D) and (M, D), in float64.
+    """Compute |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^1/2) of features (N, D) and (M, D), in float64.
 
     tr (C_a C_b)^1/2 is the sum of the singular values of A B^T, where A^T A = C_a and B^T B = C_b, since
-    C_a C_b = A^T A B^T B. No matrix square root is taken, so that singular covariances (fewer pictures than
-    dimensions) are as exact as others. N and M must be 2 or more.
+    C_a C_b = A^T A B^T B. Without a matrix square root, singular covariances (fewer images than dimensions) are as
+    exact as others. N and M must be at least 2.
     """
     (mean_a, root_a), (mean_b, root_b) = (_mean_and_root(x) for x in (a, b))
     trace = (root_a**2).sum() + (root_b**2).sum() - 2 * np.linalg.norm(root_a @ root_b.T, "nuc")
@@ -21,14 +21,14 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def classwise_frechet_distance(a: np.ndarray, y_a: np.ndarray, b: np.ndarray, y_b: np.ndarray) -> dict[int, float]:
-    """The Frechet distance of each class that both sets have two pictures or more of (intra-FID, paper Table 2)."""
+    """Compute the Frechet distance of each class with at least two images in both sets (intra-FID, paper Table 2)."""
     counts = [dict(zip(*np.unique(y, return_counts=True), strict=True)) for y in (y_a, y_b)]
     classes = sorted(int(y) for y in counts[0] if min(count.get(y, 0) for count in counts) > 1)
     return {y: frechet_distance(a[y_a == y], b[y_b == y]) for y in classes}
 
 
 def _mean_and_root(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (D,) and a root R of the covariance, R^T R = C, with at most D rows."""
+    """Return the mean (D,) and a root R of the covariance, R^T R = C, with at most D rows."""
     n, d = x.shape
     mean = x.mean(0, dtype=np.float64)
 

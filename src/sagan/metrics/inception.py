@@ -1,4 +1,4 @@
-"""Where the weights of the original FID network come from: a file of the user's, the cache, or the network."""
+"""Find the weights of the original FID network: a file of the user, the cache, or a download."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from sagan.errors import UserError
 from sagan.files import sha256
 
 URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
-"""TensorFlow's graph of December 2015 as TorchScript, 96 MB: what the tools of StyleGAN, EDM and clean-fid use."""
+"""TensorFlow's graph of December 2015 as TorchScript, 96 MB, as used by StyleGAN, EDM and clean-fid."""
 SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 
 
 def find(path: Path | None, cache: Path) -> Path:
-    """The checked file: the one given, the one in the cache folder, or a new one there, fetched with a progress bar.
+    """Return the verified file: the given one, the one in the cache folder, or a new download with a progress bar.
 
     Raises:
-        UserError: it cannot be fetched, or is not the published one.
+        UserError: the file cannot be downloaded, or is not the published one.
     """
     if path is not None:
         _check(path, f"give the file of {URL}")
@@ -24,25 +24,25 @@ def find(path: Path | None, cache: Path) -> Path:
     path = place_in(cache)
     if not path.exists():
         _fetch(path)
-    _check(path, "delete it, to fetch it again")
+    _check(path, "delete it to download it again")
     return path
 
 
 def place_in(cache: Path) -> Path:
-    """Where the file is kept in the cache folder."""
+    """Return the path of the file in the cache folder."""
     return cache / URL.rsplit("/", 1)[1]
 
 
 def _fetch(path: Path) -> None:
-    print(f"fetching the Inception network (96 MB, once) into {path.parent}")
+    print(f"downloading the Inception network (96 MB, once) to {path.parent}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(URL, str(path), hash_prefix=SHA256)
     except (OSError, RuntimeError) as error:  # no network, a full disk; another content than was published
         reason = getattr(getattr(error, "reason", error), "strerror", None) or " ".join(str(error).split())
         raise UserError(
-            f"the Inception network could not be fetched ({reason}): get {URL} elsewhere and give it with "
-            "--inception FILE, or take --features efficientnet-lite0 (whose distance is not FID)"
+            f"the Inception network could not be downloaded ({reason}): get {URL} elsewhere and pass it with "
+            "--inception FILE, or use --features efficientnet-lite0 (whose distance is not FID)"
         ) from error
 
 

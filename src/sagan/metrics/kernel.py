@@ -1,4 +1,4 @@
-"""The kernel distance between two sets of features (Binkowski et al. 2018); KID in Inception's features."""
+"""Compute the kernel distance between two sets of features (Binkowski et al. 2018): KID in Inception features."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ import numpy as np
 def kernel_distance(
     a: np.ndarray, b: np.ndarray, *, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Mean and standard deviation of the unbiased squared MMD over random subsets of features (N, D) and (M, D).
+    """Return mean and standard deviation of the unbiased squared MMD over random subsets of (N, D) and (M, D) features.
 
-    The kernel is (x . y / D + 1)^3. Subsets have `size` rows of each set, or as many as the smaller one has; then
-    all subsets of that set are the same. Computed in float64.
+    The kernel is (x . y / D + 1)^3. A subset has `size` rows of each set, at most as many as the smaller set has.
+    Computed in float64.
     """
     size = min(size, len(a), len(b))
     random = np.random.Generator(np.random.Philox(seed))
@@ -22,7 +22,7 @@ def kernel_distance(
 
 
 def _squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """The unbiased estimate from as many x as y, (n, D): a picture is not compared with itself."""
+    """Return the unbiased estimate for x and y (n, D): an image is not compared with itself."""
     n, d = x.shape
     k_xx, k_yy, k_xy = ((p @ q.T / d + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
     within = (k_xx.sum() - k_xx.trace() + k_yy.sum() - k_yy.trace()) / (n * (n - 1))

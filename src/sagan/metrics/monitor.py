@@ -1,4 +1,4 @@
-"""A cheap evaluation, for use again and again while a generator is being trained."""
+"""Evaluate a generator cheaply and repeatedly during training."""
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from sagan.sampling import draw_latents, sample_batches
 
 
 class Monitor:
-    """Measures `count` generated pictures against as many of the data, their classes as the data's are.
+    """Compare `count` generated images with `count` real images of the same classes.
 
-    The features of the real pictures are computed once. A Frechet distance of so few pictures is far above that of
-    many: its values belong beside each other only. Processes that `share` the work all call this.
+    The features of the real images are computed once. The Frechet distance is biased upward at so few images: compare
+    it only with values at the same count. All processes that `share` the work call the monitor.
     """
 
     def __init__(
@@ -25,20 +25,23 @@ class Monitor:
         chosen = choose(store, count)
         self.features, self.device, self.share = features.to(device), device, share
         self.labels = torch.from_numpy(store.labels[chosen])
-        self.real = reference_features(store, chosen, features, device=device, label="real pictures", share=share)
+        self.real = reference_features(store, chosen, features, device=device, label="real images", share=share)
         self.distance_key = "fid" if features.name == "Inception" else f"frechet_distance/{features.name}"
 
     def __call__(self, generator: Generator, *, seed: int) -> dict[str, float]:
-        """The Frechet distance, and 'diversity': the variance of generated features within a class over that of real
-        ones (1: as varied as the data; 0: one picture for each class)."""
+        """Return the Frechet distance and the diversity.
+
+        Diversity is the within-class variance of generated features relative to that of real features (1: as varied
+        as the data; 0: one image per class).
+        """
         z = draw_latents(len(self.labels), generator.config.latent_dim, seed=seed)
 
-        def pictures(i: int, j: int) -> Tensor:
+        def images(i: int, j: int) -> Tensor:
             return torch.cat(list(sample_batches(generator, z[i:j], self.labels[i:j])))
 
         generated = extract(
             self.features,
-            pictures,
+            images,
             len(z),
             device=self.device,
             label="evaluation",
@@ -53,5 +56,5 @@ class Monitor:
 
 
 def _variance_within(x: np.ndarray, y: np.ndarray) -> float:
-    """The mean squared distance of features (N, D) from the mean of their class."""
+    """Return the mean squared distance of features (N, D) from the mean of their class (N,)."""
     return float(np.mean([((x[y == c] - x[y == c].mean(0)) ** 2).sum(1).mean() for c in np.unique(y)]))

@@ -1,4 +1,4 @@
-"""The real pictures that figures are measured against: which ones, and their features, computed once."""
+"""Choose the real images that metrics compare with, and compute their features once."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from sagan.data import Store
 from sagan.metrics.features import Features, Share, extract
 
 FORMAT = 1
-"""Version of what the cached features mean; a new one makes them anew."""
+"""Version of the cached features; another version computes them again."""
 
 
 def choose(store: Store, count: int) -> NDArray[np.int64]:
-    """Positions of `count` pictures of a store, drawn without repetition in random order; always the same ones."""
+    """Choose the positions of `count` images of a store, without repetition, in a fixed random order."""
     return np.random.Generator(np.random.Philox(0)).permutation(len(store))[:count]
 
 
@@ -29,11 +29,10 @@ def reference_features(
     label: str,
     share: Share | None = None,
 ) -> np.ndarray:
-    """The features (N, D) of the chosen pictures of a store.
+    """Return the features (N, D) of the chosen images of a store.
 
-    They are kept in the cache by data, choice, features and preprocessing, and read from there another time.
+    They are cached by data, choice, feature network and preprocessing.
     """
-
     return extract(
         features,
         lambda i, j: store.pictures(chosen[i:j]),

@@ -1,12 +1,13 @@
-"""The classifier score of generated pictures (Salimans et al. 2016); the Inception Score with Inception's classes."""
+"""Compute the classifier score (Salimans et al. 2016): the Inception Score with Inception's classes."""
 
 import numpy as np
 
 
 def classifier_score(probabilities: np.ndarray, *, splits: int = 10) -> tuple[float, float]:
-    """Mean and standard deviation over splits of exp(E_x KL(p(y|x) || p(y))), from p(y|x) as rows (N, K).
+    """Return mean and standard deviation over splits of exp(E_x KL(p(y|x) || p(y))), with p(y|x) as rows (N, K).
 
-    From 1 (all pictures look alike, or like nothing) to K. Splits are consecutive rows, fewer of them if N < splits.
+    The score ranges from 1 (all images look the same, or like no class) to K. Splits are consecutive rows; there are at
+    most N.
     """
     values = []
     for p in np.array_split(probabilities.astype(np.float64), min(splits, len(probabilities))):
