@@ -1,18 +1,19 @@
-"""How fast are pictures prepared and read, and how long does a training step wait for them?
+"""Measure how fast images are packed and read, and how long a training step waits for its batch.
 
     python benchmarks/data.py [--save data]
     python benchmarks/data.py --count 200 --rounds 1 --steps 5 --only preparing reading      # smaller
 
-Preparing: a folder of mixed JPEG (quality 90) and PNG files to 128 px, by `sagan.data.prepare` with a fresh cache
-against a plain loop over PIL in one process (open, convert, centre crop, Lanczos, to an array). The files are made up
-by this benchmark in a temporary folder: random crops of the built-in robots drawn at 800 px, 200 to 800 px a side, in
-turn JPEG RGB, PNG RGB, JPEG grey, PNG RGBA.
+Preparing: a folder of mixed JPEG (quality 90) and PNG files to 128 px, with `sagan.data.prepare` and a fresh cache
+against a plain loop over PIL in one process (open, convert, centre crop, Lanczos, to an array). The files are generated
+in a temporary folder: random crops of the built-in robots drawn at 800 px, 200 to 800 px a side, in turn JPEG RGB, PNG
+RGB, JPEG grey, PNG RGBA.
 
-Reading: batches of 64 by `sagan.data.Batches` against a torch DataLoader over the files with two workers, which decodes
-them as the plain loop does, as the usual training scripts do; in both cases shuffled, uint8, one epoch.
+Reading: batches of 64 from `sagan.data.Batches` against a torch DataLoader over the files with two workers, which
+decodes them as the plain loop does and as usual training scripts do. Both read one epoch, shuffled, as uint8.
 
-Waiting: the share of a training step that is spent getting its batch, as `sagan train` does it, and converting it to
-floats: the demo preset at batch 32, and 128 px with base_channels 64 at batch 8. Of the medians.
+Waiting: the share of a training step that is spent on getting its batch, as `sagan train` does it, and on converting
+the batch to floats. It is measured with the demo preset at batch size 32, and at 128 px with base_channels 64 and batch
+size 8, from medians.
 """
 
 import argparse
@@ -38,30 +39,30 @@ from sagan.training.step import Trainer
 
 RESOLUTION, BATCH, WORKERS = 128, 64, 2
 KINDS = (("jpg", "RGB"), ("png", "RGB"), ("jpg", "L"), ("png", "RGBA"))
-DRAWN = 40  # robots, of which every file is a crop
+DRAWN = 40  # robots that are drawn; every file is a crop of one
 
 
 def write_files(folder: Path, count: int) -> list[Path]:
-    """The made-up files."""
-    random = np.random.default_rng(0)
+    """Generate the image files."""
+    rng = np.random.default_rng(0)
     images, _ = robots.render(DRAWN, 800, 4, 0)
     paths = []
     for number in range(count):
         suffix, mode = KINDS[number % len(KINDS)]
-        width, height = random.integers(200, 801, 2)
-        left, top = random.integers(0, 801 - width), random.integers(0, 801 - height)
-        picture = Image.fromarray(images[random.integers(DRAWN), top : top + height, left : left + width])
-        if mode != "RGBA":  # on white
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(mode)
+        width, height = rng.integers(200, 801, 2)
+        left, top = rng.integers(0, 801 - width), rng.integers(0, 801 - height)
+        image = Image.fromarray(images[rng.integers(DRAWN), top : top + height, left : left + width])
+        if mode != "RGBA":  # composite over white
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(mode)
         paths.append(folder / f"{number:05d}.{suffix}")
-        picture.save(paths[-1], **({"quality": 90} if suffix == "jpg" else {}))
+        image.save(paths[-1], **({"quality": 90} if suffix == "jpg" else {}))
     return paths
 
 
 def plain(path: Path) -> np.ndarray:
-    """What a short script does to a file."""
-    with Image.open(path) as picture:
-        rgb = picture.convert("RGB")
+    """Decode a file as a short script would."""
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
     side = min(rgb.size)
     left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
     square = rgb.crop((left, top, left + side, top + side))
@@ -79,7 +80,7 @@ class Files(Dataset[Tensor]):
         return torch.from_numpy(plain(self.paths[number]).copy()).permute(2, 0, 1)
 
 
-def prepare_anew(folder: Path) -> Store:
+def prepare_with_fresh_cache(folder: Path) -> Store:
     with tempfile.TemporaryDirectory() as cache:
         config = DataConfig(source=str(folder), cache=cache)
         return prepare(config, resolution=RESOLUTION, image_channels=3, progress=False)
@@ -88,7 +89,7 @@ def prepare_anew(folder: Path) -> Store:
 def preparing(table: Table, folder: Path, paths: list[Path], rounds: int) -> None:
     calls: dict[str, Callable[[], object]] = {
         "plain PIL loop, one process": lambda: [plain(path) for path in paths],
-        "sagan.data.prepare, fresh cache": lambda: prepare_anew(folder),
+        "sagan.data.prepare, fresh cache": lambda: prepare_with_fresh_cache(folder),
     }
     compare(table, f"preparing {len(paths):,} files", calls, rounds, len(paths))
 
@@ -104,21 +105,21 @@ def reading(table: Table, folder: Path, paths: list[Path], rounds: int) -> None:
             f"DataLoader over the files, {WORKERS} workers": lambda: [len(batch) for batch in loader],
             "sagan.data.Batches": lambda: [len(batches(i)[0]) for i in range(count)],
         }
-        for call in calls.values():  # starts the workers, maps the store
+        for call in calls.values():  # warm up: start the workers, map the store
             call()
         compare(table, f"reading batches of {BATCH}", calls, rounds, count * BATCH)
 
 
-def compare(table: Table, what: str, calls: dict[str, Callable[[], object]], rounds: int, pictures: int) -> None:
+def compare(table: Table, what: str, calls: dict[str, Callable[[], object]], rounds: int, images: int) -> None:
     times = alternate(calls, rounds)
     slowest = statistics.median(next(iter(times.values())))
     for name, values in times.items():
-        rates = [pictures / value for value in values]
+        rates = [images / value for value in values]
         table.row(what, name, spread(rates, 0), f"{slowest / statistics.median(values):,.1f}")
 
 
 def waiting(table: Table, name: str, model: ModelConfig, training: TrainingConfig, steps: int) -> None:
-    """One training run; what gets the batch is timed within the step, what converts it besides."""
+    """Train some steps; time getting the batch within the step, and the conversion separately."""
     store = prepare(DataConfig(source="robots", robots=2000), resolution=model.resolution, image_channels=3)
     batches = Batches(store, training.batch_size, seed=0, flips=True)
     trainer = Trainer(model, training, torch.device("cpu"))
@@ -133,11 +134,11 @@ def waiting(table: Table, name: str, model: ModelConfig, training: TrainingConfi
     trainer.step(0, batch)
     trainer.step(1, batch)
     waited.clear()
-    whole = [seconds(lambda step=step: trainer.step(step, batch)) for step in range(2, 2 + steps)]
-    pictures, _ = batches(0)
-    converted = [seconds(lambda: to_signed(pictures)) for _ in range(steps)]
-    share = (statistics.median(waited) + statistics.median(converted)) / statistics.median(whole)
-    times = f"step {spread([1e3 * t for t in whole], 1)} ms, batch {spread([1e3 * t for t in waited], 2)} ms, "
+    step_times = [seconds(lambda step=step: trainer.step(step, batch)) for step in range(2, 2 + steps)]
+    images, _ = batches(0)
+    converted = [seconds(lambda: to_signed(images)) for _ in range(steps)]
+    share = (statistics.median(waited) + statistics.median(converted)) / statistics.median(step_times)
+    times = f"step {spread([1e3 * t for t in step_times], 1)} ms, batch {spread([1e3 * t for t in waited], 2)} ms, "
     times += f"to floats {spread([1e3 * t for t in converted], 2)} ms"
     table.row("waiting in a step", f"{name}: {times}", f"{share:.2%} of the step", "")
 
@@ -150,17 +151,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--count", type=int, default=2000, help="files")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=12, help="of training, in each of the two runs")
+    parser.add_argument("--steps", type=int, default=12, help="training steps in each of the two runs")
     parser.add_argument("--save", default="", metavar="NAME")
     options = parser.parse_args()
     keep_memory()
     notes = [
-        f"{options.rounds} rounds in turn; pictures a second, median (least-most). Files: made up (crops of the "
+        f"{options.rounds} rounds in turn; images a second, median (least-most). Files: generated (crops of the "
         "built-in robots, 200 to 800 px; JPEG quality 90 and PNG; RGB, grey, RGBA), in a temporary folder; "
         f"to {RESOLUTION} px.",
     ]
-    columns = ["what", "how", "pictures a second", "times faster"]
-    table = Table("Preparing and reading pictures", columns, save=options.save, notes=notes)
+    columns = ["what", "how", "images a second", "times faster"]
+    table = Table("Preparing and reading images", columns, save=options.save, notes=notes)
     if {"preparing", "reading"} & set(options.only):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)

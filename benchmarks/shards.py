@@ -1,16 +1,16 @@
-"""Does a data set ten times as large as the memory train under that limit, at the same rate as a packed store?
+"""Train on shards ten times as large as a memory limit, and compare the rate with that of a packed store.
 
     python benchmarks/shards.py [--save shards]
     python benchmarks/shards.py --limit 512 --times 1 --steps 5 --rounds 1      # smaller
 
-The pictures are made up by this benchmark: 1,000 JPEG files of 256 x 256 smooth random colours with noise, each under
-several names with other bytes behind its end, in shards of 256 MiB without an index of ours. The limit is a control
-group's (v1 or v2), which counts the process's memory and the files it reads, and can drop the latter only; where none
-can be made, it is RLIMIT_DATA, which counts the process's own memory alone. Nothing else runs in the group.
+This benchmark generates the images: 1,000 JPEG files of 256 x 256 smooth random colours with noise, each under several
+names with other bytes appended, in shards of 256 MiB without sagan's index. The limit is that of a control group (v1 or
+v2), which counts the process's memory and the cached files it reads, and can drop only the latter. If no control group
+can be made, the limit is RLIMIT_DATA, which counts the process's own memory alone. Nothing else runs in the group.
 
-Training: the demo preset (64 px, batches of 32) on the CPU, each in a process of its own, in turn: on a packed store of
-5,000 of these pictures without a limit, and on all of the shards under the limit; pictures a second of the median step.
-Reading: one epoch of all shards under the limit, without training: every picture decoded to 64 px, once.
+Training: the demo preset (64 px, batches of 32) on the CPU, each in its own process, in turn: on a packed store of
+5,000 of these images without a limit, and on all shards under the limit. The rate is that of the median step.
+Reading: one epoch of all shards under the limit, without training, in which every image is decoded to 64 px once.
 """
 
 import argparse
@@ -41,17 +41,19 @@ from sagan.training.step import Trainer
 
 MIB = 2**20
 GROUPS = Path("/sys/fs/cgroup")
-DIFFERENT, STORED, SHARD = 1000, 5000, 256 * MIB
+DIFFERENT = 1000  # images that are generated
+STORED = 5000  # images in the packed store
+SHARD = 256 * MIB  # bytes of a shard
 
 
 @functools.cache
 def draw(count: int) -> list[bytes]:
-    """JPEG files."""
-    random, files = np.random.default_rng(0), []
+    """Generate JPEG files."""
+    rng, files = np.random.default_rng(0), []
     for _ in range(count):
-        coarse = Image.fromarray(random.integers(256, size=(6, 6, 3), dtype=np.uint8))
+        coarse = Image.fromarray(rng.integers(256, size=(6, 6, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((256, 256), Image.Resampling.BICUBIC), np.int16)
-        noise = random.integers(-30, 31, size=(256, 256, 1), dtype=np.int16)
+        noise = rng.integers(-30, 31, size=(256, 256, 1), dtype=np.int16)
         buffer = io.BytesIO()
         Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
         files.append(buffer.getvalue())
@@ -59,7 +61,7 @@ def draw(count: int) -> list[bytes]:
 
 
 def write_shards(folder: Path, size: int) -> int:
-    """Shards of so many bytes in all; returns the number of pictures."""
+    """Write shards of this many bytes in all; return the number of images."""
     files, count, written, shard = draw(DIFFERENT), 0, 0, 0
     while written < size:
         with tarfile.open(folder / f"set-{shard:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -76,7 +78,7 @@ def write_shards(folder: Path, size: int) -> int:
 
 
 def write_files(folder: Path, count: int) -> None:
-    """Some of the same pictures as files, for the store."""
+    """Write some of the same images as files, for the packed store."""
     files = draw(DIFFERENT)
     for number in range(count):
         path = folder / str(number % 5) / f"{number:06d}.jpg"
@@ -86,7 +88,7 @@ def write_files(folder: Path, count: int) -> None:
 
 @contextlib.contextmanager
 def control_group(limit: int) -> Iterator[Path | None]:
-    """A control group with this limit of memory in bytes; None where this user may not make one."""
+    """Make a control group with this memory limit in bytes; yield None if this user may not."""
     v2 = (GROUPS / "cgroup.controllers").exists()
     group = (GROUPS if v2 else GROUPS / "memory") / f"sagan-benchmark-{os.getpid()}"
     try:
@@ -102,8 +104,8 @@ def control_group(limit: int) -> Iterator[Path | None]:
         group.rmdir()
 
 
-def most(group: Path) -> float:
-    """The most that was ever held in a control group, MiB."""
+def peak_memory(group: Path) -> float:
+    """Return the peak memory of a control group, in MiB."""
     for name in ("memory.peak", "memory.max_usage_in_bytes"):
         with contextlib.suppress(OSError):
             return int((group / name).read_text()) / MIB
@@ -111,7 +113,7 @@ def most(group: Path) -> float:
 
 
 def child(what: str, source: Path, cache: Path, steps: int, group: Path | None, limit: int) -> dict[str, Any]:
-    """What `train` or `read` found, in a process of its own, limited if `limit` is."""
+    """Return the result of `train` or `read` in a process of its own, under a memory limit unless `limit` is 0."""
 
     def enter() -> None:
         if group is not None and limit:
@@ -120,11 +122,11 @@ def child(what: str, source: Path, cache: Path, steps: int, group: Path | None, 
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
     command = [sys.executable, __file__, "--child", what, str(source), str(cache), str(steps)]
-    done = subprocess.run(command, preexec_fn=enter, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(f"{what} ended with {done.returncode} ({-9} is the kernel's, out of memory)")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    process = subprocess.run(command, preexec_fn=enter, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise SystemExit(f"{what} ended with status {process.returncode} (-9: killed by the kernel, out of memory)")
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return result
 
 
 def open_source(source: Path, cache: Path) -> Batches:
@@ -145,16 +147,16 @@ def train(source: Path, cache: Path, steps: int) -> dict[str, Any]:
 
     def batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
         start = time.perf_counter()
-        found = ahead(number)
+        result = ahead(number)
         waited.append(time.perf_counter() - start)
-        return found
+        return result
 
     for step in range(3):
         trainer.step(step, batch)
     waited.clear()
     times = [seconds(lambda step=step: trainer.step(step, batch)) for step in range(3, 3 + steps)]
     ahead.close()
-    return {"times": times, "waited": float(np.median(waited)), "most": memory() * 1024, "opened": opened}
+    return {"times": times, "waited": float(np.median(waited)), "peak": memory() * 1024, "opened": opened}
 
 
 def read(source: Path, cache: Path, steps: int) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def read(source: Path, cache: Path, steps: int) -> dict[str, Any]:
     start = time.perf_counter()
     for index in range(count // batches.batch_size):
         batches(index)
-        seen[batches.chosen(index)] += 1
+        seen[batches.positions(index)] += 1
     took = time.perf_counter() - start
     io_lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return {
@@ -172,7 +174,7 @@ def read(source: Path, cache: Path, steps: int) -> dict[str, Any]:
         "took": took,
         "once": bool(seen.max() == 1 and (seen == 0).sum() < batches.batch_size),
         "bytes": int(io_lines["rchar"]),
-        "most": memory() * 1024,
+        "peak": memory() * 1024,
     }
 
 
@@ -185,17 +187,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=512, help="MiB")
     parser.add_argument("--times", type=float, default=10, help="size of the shards, in limits")
-    parser.add_argument("--steps", type=int, default=100, help="of training, in each round")
+    parser.add_argument("--steps", type=int, default=100, help="training steps in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", default=None, help="where to make the data, in a temporary folder")
     parser.add_argument("--save", default="", metavar="NAME")
     options = parser.parse_args()
     limit = options.limit * MIB
     notes = [
-        f"Limit {options.limit:,} MiB; {options.rounds} rounds of {options.steps} steps in turn; made-up pictures."
+        f"Limit {options.limit:,} MiB; {options.rounds} rounds of {options.steps} steps in turn; generated images."
     ]
-    columns = ["what", "pictures a second, median (least-most)", "waiting for a batch", "most memory, MiB"]
-    table = Table("Shards under a limit of memory", columns, save=options.save, notes=notes)
+    columns = ["what", "images a second, median (least-most)", "waiting for a batch", "peak memory, MiB"]
+    table = Table("Shards under a memory limit", columns, save=options.save, notes=notes)
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary, control_group(limit) as group:
         here = Path(temporary)
         for name in ("shards", "files", "cache"):
@@ -207,10 +209,10 @@ def main() -> None:
             "a control group (processes and the files they read)" if group else "RLIMIT_DATA (the process's own memory)"
         )
         table.note(
-            f"Limited by {by}. {count:,} pictures in {len(list((here / 'shards').iterdir()))} shards, "
+            f"Limited by {by}. {count:,} images in {len(list((here / 'shards').iterdir()))} shards, "
             f"{size / MIB:,.0f} MiB: {size / limit:.1f} times the limit."
         )
-        open_source(here / "files", here / "cache")  # the store is made before, without a limit
+        open_source(here / "files", here / "cache")  # pack the store first, without a limit
         kinds = {"packed store, no limit": ("files", 0), f"shards, {options.limit} MiB": ("shards", limit)}
         rates: dict[str, list[float]] = {kind: [] for kind in kinds}
         last: dict[str, dict[str, Any]] = {}
@@ -222,13 +224,13 @@ def main() -> None:
                     table.note(f"Reading the headers of all shards, the first time, took {last[kind]['opened']:.1f} s.")
         for kind, values in rates.items():
             waited = f"{1e3 * last[kind]['waited']:.1f} ms"
-            table.row(f"training, {kind}", spread(values, 1), waited, f"{last[kind]['most']:,.0f}")
-        found = child("read", here / "shards", here / "cache", 0, group, limit)
-        once = "every picture once" if found["once"] else "NOT every picture once"
-        what = f"reading an epoch, shards, {options.limit} MiB: {once}, {found['bytes'] / MIB:,.0f} MiB read"
-        table.row(what, f"{found['rate']:,.0f}", "", f"{found['most']:,.0f}")
+            table.row(f"training, {kind}", spread(values, 1), waited, f"{last[kind]['peak']:,.0f}")
+        result = child("read", here / "shards", here / "cache", 0, group, limit)
+        once = "every image once" if result["once"] else "NOT every image once"
+        what = f"reading an epoch, shards, {options.limit} MiB: {once}, {result['bytes'] / MIB:,.0f} MiB read"
+        table.row(what, f"{result['rate']:,.0f}", "", f"{result['peak']:,.0f}")
         if group:
-            table.note(f"The most that the group held at any time: {most(group):,.0f} MiB.")
+            table.note(f"Peak memory of the group: {peak_memory(group):,.0f} MiB.")
 
 
 if __name__ == "__main__":

@@ -281,8 +281,8 @@ def test_import_makes_a_run_that_the_other_commands_take(capsys, tmp_path):
     assert "batch_norm_eps 0.0001" in output  # what no tensor tells is said
     assert run(capsys, "sample", out, "--count", "1")[0] == 0
     assert run(capsys, "attend", out)[0] == 0
-    assert "no source of pictures" in run(capsys, "evaluate", out)[2]
-    assert "no source of pictures" in run(capsys, "attend", out, "--network", "discriminator")[2]
+    assert "no source of images" in run(capsys, "evaluate", out)[2]
+    assert "no source of images" in run(capsys, "attend", out, "--network", "discriminator")[2]
     assert (
         f"was imported, so has no training to resume: start from it with --from {out}"
         in (run(capsys, "train", "--resume", out)[2])

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, locks that die with their owner, and tensors with a checksum."""
+"""File access: atomic writes, locks that end with their process, JSON, digests, and tensors with a checksum."""
 
 import contextlib
 import errno
@@ -13,13 +13,14 @@ import socket
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -29,18 +30,19 @@ from sagan.errors import UserError
 
 
 class DamagedFile(UserError):
-    """A file of tensors that is cut off, changed, or of another network."""
+    """Report a tensor file that is truncated, changed, or belongs to another network."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` make a new file beside `path`, then puts it in the place of `path` in one step.
+    """Write a file next to `path` with `write`, then move it to `path` in one step.
 
-    Whatever happens, `path` holds either what it held or all of the new content.
+    `path` holds either its previous content or all of the new content, whatever happens.
 
     Raises:
-        UserError: the disk is full, the folder is not writable, or the like. The half-written file is gone.
+        UserError: the file cannot be written, e.g. the disk is full or the folder is read-only. No half-written
+            file remains.
     """
-    temporary = beside(path)
+    temporary = temporary_path(path)
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,37 +54,40 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{path} could not be written: {reason}; what was there before is untouched") from error
+        raise UserError(f"{path} could not be written: {reason}; its previous content is untouched") from error
 
 
-def beside(path: Path) -> Path:
-    """A name for what is to become `path`: hidden, in the same folder, and telling `sweep` whose it is."""
-    # The suffix stays, since it tells writers the format.
-    return path.with_name(f"{_mine()}{os.getpid()}-{secrets.token_hex(4)}-{path.stem[:32]}{path.suffix}")
+def temporary_path(path: Path) -> Path:
+    """Return a new hidden name in the folder of `path`, which tells `sweep` the process that owns it."""
+    # The suffix stays: writers choose the format by it.
+    return path.with_name(f"{_temporary_prefix()}{os.getpid()}-{secrets.token_hex(4)}-{path.stem[:32]}{path.suffix}")
 
 
 def sweep(folder: Path, *, alone: bool = False) -> None:
-    """Removes what processes that were killed left half-written in a folder (not in its folders).
+    """Remove temporary files and folders that killed processes left in a folder (not in its subfolders).
 
-    That of living processes stays, and that of other machines, whose processes cannot be seen from here; all of it
-    goes if the caller is `alone` in writing there.
+    Those of running processes stay. Those of other machines stay too, since their processes are not visible here.
+
+    Args:
+        folder: where to look.
+        alone: the caller is the only writer in this folder: remove all of them.
     """
-    if os.name == "nt" and not alone:  # where asking for a process by signal 0 would end it
+    if os.name == "nt" and not alone:  # on Windows, os.kill(pid, 0) would end the process
         return
-    for path in folder.glob(".tmp-*" if alone else f"{glob.escape(_mine())}*"):
-        owner = re.fullmatch(r"(\d+)-[0-9a-f]{8}(-.*)?", path.name.removeprefix(_mine()))
-        if alone or (owner and not _lives(int(owner[1]))):
+    for path in folder.glob(".tmp-*" if alone else f"{glob.escape(_temporary_prefix())}*"):
+        owner = re.fullmatch(r"(\d+)-[0-9a-f]{8}(-.*)?", path.name.removeprefix(_temporary_prefix()))
+        if alone or (owner and not _is_running(int(owner[1]))):
             shutil.rmtree(path, ignore_errors=True)  # a folder
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _mine() -> str:
+def _temporary_prefix() -> str:
     return f".tmp-{socket.gethostname()}-"
 
 
-def _lives(process: int) -> bool:
-    """Whether a process of this machine is there; also if that cannot be known."""
+def _is_running(process: int) -> bool:
+    """Return whether a process id exists on this machine; True if the system does not say."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -94,13 +99,15 @@ def _lives(process: int) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Holds a lock file as long as the context lasts; the system lets go of it when the process dies, however.
+    """Hold a lock file for the duration of the context.
 
-    The file is gone afterwards; one that a killed process left is no lock. Between machines that share a folder over
-    NFS it holds as well. Where the system or the file system knows no locks, nothing is locked.
+    The system releases the lock when the process ends, however it ends. The file is removed afterwards; a file that a
+    killed process left is not a lock. The lock also holds between machines that share a folder over NFS. Where the
+    system or the file system does not support locks, nothing is locked.
 
     Raises:
-        UserError: another process holds it. The message is `busy`, `{owner}` in it replaced by who that is.
+        UserError: another process holds the lock. The message is `busy`, with `{owner}` replaced by the name of that
+            process.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,42 +125,57 @@ def locked(path: Path, busy: str) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     break
-            file.close()  # its owner has just finished and removed it: once more
+            file.close()  # the previous owner has just removed this file: try again
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror or error}") from error
     try:
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without an owner's name in it
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
         yield
     finally:
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)  # while it is held, so that nobody locks a file that is about to go
+            path.unlink(missing_ok=True)  # before the release: no process may lock a file that is about to vanish
         with contextlib.suppress(OSError):
             file.close()
 
 
-def read_json(path: Path, most: int = 2**24) -> Any:
-    """What a JSON file holds. Raises ValueError if it is none, or larger than `most` bytes."""
+def read_json(path: Path, max_bytes: int = 2**24) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        ValueError: the file is not JSON, or larger than `max_bytes`.
+        OSError: the file cannot be read.
+    """
     with open(path, "rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"more than {most >> 20} MiB")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"more than {max_bytes // 2**20} MiB")
     try:
         return json.loads(data)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
+def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Write the header of a .npy file, whose data follow in C order.
+
+    NumPy pads the header so that the first dimension can grow: writing it again at the start of the file, with the
+    final shape, does not overwrite data.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Digest:
-    """SHA-256 over a sequence of JSON values."""
+    """Compute the SHA-256 of a sequence of JSON values."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -166,7 +188,7 @@ class Digest:
 
 
 def digest_of(value: object, more: Iterable[object] = ()) -> str:
-    """The SHA-256 of one JSON value, or of several."""
+    """Return the SHA-256 of one or several JSON values, in hexadecimal."""
     digest = Digest()
     for item in (value, *more):
         digest.add(item)
@@ -174,7 +196,7 @@ def digest_of(value: object, more: Iterable[object] = ()) -> str:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Writes tensors and metadata (JSON values) as safetensors, with a checksum of both, atomically."""
+    """Write tensors and metadata (JSON values) as a safetensors file with a checksum of both, atomically."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = {key: json.dumps(value) for key, value in metadata.items()}
     data = save(tensors, text | {"crc32": str(_checksum(tensors, text))})
@@ -182,19 +204,24 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote. Raises DamagedFile if it is not that, UserError if it cannot be read."""
+    """Read the tensors and the metadata that `save_tensors` wrote.
+
+    Raises:
+        DamagedFile: the file is not intact, or was not written by `save_tensors`.
+        UserError: the file cannot be read.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             text = file.metadata() or {}
             crc32 = text.pop("crc32", "none")
-            # Cloned, since a tensor as it comes is a window on the file, and changes with it.
+            # Cloned: `get_tensor` returns a view of the mapped file, which would change with the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         metadata = {key: json.loads(value) for key, value in text.items()}
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"{path} could not be read: {error.strerror or error}") from error
-    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:  # also JSON nested too deeply
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:  # RuntimeError includes RecursionError
         raise DamagedFile(f"{path} is damaged: {error}") from error
     if crc32 != str(_checksum(tensors, text)):
         raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
@@ -202,7 +229,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copies tensors into a module of the same names and shapes. Raises DamagedFile where they differ."""
+    """Copy tensors into a module with the same names and shapes.
+
+    Raises:
+        DamagedFile: names or shapes differ.
+    """
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

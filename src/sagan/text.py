@@ -1,17 +1,20 @@
-"""Text for people: names that are safe to print, numbers that are short."""
+"""Text for the terminal and for reports: printable names, short numbers, counts with their noun."""
 
 
 def printable(text: str) -> str:
-    """Names from outside without what could steer a terminal."""
+    """Replace every character of a name from outside that could control a terminal with '?'."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def short(value: float) -> str:
-    """A measured value for people to read: four digits."""
-    return (
-        f"{value:.1f}" if abs(value) >= 100 else f"{value:.4g}" if abs(value) >= 1e-4 or not value else f"{value:.1e}"
-    )
+    """Format a measured value with about four significant digits."""
+    if abs(value) >= 100:
+        return f"{value:.1f}"
+    if abs(value) >= 1e-4 or value == 0:
+        return f"{value:.4g}"
+    return f"{value:.1e}"
 
 
-def counted(count: int, one: str, many: str) -> str:
+def format_count(count: int, one: str, many: str) -> str:
+    """Format a count with its noun: `one` for 1, `many` otherwise."""
     return f"{count:,} {one if count == 1 else many}"

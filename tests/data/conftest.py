@@ -14,7 +14,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def png():
-    """`png(number)`: the bytes of an 8 x 8 picture of one colour, made of the number's digits."""
+    """`png(number)`: the bytes of an 8 x 8 image of one colour, made of the number's digits."""
 
     def make(number, side=8, kind="PNG"):
         colour = (number % 256, number // 256 % 256, 77)
@@ -29,7 +29,7 @@ def png():
 def tree(tmp_path):
     """`tree({"a/1.png": bytes, ...})`: a folder of these files, or a .zip."""
 
-    def make(files, name="pictures", zipped=False):
+    def make(files, name="images", zipped=False):
         import zipfile
 
         if zipped:

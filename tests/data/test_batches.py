@@ -11,7 +11,7 @@ from sagan.data import Batches
 
 def store(count, side=4):
     images = np.random.default_rng(0).integers(256, size=(count, side, side, 3), dtype=np.uint8)
-    images[:, 0, 0, 0] = images[:, 0, -1, 0] = np.arange(count)  # the picture's number, mirrored or not
+    images[:, 0, 0, 0] = images[:, 0, -1, 0] = np.arange(count)  # the image's number, flipped or not
 
     class Some(SimpleNamespace):
         def __len__(self):
@@ -21,7 +21,7 @@ def store(count, side=4):
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(7, 3), (12, 4), (5, 17), (1, 3), (30, 30)])
-def test_every_epoch_shows_every_picture_once(count, batch_size):
+def test_every_epoch_has_every_image_once(count, batch_size):
     batches = Batches(store(count), batch_size, seed=3, flips=True)
     seen = np.concatenate([batches(i)[0][:, 0, 0, 0].numpy() for i in range(-(-6 * count // batch_size))])
     for epoch in range(6):
@@ -37,7 +37,7 @@ def test_layout_and_labels():
     assert labels.tolist() == [10 * number for number in images[:, 0, 0, 0].tolist()]
 
 
-def test_pictures_are_those_of_the_store():
+def test_images_are_those_of_the_store():
     some = store(20)
     images, _ = Batches(some, 6, seed=0, flips=False)(5)
     for image in images:
@@ -53,28 +53,28 @@ def test_any_batch_at_any_time():
 
 
 def test_seeds_and_epochs_differ():
-    a, b = (np.concatenate([Batches(store(50), 50, seed=s, flips=False).chosen(i) for i in (0, 1)]) for s in (0, 1))
+    a, b = (np.concatenate([Batches(store(50), 50, seed=s, flips=False).positions(i) for i in (0, 1)]) for s in (0, 1))
     assert len({tuple(order) for order in (a[:50], a[50:], b[:50], b[50:])}) == 4
 
 
 def test_orders_never_change():
-    """A run that is resumed with another NumPy or on another machine must see the same pictures."""
-    assert Batches(store(10), 10, seed=1, flips=False).chosen(0).tolist() == [2, 3, 0, 7, 4, 1, 8, 5, 9, 6]
+    """A run that is resumed with another NumPy or on another machine must see the same images."""
+    assert Batches(store(10), 10, seed=1, flips=False).positions(0).tolist() == [2, 3, 0, 7, 4, 1, 8, 5, 9, 6]
 
 
-def test_half_are_mirrored_and_which_is_drawn_anew():
+def test_half_are_flipped_and_which_is_drawn_again_for_every_batch():
     some = store(200)
     batches = Batches(some, 200, seed=0, flips=True)
-    mirrored = []
+    flipped_positions = []
     for i in range(2):
         images = batches(i)[0].permute(0, 2, 3, 1).numpy()
-        chosen = batches.chosen(i)
-        plain = (images == some.images[chosen]).all((1, 2, 3))
-        flipped = (images == some.images[chosen][:, :, ::-1]).all((1, 2, 3))
+        positions = batches.positions(i)
+        plain = (images == some.images[positions]).all((1, 2, 3))
+        flipped = (images == some.images[positions][:, :, ::-1]).all((1, 2, 3))
         assert (plain ^ flipped).all()
         assert 70 < flipped.sum() < 130
-        mirrored.append(set(chosen[flipped]))
-    assert mirrored[0] != mirrored[1]
+        flipped_positions.append(set(positions[flipped]))
+    assert flipped_positions[0] != flipped_positions[1]
 
 
 def test_the_store_is_not_written_to():

@@ -1,4 +1,4 @@
-"""Every kind of picture file against NumPy on the pixels that went in."""
+"""Every kind of image file against NumPy on the pixels that went in."""
 
 import struct
 import zlib
@@ -17,9 +17,9 @@ GREY = RAMP.round().astype(np.uint8)
 RGB = np.stack([GREY, GREY.T[::-1], 255 - GREY], -1)
 
 
-def file(picture, kind, **options):
+def file(image, kind, **options):
     buffer = BytesIO()
-    picture.save(buffer, format=kind, **options)
+    image.save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
@@ -72,7 +72,7 @@ def test_colour_to_grey_has_the_luma_weights():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-def test_transparency_is_laid_on_the_background_or_kept(kind):
+def test_transparency_is_composited_over_the_background_or_kept(kind):
     rgba = np.dstack([RGB, GREY.T])
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     data = file(Image.fromarray(rgba), kind, **options)
@@ -85,30 +85,30 @@ def test_transparency_is_laid_on_the_background_or_kept(kind):
 
 
 def test_grey_with_alpha():
-    picture = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(GREY.T)])
+    image = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(GREY.T)])
     alpha = rgb(GREY.T) / 255
     expected = rgb(GREY) * alpha + np.array(RED) * (1 - alpha)
-    assert abs(pixels(file(picture, "PNG"), background=RED) - expected).max() <= 1.5
+    assert abs(pixels(file(image, "PNG"), background=RED) - expected).max() <= 1.5
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
 def test_palette_with_a_transparent_colour(kind):
-    picture = Image.fromarray((GREY // 128).astype(np.uint8))
-    picture = picture.convert("P")
-    picture.putpalette([10, 20, 30, 200, 100, 50])
-    data = file(picture, kind, transparency=0)
+    image = Image.fromarray((GREY // 128).astype(np.uint8))
+    image = image.convert("P")
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    data = file(image, kind, transparency=0)
     expected = np.where((GREY >= 128)[..., None], [200, 100, 50], [0, 0, 255])
     np.testing.assert_array_equal(pixels(data, background=(0, 0, 255)), expected)
     np.testing.assert_array_equal(pixels(data, 4)[..., 3], 255 * (GREY >= 128))
 
 
 def test_rgb_with_a_transparent_colour():
-    picture = RGB.copy()
-    picture[:4] = (1, 2, 3)
-    expected = picture.copy()
+    image = RGB.copy()
+    image[:4] = (1, 2, 3)
+    expected = image.copy()
     expected[:4] = RED
     np.testing.assert_array_equal(
-        pixels(file(Image.fromarray(picture), "PNG", transparency=(1, 2, 3)), background=RED), expected
+        pixels(file(Image.fromarray(image), "PNG", transparency=(1, 2, 3)), background=RED), expected
     )
 
 
@@ -155,10 +155,10 @@ def test_floating_point_of_a_known_scale(white):
 
 
 @pytest.mark.parametrize("bad", [-1.0, 1000.0, float("nan"), float("inf")])
-def test_floating_point_of_an_unknown_scale_is_left_out(bad):
+def test_floating_point_of_an_unknown_scale_is_refused(bad):
     values = (RAMP / 255).astype(np.float32)
     values[3, 3] = bad
-    with pytest.raises(Unreadable, match=r"floating-point values .* the scale is unknown"):
+    with pytest.raises(Unreadable, match=r"floating-point\b.*\bscale\b"):
         pixels(file(Image.fromarray(values), "TIFF"))
 
 
@@ -253,7 +253,7 @@ def _with_gamma_one(profile):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("side", [30_000, 12_000, 2**31 - 1])
 def test_bombs_are_refused_by_their_header(side):
-    with pytest.raises(Unreadable, match="is more than the limit of 100 megapixels"):
+    with pytest.raises(Unreadable, match=r"\b100 megapixels\b"):
         pixels(png_claiming(side, side))
     assert MAX_PIXELS == 100_000_000
 
@@ -269,24 +269,24 @@ def test_a_refused_size_is_named():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "empty file"),
-        (b"hello, this is text\n" * 9, "not a picture"),
-        (b"%PDF-1.7", "not a picture"),
-        (b"\xff\xd8", "truncated or damaged"),
-        (b"\x89PNG\r\n\x1a\n", "truncated or damaged"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),  # no PostScript is run
+        (b"", "empty"),
+        (b"hello, this is text\n" * 9, "format"),
+        (b"%PDF-1.7", "format"),
+        (b"\xff\xd8", "damaged"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "format"),  # no PostScript is run
     ],
 )
-def test_no_picture(data, reason):
+def test_not_an_image(data, reason):
     with pytest.raises(Unreadable, match=reason):
         pixels(data)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
-def test_truncated_files_are_left_out(kind):
-    noise = Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))
-    data = file(noise, kind)
-    with pytest.raises(Unreadable, match="truncated or damaged"):
+def test_truncated_files_are_refused(kind):
+    random_image = Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))
+    data = file(random_image, kind)
+    with pytest.raises(Unreadable, match="damaged"):
         pixels(data[: len(data) // 2])
 
 

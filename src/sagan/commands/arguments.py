@@ -1,4 +1,4 @@
-"""Forms of arguments that several commands take: how their help names a value, and what has no option's name."""
+"""Types of arguments that several commands accept: the name of the value in the help, and which are positional."""
 
 from pathlib import Path
 from typing import Annotated

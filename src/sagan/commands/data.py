@@ -1,4 +1,4 @@
-"""The command sagan data."""
+"""The command `sagan data`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +12,26 @@ from sagan.config import DataConfig
 
 @dataclass(frozen=True)
 class Data:
-    """Show what would be trained on: pictures, classes, sizes, problems, and a contact sheet."""
+    """Show what a run would be trained on: images, classes, sizes, problems, and a contact sheet."""
 
     source: SourceArgument
     """A folder, a .zip, tar shards (WebDataset), hf:USER/NAME, robots or digits; 'pack' writes shards."""
     resolution: Literal[32, 64, 128, 256] = 64
-    """Side of the pictures, pixels."""
+    """Side of the images, in pixels."""
     image_channels: Literal[1, 3, 4] = 3
     """1 (grey), 3 (RGB) or 4 (RGB and alpha)."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("contact-sheet.png")
-    """Where to write the contact sheet."""
+    """Path of the contact sheet."""
     labels: bool = True
     """Use the classes that the source names."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """Colour that transparent pictures are laid on: red, green, blue, 0 to 255."""
+    """Colour that transparent images are composited over: red, green, blue, 0 to 255."""
     cache: str = ""
-    """Folder of the packed picture stores; empty: $SAGAN_CACHE, or the user's cache folder."""
+    """Folder of the packed image stores; empty: $SAGAN_CACHE, or the user's cache folder."""
 
 
 def data(options: Data) -> None:
-    """Runs `sagan data`."""
+    """Run `sagan data`."""
     from sagan.data import prepare
     from sagan.data.summary import summarise
     from sagan.figures.grid import save

@@ -1,4 +1,4 @@
-"""The command sagan data pack."""
+"""The command `sagan data pack`."""
 
 import sys
 from dataclasses import dataclass
@@ -9,41 +9,44 @@ import tyro
 
 from sagan.commands.arguments import SourceArgument
 from sagan.config import DataConfig, check_ranges
+from sagan.text import format_count
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Write a source as WebDataset tar shards, which train without a copy on this machine's disk.
+    """Write a source as WebDataset tar shards, from which runs train without a copy on the local disk.
 
-    Pictures stay byte for byte as they are. Stopped, it goes on with the same command.
+    The image files are kept byte for byte. If packing is interrupted, the same command resumes it.
     """
 
     source: SourceArgument
     """A folder, a .zip, tar shards, hf:USER/NAME, robots or digits."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
-    """Folder of the shards, which are named after it."""
+    """Folder of the shards. Shards are named after it."""
     shard_size: int = 256
-    """MiB after which a shard is full."""
+    """Size of a shard, in MiB."""
     labels: bool = True
     """Use the classes that the source names."""
     resolution: Literal[32, 64, 128, 256] = 64
-    """Side that robots or digits are drawn at; other pictures keep their size."""
+    """Side of the images of robots or digits, in pixels; other images keep their size."""
     cache: str = ""
-    """Folder of the packed picture stores; empty: $SAGAN_CACHE, or the user's cache folder."""
+    """Folder of the packed image stores; empty: $SAGAN_CACHE, or the user's cache folder."""
 
     def __post_init__(self) -> None:
         check_ranges(self, least={"shard_size": 1})
 
 
 def pack(options: Pack) -> None:
-    """Runs `sagan data pack`."""
+    """Run `sagan data pack`."""
     from sagan.data.shards.pack import pack
-    from sagan.data.summary import list_left_out
+    from sagan.data.summary import list_skipped
 
     config = DataConfig(options.source, options.labels, cache=options.cache)
-    made = pack(
+    packed = pack(
         config, options.out, shard_size=options.shard_size * 2**20, resolution=options.resolution, image_channels=3
     )
-    if made.left_out:
-        print(list_left_out(made.left_out), file=sys.stderr)
-    print(f"{made.pictures:,} pictures in {made.shards:,} shards, {made.size / 2**20:,.0f} MiB: {made.folder}")
+    if packed.skipped:
+        print(list_skipped(packed.skipped), file=sys.stderr)
+    images = format_count(packed.images, "image", "images")
+    shards = format_count(packed.shards, "shard", "shards")
+    print(f"{images} in {shards}, {packed.size / 2**20:,.0f} MiB: {packed.folder}")

@@ -71,8 +71,8 @@ def train(options: Train) -> None:
 def _open_run(options: Train, out: Path, processes: "Processes", held: contextlib.ExitStack) -> "tuple[Run, Store]":
     """The run to train, made by the first process if it is to be new, and its pictures; `held` keeps others out."""
     from sagan.data import prepare
-    from sagan.data.diff import what_changed
-    from sagan.data.summary import list_left_out
+    from sagan.data.diff import describe_changes
+    from sagan.data.summary import list_skipped
     from sagan.distributed import check_batch
     from sagan.run import Run, RunInfo, only_training
     from sagan.training.finetune import check_source
@@ -90,13 +90,13 @@ def _open_run(options: Train, out: Path, processes: "Processes", held: contextli
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if run is None:
         if store.skipped:
-            print(list_left_out(store.skipped), file=sys.stderr)
+            print(list_skipped(store.skipped), file=sys.stderr)
         model = replace(config.model, num_classes=store.num_classes)
         if config.training.start:
             check_source(config.training.start, model, config.training.freeze_discriminator)
         info = RunInfo(replace(config, model=model), store.class_names, store.key)
     elif store.key != run.info.data_key:
-        changed = what_changed(run.info.data_key, store)
+        changed = describe_changes(run.info.data_key, store)
         raise UserError(
             f"{config.data.source} has changed since {run.path} was started ({changed}): "
             f"put it back, or train on what is there now with --from {run.path} --data {config.data.source}"

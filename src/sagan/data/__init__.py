@@ -1,4 +1,4 @@
-"""Any source of pictures -> a packed uint8 store -> reproducible batches."""
+"""Any source of images -> a packed uint8 store -> reproducible batches."""
 
 from sagan.data.batches import Batches
 from sagan.data.prefetch import Prefetcher

@@ -1,4 +1,4 @@
-"""Which pictures make up which training batch: a pure function, so a resumed run has nothing to restore."""
+"""Training batches as a pure function of their number, so that a resumed run has no state to restore."""
 
 from typing import Any
 
@@ -12,52 +12,60 @@ from sagan.data.store import Store
 
 
 class Batches:
-    """Reproducible shuffled batches without state: `batches(index)` is the same in every process, at any time.
+    """Return reproducible shuffled batches: `batches(index)` is the same in every process, at any time.
 
-    Sample k of a run is element k mod N of the permutation of epoch k // N: every epoch shows each of the N pictures
-    once. Batches straddle epochs, and may be larger than the store. Orders and mirrorings come from the raw Philox
-    stream, which NumPy promises to keep across versions and machines. Shards have an order of their own
-    (`shards.ShardOrder`), with the same promises.
+    Sample k of a run is element k mod N of the permutation of epoch k // N, so every epoch contains each of the N
+    images once. A batch may span epochs and may be larger than the store. Orders and flips come from the raw Philox
+    stream, which NumPy keeps the same across versions and machines. Shards have their own order
+    (`shards.reader.ShardOrder`) with the same guarantees.
 
     Args:
-        store: what `sagan.data.prepare` returned.
-        batch_size: pictures a batch.
-        seed: 0 or more; another seed, another order.
-        flips: mirror each picture left to right with probability 1/2, anew every time it is drawn.
-        rank, count: of the `count` processes that share every batch this is number `rank`; it gets every `count`-th
-            picture of it, from number `rank` on.
+        store: the return value of `sagan.data.prepare`.
+        batch_size: images per batch, over all processes.
+        seed: 0 or more; each seed has its own order.
+        flips: mirror each image left to right with probability 1/2, drawn again for every batch.
+        rank: index of this process, from 0.
+        count: number of processes that share every batch. Each gets every `count`-th image of the batch, starting at
+            image number `rank`.
     """
 
     def __init__(self, store: Store, batch_size: int, *, seed: int, flips: bool, rank: int = 0, count: int = 1) -> None:
-        self.store, self.batch_size, self.seed, self.flips = store, batch_size, seed, flips
+        self.store = store
+        self.batch_size = batch_size
+        self.seed = seed
+        self.flips = flips
         self.share = slice(rank, None, count)
         self._orders: dict[int, Any] = {}
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Batch number `index` (0, 1, ...): images (N, C, H, W) uint8 in channels_last memory, labels (N,) int64."""
-        chosen = self.chosen(index)[self.share]
-        if isinstance(self.store.images, ShardImages):
-            self.store.images.read_ahead(index, lambda later: self.chosen(later)[self.share])
-        images_NHWC = np.asarray(self.store.images[chosen])
-        if self.flips:
-            mirrored = self._random(1, index, count=self.batch_size)[self.share] % 2 == 1
-            images_NHWC[mirrored] = images_NHWC[mirrored, :, ::-1]
-        return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), torch.from_numpy(self.store.labels[chosen])
+        """Return batch number `index` (0, 1, ...).
 
-    def chosen(self, index: int) -> NDArray[np.int64]:
-        """Positions in the store of the pictures of batch number `index`, (batch_size,)."""
-        epochs, places = np.divmod(np.arange(index * self.batch_size, (index + 1) * self.batch_size), len(self.store))
+        The images are (N, C, H, W) uint8 in channels_last memory, the labels (N,) int64.
+        """
+        positions = self.positions(index)[self.share]
+        if isinstance(self.store.images, ShardImages):
+            self.store.images.read_ahead(index, lambda later: self.positions(later)[self.share])
+        images_NHWC = np.asarray(self.store.images[positions])
+        if self.flips:
+            flipped = self._random(1, index, count=self.batch_size)[self.share] % 2 == 1
+            images_NHWC[flipped] = images_NHWC[flipped, :, ::-1]
+        return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), torch.from_numpy(self.store.labels[positions])
+
+    def positions(self, index: int) -> NDArray[np.int64]:
+        """Return the positions in the store of the images of batch number `index`, (batch_size,)."""
+        samples = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        epochs, places = np.divmod(samples, len(self.store))
         return np.concatenate([self._order(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()])
 
     def _order(self, epoch: int) -> Any:
-        """Positions in the store by place in an epoch: `order[places]`."""
+        """Return the order of an epoch: `order[places]` are positions in the store."""
         if epoch not in self._orders:
             order: Any
             if isinstance(self.store.images, ShardImages):
                 order = self.store.images.order(lambda *key, count: self._random(0, epoch, *key, count=count))
             else:
                 order = np.argsort(self._random(0, epoch, count=len(self.store)), kind="stable")
-            newest = list(self._orders.items())[-1:]  # two epochs at most: this one and the one before
+            newest = list(self._orders.items())[-1:]  # keep two orders: batches may straddle two epochs
             self._orders = dict([*newest, (epoch, order)])
         return self._orders[epoch]
 

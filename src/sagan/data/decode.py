@@ -1,4 +1,4 @@
-"""One picture from its bytes, whatever they are: to uint8 at the training resolution, or a reason why not."""
+"""Decode an image file to uint8 at the training resolution, or say why it cannot be decoded."""
 
 import logging
 import re
@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that is decoded, in pixels; the header is asked before anything is unpacked."""
+"""Largest image that is decoded, in pixels. The size is read from the header, before any pixel is decoded."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The only decoders that bytes from outside reach."""
+"""The only Pillow decoders that are used on files from outside."""
+SIGNATURES = {
+    b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}  # fmt: skip
+"""First bytes of a file -> its format."""
 
-_SIGNATURES = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_UPRIGHT = {  # EXIF orientation -> what makes the picture upright
+_UPRIGHT = {  # EXIF orientation -> the transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -27,11 +31,11 @@ _UPRIGHT = {  # EXIF orientation -> what makes the picture upright
 _SRGB = ImageCms.createProfile("sRGB")
 _PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # Pillow's mode -> the profile's colour space
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its remarks on odd files reach the terminal
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Pillow's warnings on odd files reach the terminal
 
 
 class Unreadable(Exception):
-    """The bytes cannot be used as a picture; the message is the reason in a few words."""
+    """Report bytes that cannot be used as an image. The message is the reason in a few words."""
 
 
 def decode(
@@ -42,125 +46,133 @@ def decode(
     background: tuple[int, int, int],
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Decode, turn upright, crop the central square, and resize.
+    """Decode an image, rotate it upright, crop the central square, and resize it.
 
     Args:
         data: a JPEG, PNG, WebP, GIF (its first frame), BMP or TIFF file.
         resolution: R, side of the result in pixels.
         image_channels: 1 (grey), 3 (sRGB) or 4 (sRGB and alpha, not premultiplied).
-        background: red, green, blue from 0 to 255 under transparent pixels, unless alpha is kept.
-        max_pixels: largest picture that is decoded.
+        background: red, green and blue, 0 to 255, over which transparent pixels are composited. Not used with 4
+            channels.
+        max_pixels: largest image that is decoded.
 
     Returns:
-        The picture, uint8 (R, R, image_channels), and its own upright (width, height).
+        The image, uint8 (R, R, image_channels), and its original (width, height) after rotation.
 
     Raises:
-        Unreadable: for any bytes that are no such picture, or one of more than max_pixels.
+        Unreadable: the bytes are not an image in one of these formats, or it has more than max_pixels.
     """
     if not data:
         raise Unreadable("empty file")
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as picture:
-            return _decode(picture, resolution, image_channels, background, max_pixels)
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            return _decode(image, resolution, image_channels, background, max_pixels)
     except Unreadable:
         raise
     except UnidentifiedImageError:
-        known = data.startswith(_SIGNATURES)
-        raise Unreadable("truncated or damaged" if known else "not a picture of a format that is read") from None
-    except Image.DecompressionBombError as error:  # Pillow's own limit, at which the size is known to its message only
+        known = data.startswith(tuple(SIGNATURES))
+        raise Unreadable("truncated or damaged" if known else "not an image in a supported format") from None
+    except Image.DecompressionBombError as error:  # Pillow's own limit; only its message states the size
         pixels = re.search(r"\d+", str(error))
         size = f"{int(pixels[0]) / 1e6:,.0f} megapixels" if pixels else "size"
         raise Unreadable(_too_large(size, max_pixels)) from None
     except MemoryError:
         raise Unreadable("too large for this machine's memory") from None
-    except Exception as error:  # a decoder may raise anything on bytes made up to break it
+    except Exception as error:  # decoders may raise any exception on malicious bytes
         raise Unreadable("truncated or damaged") from error
 
 
 def _decode(
-    picture: Image.Image, resolution: int, image_channels: int, background: tuple[int, int, int], max_pixels: int
+    image: Image.Image, resolution: int, image_channels: int, background: tuple[int, int, int], max_pixels: int
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    width, height = picture.size
+    # Read the pixels, at a reduced size where that is possible.
+    width, height = image.size
     if width * height > max_pixels:
         raise Unreadable(_too_large(f"{width} x {height} pixels", max_pixels))
-    # JPEG can be unpacked at 1/2, 1/4 or 1/8 of its size; twice the target leaves Lanczos enough to work with.
+    # JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; twice the target is enough for Lanczos.
     shrink = 2 * resolution / min(width, height)
     if shrink < 1:
-        picture.draft(None, (int(width * shrink), int(height * shrink)))
-    picture.load()
-    orientation, profile = _orientation(picture), picture.info.get("icc_profile")
-    picture = _to_8_bit(picture)
-    if orientation >= 5:  # on its side
+        image.draft(None, (int(width * shrink), int(height * shrink)))
+    image.load()
+    orientation, profile = _orientation(image), image.info.get("icc_profile")
+    image = _to_8_bit(image)
+
+    # Rotate upright.
+    if orientation >= 5:  # rotated by 90 degrees
         width, height = height, width
     if orientation in _UPRIGHT:
-        picture = picture.transpose(_UPRIGHT[orientation])
+        image = image.transpose(_UPRIGHT[orientation])
 
-    picture = _to_square(picture, resolution)
+    # Resize first: colours are converted faster on the small image.
+    image = _to_square(image, resolution)
     if profile:
-        picture = _to_srgb(picture, profile)
+        image = _to_srgb(image, profile)
     if image_channels == 4:
-        picture = picture.convert("RGBA")
-    elif picture.mode == "RGBA":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*background, 255)), picture)
-    pixels = np.asarray(picture.convert({1: "L", 3: "RGB", 4: "RGBA"}[image_channels]))
+        image = image.convert("RGBA")
+    elif image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
+    pixels = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[image_channels]))
     return pixels.reshape(resolution, resolution, image_channels), (width, height)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(0x0112, 1))
-    except Exception:  # damaged EXIF data is no reason to lose a picture
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # an image with damaged EXIF data is still usable
         return 1
 
 
-def _to_8_bit(picture: Image.Image) -> Image.Image:
-    """To mode L, RGB, CMYK or RGBA."""
-    if picture.mode == "F":
-        return _from_numbers(np.asarray(picture), "floating-point", 1)
-    if picture.mode.startswith("I"):  # I;16 and its byte orders; I holds 16 bits in older PNG files
-        return _from_numbers(np.asarray(picture).astype(np.int64), "integer", 65535)
-    if picture.has_transparency_data:
-        return picture.convert("RGBA")
-    return picture if picture.mode in ("L", "RGB", "CMYK") else picture.convert("L" if picture.mode == "1" else "RGB")
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Convert to mode L, RGB, CMYK or RGBA."""
+    if image.mode == "F":
+        return _from_numbers(np.asarray(image), "floating-point", 1)
+    if image.mode.startswith("I"):  # I;16 in either byte order, or I, which holds 16 bits in older PNG files
+        return _from_numbers(np.asarray(image).astype(np.int64), "integer", 65535)
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _from_numbers(values: NDArray[Any], kind: str, white: int) -> Image.Image:
+    """Scale values from 0 (black) to `white` to 8 bits. Floating-point values up to 255 are taken for 8 bits."""
     low, high = float(np.min(values)), float(np.max(values))
     if kind == "floating-point" and 1 < high <= 255:
         white = 255
-    if not 0 <= low <= high <= white:  # also refuses what is not a number
+    if not 0 <= low <= high <= white:  # false for NaN too
         raise Unreadable(f"{kind} values from {low:g} to {high:g}: the scale is unknown")
     return Image.fromarray((values.astype(np.float64) * (255 / white)).round().astype(np.uint8))
 
 
-def _to_square(picture: Image.Image, resolution: int) -> Image.Image:
-    """Central square, resized to the resolution; the colour of transparent pixels has no part in it."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    alpha = picture.mode == "RGBA"
-    resized = (picture.convert("RGBa") if alpha else picture).resize(
+def _to_square(image: Image.Image, resolution: int) -> Image.Image:
+    """Crop the central square and resize it, premultiplied: colours of transparent pixels do not bleed."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    alpha = image.mode == "RGBA"
+    resized = (image.convert("RGBa") if alpha else image).resize(
         (resolution, resolution),
         Image.Resampling.LANCZOS,
         box=(left, top, left + side, top + side),
-        reducing_gap=3.0,  # a cheap box filter first where the picture is much larger: no visible difference
+        reducing_gap=3.0,  # a cheap box filter first if the image is much larger, without a visible difference
     )
     return resized.convert("RGBA") if alpha else resized
 
 
-def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    """Colours as the embedded profile means them; unchanged where it does not fit the picture or is damaged."""
-    colours = picture.convert("RGB") if picture.mode == "RGBA" else picture
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Convert colours from the embedded profile to sRGB, unless the profile does not fit the image or is damaged."""
+    colours = image.convert("RGB") if image.mode == "RGBA" else image
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         if source.profile.xcolor_space.strip() != _PROFILE_SPACES[colours.mode]:
-            return picture
+            return image
         converted = ImageCms.profileToProfile(colours, source, _SRGB, outputMode="RGB")
     except Exception:
-        return picture
+        return image
     if converted is None:
-        return picture
-    if picture.mode == "RGBA":
-        converted.putalpha(picture.getchannel("A"))
+        return image
+    if image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
     return converted
 
 

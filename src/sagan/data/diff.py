@@ -1,4 +1,4 @@
-"""What is different about a source of pictures that a run was started with."""
+"""Describe how a source of images differs from its state when a run was started."""
 
 from collections.abc import Sequence
 
@@ -8,40 +8,37 @@ from sagan.data.shards.reader import ShardImages
 from sagan.data.store import Store, find
 from sagan.text import printable
 
-_COMPARED = 10_000  # pictures, so that nobody waits for an answer
+_MAX_COMPARED = 10_000  # images whose pixels are compared, so that the answer comes quickly
 
 
-def what_changed(key: str, now: Store) -> str:
-    """How a source differs from what it was, in a few words.
+def describe_changes(key: str, now: Store) -> str:
+    """Say in a few words how a source has changed.
 
     Args:
-        key: of the store that was made of it then, which the cache may still have.
-        now: what is made of it now.
+        key: key of the earlier store, which may still be in the cache.
+        now: the store of the source as it is now.
     """
     before = find(now.path.parent.parent, key)
-    if before is None or isinstance(now.images, ShardImages):  # shards are packed nowhere
-        return f"now {len(now):,} pictures; what it was is not in the cache"
-    places = ({name: i for i, name in enumerate(store.names)} for store in (before, now))
-    then_at, now_at = places
+    if before is None or isinstance(now.images, ShardImages):  # shards have no packed store
+        return f"now {len(now):,} images; the earlier state is not in the cache"
+    before_at = {name: position for position, name in enumerate(before.names)}
+    now_at = {name: position for position, name in enumerate(now.names)}
+    removed = [name for name in before.names if name not in now_at]
+    added = [name for name in now.names if name not in before_at]
     kept = [name for name in before.names if name in now_at]
-    differ = [
+    changed = [
         name
-        for name in kept[:_COMPARED]
-        if before.labels[then_at[name]] != now.labels[now_at[name]]
-        or not np.array_equal(before.images[then_at[name]], now.images[now_at[name]])
+        for name in kept[:_MAX_COMPARED]
+        if before.labels[before_at[name]] != now.labels[now_at[name]]
+        or not np.array_equal(before.images[before_at[name]], now.images[now_at[name]])
     ]
-    parts = [
-        _counted([name for name in before.names if name not in now_at], "gone"),
-        _counted([name for name in now.names if name not in then_at], "new"),
-        _counted(differ, "changed"),
-    ]
+    parts = [_first_and_count("gone", removed), _first_and_count("new", added), _first_and_count("changed", changed)]
     if before.class_names != now.class_names:
-        parts.append(f"{len(before.class_names)} classes then, {len(now.class_names)} now, or other names")
-    found = [part for part in parts if part]
-    return "; ".join(found) or "the same pictures in other files, or other pictures left out"
+        parts.append(f"the classes differ ({len(before.class_names)} classes before, {len(now.class_names)} now)")
+    return "; ".join(filter(None, parts)) or "the same images in other files, or other images skipped"
 
 
-def _counted(names: Sequence[str], what: str) -> str:
+def _first_and_count(what: str, names: Sequence[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""The packed store: every picture decoded once, kept in the cache, mapped into memory from then on."""
+"""The packed store: every image of a source decoded once, kept in the cache, and memory-mapped from then on."""
 
 import contextlib
 import hashlib
@@ -26,13 +26,13 @@ from sagan.config import DataConfig
 from sagan.data.builtin.open import BuiltIn, open_built_in
 from sagan.data.decode import Unreadable, decode
 from sagan.data.shards.reader import ShardImages, is_shards, open_shards
-from sagan.data.sources import BUILT_IN, Skipped, nothing_left, open_source
+from sagan.data.sources import BUILT_IN, Skipped, no_usable_image, open_source
 from sagan.errors import UserError
-from sagan.files import Digest, beside, digest_of, sweep, write_atomically
+from sagan.files import Digest, digest_of, sweep, temporary_path, write_atomically, write_npy_header
 from sagan.text import printable
 
 FORMAT = 1
-"""Version of the layout and of the decoding; a new one makes every store anew."""
+"""Version of the layout and of the decoding. A new version invalidates every store in a cache."""
 
 _IMAGES, _LABELS, _META = "images.npy", "labels.npy", "meta.json"
 _T = TypeVar("_T")
@@ -41,71 +41,72 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Store:
-    """The pictures of one source at one resolution."""
+    """The images of one source at one resolution."""
 
     path: Path
-    """Folder of the store, <cache>/stores/<key>; of shards the table in the cache, <cache>/shards/<key>.npy."""
+    """Folder of the store, <cache>/stores/<key>. For shards: their table in the cache, <cache>/shards/<key>.npy."""
     key: str
-    """Names the content: equal keys, equal pictures and labels in the same order."""
+    """Digest of the content: the same key means the same images and labels in the same order."""
     source: str
-    """What the pictures were read from, for people to read."""
+    """Name of the source in messages."""
     images: "np.memmap[Any, np.dtype[np.uint8]] | ShardImages"
-    """(N, H, W, C) uint8, read-only, on disk until it is touched; of shards decoded anew each time."""
+    """(N, H, W, C) uint8, read-only, read from disk on access. Images in shards are decoded on every access."""
     labels: NDArray[np.int64]
-    """(N,), from 0 to the number of classes - 1; all 0 without classes."""
+    """(N,), from 0 to the number of classes - 1; all 0 if there are no classes."""
     class_names: tuple[str, ...]
     """Empty: train without classes."""
     names: Sequence[str]
-    """N names: the path in the folder or the archive; empty for shards."""
+    """Paths of the N images in the folder or the archive; empty for shards."""
     sizes: NDArray[np.int64]
-    """(N, 2): width and height of every picture as it came, in pixels; 0 in shards of others, which do not say."""
+    """(N, 2): original width and height of every image, in pixels; 0 if shards do not state them."""
     skipped: tuple[Skipped, ...]
-    """What was left out, and why."""
+    """Skipped images, with the reason."""
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; 0 without classes."""
+        """Number of classes; 0 if there are none."""
         return len(self.class_names)
 
     @property
     def resolution(self) -> int:
-        """Height and width of the pictures."""
+        """Height and width of the images, in pixels."""
         return int(self.images.shape[1])
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def pictures(self, chosen: NDArray[np.int64]) -> Tensor:
-        """The pictures at these positions, (n, C, H, W) uint8 in channels_last memory; read from disk now."""
-        return torch.from_numpy(np.asarray(self.images[chosen])).permute(0, 3, 1, 2)
+    def load_images(self, positions: NDArray[np.int64]) -> Tensor:
+        """Read the images at these positions, (n, C, H, W) uint8 in channels_last memory."""
+        return torch.from_numpy(np.asarray(self.images[positions])).permute(0, 3, 1, 2)
 
 
 def prepare(config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True) -> Store:
-    """Decode the source once into a packed store in the cache, or open the one that is there.
+    """Decode a source into a packed store in the cache, or open the store if it exists.
 
-    A source that has not changed since (by the names, sizes and times of its files) opens at once, unread. Shards are
-    never decoded into a store, but each time they are needed.
+    A source whose files have the same names, sizes and modification times as before is not read again. Shards are
+    not decoded into a store, but every time their images are needed.
 
     Args:
         config: source, labels, background, and cache folder.
-        resolution: side of the pictures in pixels.
+        resolution: side of the images in pixels.
         image_channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        progress: show a bar while decoding, where standard error is a terminal.
+        progress: show a progress bar while decoding, if standard error is a terminal.
 
     Raises:
-        UserError: the source cannot be found or holds no usable picture, or the cache cannot be written.
+        UserError: the source cannot be found, has no usable image, or the cache cannot be written.
     """
+    # Check the arguments.
     if not config.source:
         raise UserError(
-            "no source of pictures is given, and an imported run has none of its own: name a folder, a .zip, "
+            "no source of images is given (and an imported run has none of its own): name a folder, a .zip, "
             "hf:USER/NAME, robots or digits"
         )
     if image_channels not in (1, 3, 4):
-        raise UserError(f"image_channels is {image_channels}: pictures have 1 (grey), 3 (RGB) or 4 (RGBA) channels")
+        raise UserError(f"image_channels is {image_channels}: must be 1 (grey), 3 (RGB) or 4 (RGBA)")
     if resolution < 1:
-        raise UserError(f"resolution is {resolution}: give the side of the pictures in pixels")
+        raise UserError(f"resolution is {resolution}: must be the side of the images in pixels, 1 or more")
     if len(config.background) != 3 or not all(0 <= value <= 255 for value in config.background):
-        raise UserError(f"background is {config.background}: give red, green and blue from 0 to 255")
+        raise UserError(f"background is {config.background}: must be red, green and blue from 0 to 255")
     options = {
         "format": FORMAT,
         "resolution": resolution,
@@ -113,6 +114,7 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         "background": list(config.background) if image_channels != 4 else None,
         "labels": config.labels,
     }
+    # Open the source in the way of its kind.
     cache = cache_folder(config)
     try:
         (cache / "stores").mkdir(parents=True, exist_ok=True)
@@ -120,69 +122,72 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         for folder in ("stores", "index"):
             sweep(cache / folder)
         with quiet():
-            if drawn := open_built_in(config, resolution=resolution, image_channels=image_channels):
-                return _prepare_drawn(drawn, config, cache, options, progress)
+            if built_in := open_built_in(config, resolution=resolution, image_channels=image_channels):
+                return _prepare_built_in(built_in, config, cache, options, progress)
             if is_shards(config.source):
                 return _prepare_shards(config, cache, options, progress)
-            return _prepare_read(config, cache, options, progress)
-    except OSError as error:  # the sources report their own
+            return _prepare_files(config, cache, options, progress)
+    except OSError as error:  # of the cache: sources raise UserError
         raise UserError(
-            f"cannot keep the prepared pictures in {cache}: {error.strerror or error}; "
+            f"cannot write the packed images to {cache}: {error.strerror or error}; "
             "make room there, or choose another folder with --cache"
         ) from error
 
 
 def first_size(name: str) -> int:
-    """The shorter side, in pixels, of the first usable picture of a source.
+    """Return the shorter side, in pixels, of the first usable image of a source.
 
     Raises:
-        UserError: there is no such source, or no such picture in it; the built-in sets are drawn at any size.
+        UserError: the source does not exist, has no usable image, or has no image size of its own.
     """
     if name in BUILT_IN:
-        raise UserError(f"--resolution is missing: {name} can be drawn at any; give the side in pixels")
+        raise UserError(f"--resolution is missing: {name} can be drawn at any size; pass the side in pixels")
     if is_shards(name):
-        raise UserError(f"--resolution is missing: give the side, in pixels, at which to compare {printable(name)}")
+        raise UserError(f"--resolution is missing: pass the side, in pixels, at which to compare {printable(name)}")
     source = open_source(name, labels=False)
     problems = list(source.problems)
-    for number, (picture, _) in enumerate(source.entries):
+    for number, (image_name, _) in enumerate(source.entries):
         try:
             with quiet():
                 _, size = decode(source.read(number), resolution=8, image_channels=3, background=(255, 255, 255))
             return min(size)
         except Unreadable as error:
-            problems.append(Skipped(picture, str(error)))
-    raise UserError(nothing_left(name, problems))
+            problems.append(Skipped(image_name, str(error)))
+    raise no_usable_image(name, problems)
 
 
 def find(cache: Path, key: str) -> Store | None:
-    """The store of a key in a cache folder, if it is there."""
+    """Open the store of a key in a cache folder; return None if it does not exist."""
     return _open(cache, key) if re.fullmatch("[0-9a-f]{64}", key) else None
 
 
 def cache_folder(config: DataConfig) -> Path:
-    """Where stores are kept: the configured folder, or $SAGAN_CACHE, or `sagan` in the user's cache folder."""
-    chosen = config.cache or os.environ.get("SAGAN_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
+    """Return the folder of the stores: the configured one, $SAGAN_CACHE, or `sagan` in the user's cache folder."""
+    configured = config.cache or os.environ.get("SAGAN_CACHE")
+    if configured:
+        return Path(configured).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sagan"
 
 
-def _prepare_drawn(drawn: BuiltIn, config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
-    """A built-in set: its key follows from the versions of what it is drawn with, so nothing is read to find it."""
-    names = drawn.class_names
-    key = digest_of([options, drawn.name, drawn.version, drawn.count])
+def _prepare_built_in(
+    built_in: BuiltIn, config: DataConfig, cache: Path, options: dict[str, Any], progress: bool
+) -> Store:
+    """Open or draw a built-in set. Its key follows from versions and options, so no file is read to find the store."""
+    names = built_in.class_names
+    key = digest_of([options, built_in.name, built_in.version, built_in.count])
     if (store := _open(cache, key)) is not None:
         return store
-    canvases = [drawn.canvas(name) for name in names]
-    with _Writer(cache, options) as writer, progress_bar(drawn.count, progress, f"drawing {drawn.name}") as bar:
-        for images, labels in drawn.batches:
+    canvases = [built_in.canvas(name) for name in names]
+    with _Writer(cache, options) as writer, progress_bar(built_in.count, progress, f"drawing {built_in.name}") as bar:
+        for images, labels in built_in.batches:
             for image, label in zip(images, labels.tolist(), strict=True):
                 writer.add(image, label, f"{names[label]}/{len(writer.names):06d}", canvases[label])
             bar.update(len(images))
-        return writer.finish(key, drawn.name, names if config.labels else (), ())
+        return writer.finish(key, built_in.name, names if config.labels else (), ())
 
 
 def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+    """Open shards, with their table in the cache."""
     shards = open_shards(config.source, config.labels, cache, progress=progress)
     images = ShardImages(shards, options["resolution"], options["image_channels"], config.background)
     return Store(
@@ -198,17 +203,20 @@ def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], pr
     )
 
 
-def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+def _prepare_files(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+    """Open or pack a folder, a .zip or a data set of the Hub."""
+    # Look for the store of this state of the source.
     source = open_source(config.source, config.labels)
     fingerprint = digest_of([options, source.title], source.stamp)
     index = cache / "index" / f"{fingerprint}.json"
     key = _read_index(index)
     if key is not None and (store := _open(cache, key)) is not None:
-        return replace(store, source=source.title)  # it may have been made from a copy elsewhere
+        return replace(store, source=source.title)  # the store may have been packed from a copy of the source
     if not source.entries:
-        raise UserError(nothing_left(config.source, source.problems))
+        raise no_usable_image(config.source, source.problems)
 
-    def work(number: int) -> tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]:
+    def read(number: int) -> tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]:
+        """Return digest, image or None, original size, and the reason if the image cannot be used."""
         digest = ""
         try:
             data = source.read(number)
@@ -223,12 +231,13 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
             return digest, None, (0, 0), str(error)
         return digest, image, size, ""
 
+    # Decode all images on all cores, and write them in their order.
     content = Digest()
     content.add([options, source.class_names, [(problem.name, problem.reason) for problem in source.problems]])
     skipped = list(source.problems)
     count = len(source.entries)
     with _Writer(cache, options) as writer, progress_bar(count, progress, f"reading {printable(config.source)}") as bar:
-        for (name, label), (digest, image, size, reason) in zip(source.entries, in_order(work, count), strict=True):
+        for (name, label), (digest, image, size, reason) in zip(source.entries, map_in_order(read, count), strict=True):
             content.add([name, label, digest])
             if image is None:
                 skipped.append(Skipped(name, reason))
@@ -236,43 +245,47 @@ def _prepare_read(config: DataConfig, cache: Path, options: dict[str, Any], prog
                 writer.add(image, label, name, size)
             bar.update()
         if not writer.names:
-            raise UserError(nothing_left(config.source, skipped))
+            raise no_usable_image(config.source, skipped)
         key = content.hexdigest()
         store = _open(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
-    # Not before the store is there: an index without one costs a decoding, a wrong one would cost a wrong result.
+    # Written last: the index must never name a store that does not exist.
     write_atomically(index, lambda path: path.write_text(json.dumps({"key": key}), encoding="utf-8"))
     return replace(store, source=source.title)
 
 
-def in_order(work: Callable[[int], _T], count: int) -> Iterator[_T]:
-    """`work(0)`, `work(1)`, ... computed on all cores, with only a few pictures in flight: memory stays bounded."""
-    workers = os.cpu_count() or 1  # threads do: Pillow decodes and resizes outside Python's lock
+def map_in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
+    """Yield `function(0)`, `function(1)`, ..., `function(count - 1)`, computed by threads on all cores.
+
+    Only a few calls run ahead of the caller, so that memory stays bounded.
+    """
+    workers = os.cpu_count() or 1  # threads suffice: Pillow decodes and resizes outside Python's lock
     pool = ThreadPoolExecutor(workers)
-    flying: deque[Future[Any]] = deque()
+    pending: deque[Future[Any]] = deque()
     try:
         for number in range(count):
-            flying.append(pool.submit(work, number))
-            if len(flying) >= 4 * workers:
-                yield flying.popleft().result()
-        while flying:
-            yield flying.popleft().result()
+            pending.append(pool.submit(function, number))
+            if len(pending) >= 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 class _Writer:
-    """A store in the making: a temporary folder that becomes the store at `finish`, or is gone."""
+    """Write a store into a temporary folder, which `finish` moves to its place and the end of the context removes."""
 
     def __init__(self, cache: Path, options: dict[str, Any]) -> None:
-        self.cache, self.options = cache, options
+        self.cache = cache
+        self.options = options
         self.names: list[str] = []
         self._labels: list[int] = []
         self._sizes: list[tuple[int, int]] = []
-        self._folder = beside(cache / "stores" / "store")
+        self._folder = temporary_path(cache / "stores" / "store")
 
     def __enter__(self) -> "_Writer":
         self._folder.mkdir()
-        # Appended, not mapped: a full disk is then an error to report, where a mapping would kill the process.
+        # Written, not memory-mapped: on a full disk a write raises an error, a mapping would kill the process.
         self._file: BinaryIO = (self._folder / _IMAGES).open("wb")
         self._write_header()
         return self
@@ -285,14 +298,14 @@ class _Writer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, image: NDArray[np.uint8], label: int, name: str, size: tuple[int, int]) -> None:
-        """Append one picture, (R, R, C)."""
+        """Append one image, (R, R, C) uint8; `size` is its original width and height."""
         self._file.write(np.ascontiguousarray(image).data)
         self._labels.append(label)
         self.names.append(name)
         self._sizes.append(size)
 
     def finish(self, key: str, source: str, class_names: tuple[str, ...], skipped: tuple[Skipped, ...]) -> Store:
-        """Move the store to its place, unless another process was faster."""
+        """Move the store to its place, unless another process has done so, and open it."""
         self._file.seek(0)
         self._write_header()
         self._file.close()
@@ -319,15 +332,12 @@ class _Writer:
         return store
 
     def _write_header(self) -> None:
-        """NumPy leaves room in the header for the first dimension to grow, so it can be written again at the end."""
         side, channels = self.options["resolution"], self.options["image_channels"]
-        np.lib.format.write_array_header_1_0(
-            self._file, {"descr": "|u1", "fortran_order": False, "shape": (len(self.names), side, side, channels)}
-        )
+        write_npy_header(self._file, np.dtype(np.uint8), (len(self.names), side, side, channels))
 
 
 def _open(cache: Path, key: str) -> Store | None:
-    """The store of this key; None where there is none, or where it is damaged, which then makes way for a new one."""
+    """Open the store of this key. Return None if it does not exist, or if it is damaged; then remove it."""
     path = cache / "stores" / key
     if not path.is_dir():
         return None
@@ -355,20 +365,21 @@ def _open(cache: Path, key: str) -> Store | None:
             and labels.min() >= 0
             and labels.max() <= max(len(store.class_names) - 1, 0)
         ):
-            raise ValueError("its parts do not fit together")
+            raise ValueError("images, labels and metadata do not match")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError) as error:
         if isinstance(error, PermissionError):
             raise
-        _log.warning("the store %s is damaged (%s): building it again", path, error)
-        aside = beside(path)
-        with contextlib.suppress(FileNotFoundError):  # another process did the same
-            path.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        _log.warning("the store %s is damaged (%s): packing it again", path, error)
+        damaged = temporary_path(path)
+        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
+            path.rename(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
         return None
     return store
 
 
 def _read_index(path: Path) -> str | None:
+    """Read the key of the store of a fingerprint; return None if there is no such file or it is damaged."""
     try:
         key = json.loads(path.read_text(encoding="utf-8"))["key"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -377,13 +388,16 @@ def _read_index(path: Path) -> str | None:
 
 
 def progress_bar(count: int, progress: bool, what: str) -> "tqdm[Any]":
-    """A bar of pictures, where standard error is a terminal."""
-    return tqdm(total=count, desc=what, unit=" pictures", disable=None if progress else True)
+    """Open a progress bar that counts images, shown if `progress` is set and standard error is a terminal."""
+    return tqdm(total=count, desc=what, unit=" images", disable=None if progress else True)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow's warnings on odd files say nothing that `skipped` does not. Outside the threads: it is not theirs."""
+    """Silence Pillow's warnings on odd files, which `skipped` lists anyway.
+
+    Enter this context outside of worker threads: Python's warning filters belong to the process.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -317,7 +317,7 @@ def _of_store(store: Store, count: int, network: Features, processes: Processes,
         "class counts": _counts(labels, store.class_names),
     }
     found = reference_features(store, chosen, network, device=processes.device, label=label, share=processes)
-    return _Pictures(about, lambda i, j: store.pictures(chosen[i:j]), labels, store.class_names, found)
+    return _Pictures(about, lambda i, j: store.load_images(chosen[i:j]), labels, store.class_names, found)
 
 
 def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, network: Features) -> Evaluation:

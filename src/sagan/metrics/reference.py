@@ -35,7 +35,7 @@ def reference_features(
     """
     return extract(
         features,
-        lambda i, j: store.pictures(chosen[i:j]),
+        lambda i, j: store.load_images(chosen[i:j]),
         len(chosen),
         device=device,
         cache=_folder(store, chosen, features),

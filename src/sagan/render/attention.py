@@ -194,7 +194,7 @@ def _rows(classes: Sequence[str], names: Sequence[str], count: int | None) -> tu
 
 def _pictures(store: Store, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Pictures (N, C, R, R) in [-1, 1] and labels of the store."""
-    return to_signed(store.pictures(chosen)), torch.from_numpy(store.labels[chosen])
+    return to_signed(store.load_images(chosen)), torch.from_numpy(store.labels[chosen])
 
 
 def _sections(

@@ -1,4 +1,4 @@
-"""The sets of pictures that are drawn here, 'robots' and 'digits', in one form."""
+"""One interface to the built-in image sets 'robots' and 'digits'."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from sagan.errors import UserError
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """One of them."""
+    """A built-in image set."""
 
     name: str
     count: int
-    """Pictures."""
+    """Number of images."""
     class_names: tuple[str, ...]
     canvas: Callable[[str], tuple[int, int]]
-    """Of a class, by its name: width and height, in pixels, at which it was drawn; opens a file."""
+    """Width and height in pixels at which the class of this name was drawn. Opens a file."""
     version: str
-    """Of what it is drawn with: of equal versions and options, equal pictures."""
+    """Version of the package that supplies the images: the same version and options give the same images."""
     batches: Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]
-    """Images (n, R, R, C) uint8 and labels (n,), drawn as they are asked for; to be walked through once."""
+    """Images (n, R, R, C) uint8 and labels (n,). Each batch is drawn when it is requested; can be iterated once."""
 
 
 def open_built_in(config: DataConfig, *, resolution: int, image_channels: int) -> BuiltIn | None:
-    """The built-in set that is the source; None where it is none.
+    """Open the built-in set that the source names; return None if the source is not built in.
 
     Raises:
-        UserError: the package it is drawn from is not installed, or no picture is asked for.
+        UserError: the package that supplies the images is not installed, or the number of robots is below 1.
     """
     if config.source == "robots":
         if config.robots < 1:
-            raise UserError(f"robots is {config.robots}: render 1 picture or more")
+            raise UserError(f"robots is {config.robots}: must be 1 or more")
         return BuiltIn(
             name="robots",
             count=config.robots,

@@ -1,1 +1,1 @@
-"""Data larger than a disk: tar shards, local or remote, behind the interface of the packed store."""
+"""Data sets larger than a disk: tar shards, local or remote, with the interface of the packed store."""

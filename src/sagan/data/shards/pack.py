@@ -1,7 +1,7 @@
-"""`sagan data pack`: any source as WebDataset tar shards with an index, its pictures byte for byte as they came.
+"""Write any source as WebDataset tar shards with an index, for `sagan data pack`.
 
-Shards appear one by one under their final names, and what was done is noted, so a packing that was stopped or killed
-goes on where it was; the index comes last.
+Image files are kept byte for byte. Shards appear one by one under their final names, and a journal lists the finished
+ones, so that interrupted packing resumes after the last finished shard. The index is written last.
 """
 
 import io
@@ -18,91 +18,96 @@ from PIL import Image
 
 from sagan.config import DataConfig
 from sagan.data.builtin.open import BuiltIn, open_built_in
-from sagan.data.decode import Unreadable, decode
+from sagan.data.decode import SIGNATURES, Unreadable, decode
 from sagan.data.shards.index import MAX_BYTES, ROW
 from sagan.data.shards.reader import FORMAT, INDEX, TABLE, is_shards, open_shards
-from sagan.data.sources import Skipped, Source, nothing_left, open_source
-from sagan.data.store import cache_folder, in_order, progress_bar, quiet
+from sagan.data.sources import Skipped, Source, no_usable_image, open_source
+from sagan.data.store import cache_folder, map_in_order, progress_bar, quiet
 from sagan.errors import UserError
-from sagan.files import digest_of, sha256, sweep, write_atomically
+from sagan.files import digest_of, sha256, sweep, write_atomically, write_npy_header
 from sagan.text import printable
 
-_NOTES, _ROWS, _OPEN = ".packing.jsonl", ".packing.rows", ".packing.tar"
-_MOST_LEFT_OUT = 1000  # that the index names
-_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
-_SIGNATURES = {
-    b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-}  # fmt: skip
+_JOURNAL = ".packing.jsonl"  # a line for the options, then one for each finished shard
+_ROWS = ".packing.rows"  # the table of the finished shards, without a header
+_OPEN = ".packing.tar"  # the unfinished shard
+_MAX_SKIPPED_LISTED = 1000  # in the index
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What a finished packing holds."""
+    """The result of `pack`."""
 
     folder: Path
     shards: int
-    pictures: int
+    """Number of shards."""
+    images: int
+    """Number of images."""
     size: int
     """Bytes of all shards."""
-    left_out: tuple[Skipped, ...]
+    skipped: tuple[Skipped, ...]
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Pictures in the order in which they are packed."""
+    """The images of a source, in the order in which they are packed."""
 
     title: str
     count: int
     class_names: tuple[str, ...]
     fingerprint: str
-    """Another source or another state of it, another fingerprint."""
+    """Changes with the source, its state and the options."""
     problems: tuple[Skipped, ...]
-    pictures: Callable[[int], Iterator["_Picture"]]
-    """From this one on."""
+    images: Callable[[int], Iterator["_ImageFile"]]
+    """`images(first)` yields the images from number `first` on."""
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _ImageFile:
     name: str
     data: bytes
     label: int
     sides: tuple[int, int]
+    """Width and height, in pixels."""
     reason: str = ""
-    """Why it is left out; empty: it is not."""
+    """Why the image is skipped; empty if it is not."""
 
 
 @dataclass
-class _Done:
-    """What is noted of the shards that are there."""
+class _Progress:
+    """The content of the journal."""
 
     next: int = 0
+    """Number of the next image."""
     shards: list[dict[str, Any]] = field(default_factory=list)
-    left_out: list[Skipped] = field(default_factory=list)
+    """Finished shards, as in the index."""
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 def pack(
     config: DataConfig, out: Path, *, shard_size: int, resolution: int, image_channels: int, progress: bool = True
 ) -> Packed:
-    """Write a source as shards, or go on with writing it.
+    """Write a source as shards, or resume writing it.
 
-    Pictures are checked by decoding them, and kept as they are. They come in a random order, always the same, so that
-    each shard holds a mixture.
+    Every image is decoded once as a check, and its file is kept as it is. The images are written in a random order,
+    always the same, so that each shard is a sample of all classes.
 
     Args:
         config: source, labels, and cache folder.
-        out: folder of the shards: NAME-000000.tar and so on, index.json, index.npy; NAME is the folder's.
-        shard_size: bytes after which a shard is full; a single larger picture still gets one.
-        resolution, image_channels: of the built-in sets, which are drawn and kept as PNG; else not used.
-        progress: show a bar, where standard error is a terminal.
+        out: folder of the shards. It receives NAME-000000.tar and so on, index.json and index.npy; NAME is the name of
+            the folder.
+        shard_size: bytes after which a shard is full; a shard has at least one image.
+        resolution: side in pixels at which the built-in sets are drawn; not used for other sources.
+        image_channels: 1, 3 or 4 channels of the built-in sets, which are written as PNG; not used for other sources.
+        progress: show a progress bar, if standard error is a terminal.
 
     Raises:
-        UserError: the source cannot be used, the folder holds something else, or cannot be written.
+        UserError: the source cannot be used, the folder has other content, or it cannot be written.
     """
-    drawn = open_built_in(config, resolution=resolution, image_channels=image_channels)
-    work = _drawn(drawn, config, [resolution, image_channels]) if drawn else _read(config)
+    built_in = open_built_in(config, resolution=resolution, image_channels=image_channels)
+    work = _built_in_work(built_in, config, [resolution, image_channels]) if built_in else _file_work(config)
     if (out / INDEX).exists():
-        raise UserError(f"{out} holds shards already: give another --out, or remove it")
+        raise UserError(f"{out} contains shards already: choose another --out, or remove the folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
         sweep(out)
@@ -113,14 +118,15 @@ def pack(
         return _finish(out, work, done)
     except OSError as error:
         raise UserError(
-            f"{out} cannot be written: {error.strerror or error}; what is done is kept: make room, and repeat it"
+            f"{out} cannot be written: {error.strerror or error}; finished shards are kept: make room, and repeat the "
+            "command"
         ) from error
     finally:
         (out / _OPEN).unlink(missing_ok=True)
 
 
-def _read(config: DataConfig) -> _Work:
-    """A source of files: mixed by a fixed permutation."""
+def _file_work(config: DataConfig) -> _Work:
+    """Return the images of files or shards, mixed by a fixed permutation."""
     if is_shards(config.source):
         shards = open_shards(config.source, config.labels, cache_folder(config))
         source = Source(
@@ -136,7 +142,7 @@ def _read(config: DataConfig) -> _Work:
     count = len(source.entries)
     order = np.random.Generator(np.random.Philox(0)).permutation(count)
 
-    def read(place: int) -> _Picture:
+    def read(place: int) -> _ImageFile:
         number = int(order[place])
         name, label = source.entries[number]
         try:
@@ -145,8 +151,8 @@ def _read(config: DataConfig) -> _Work:
                 raise Unreadable(f"more than the limit of {MAX_BYTES // 2**20} megabytes")
             _, sides = decode(data, resolution=8, image_channels=3, background=(255, 255, 255))
         except Unreadable as error:
-            return _Picture(name, b"", 0, (0, 0), str(error))
-        return _Picture(name, data, label, sides)
+            return _ImageFile(name, b"", 0, (0, 0), str(error))
+        return _ImageFile(name, data, label, sides)
 
     return _Work(
         title=source.title,
@@ -154,28 +160,34 @@ def _read(config: DataConfig) -> _Work:
         class_names=source.class_names,
         fingerprint=digest_of([FORMAT, source.title, source.class_names, count, source.stamp]),
         problems=source.problems,
-        pictures=lambda first: in_order(lambda place: read(first + place), count - first),
+        images=lambda first: map_in_order(lambda place: read(first + place), count - first),
     )
 
 
-def _drawn(drawn: BuiltIn, config: DataConfig, shape: list[int]) -> _Work:
-    """A built-in set: its classes come mixed."""
+def _built_in_work(built_in: BuiltIn, config: DataConfig, shape: list[int]) -> _Work:
+    """Return the images of a built-in set, whose classes are mixed already."""
 
-    def pictures(first: int) -> Iterator[_Picture]:
+    def files(first: int) -> Iterator[_ImageFile]:
         number = 0
-        for images, labels in drawn.batches:
+        for images, labels in built_in.batches:
             for image, label in zip(images, labels.tolist(), strict=True):
                 if number >= first:
-                    yield _Picture(f"{number:08d}", _png(image), label * config.labels, image.shape[:2])
+                    yield _ImageFile(f"{number:08d}", _png(image), label * config.labels, image.shape[:2])
                 number += 1
 
-    options = [drawn.name, drawn.version, drawn.count, shape, config.background, config.labels]
-    class_names = drawn.class_names if config.labels else ()
-    return _Work(drawn.name, drawn.count, class_names, digest_of([FORMAT, *options]), (), pictures)
+    options = [built_in.name, built_in.version, built_in.count, shape, config.background, config.labels]
+    return _Work(
+        title=built_in.name,
+        count=built_in.count,
+        class_names=built_in.class_names if config.labels else (),
+        fingerprint=digest_of([FORMAT, *options]),
+        problems=(),
+        images=files,
+    )
 
 
 class _Entries:
-    """Name and label of the pictures of shards, looked up one by one."""
+    """A sequence of the names and labels of the images in shards. Names are computed on access."""
 
     def __init__(self, name: Callable[[int], str], labels: NDArray[np.int64]) -> None:
         self._name, self._labels = name, labels
@@ -187,77 +199,80 @@ class _Entries:
         return self._name(number), int(self._labels[number])
 
 
-def _resume(out: Path, work: _Work, shard_size: int) -> _Done:
-    """What is done already, by the notes; all else that an earlier attempt left is gone."""
-    notes, start = out / _NOTES, {"fingerprint": work.fingerprint, "shard_size": shard_size}
-    if not notes.exists():
+def _resume(out: Path, work: _Work, shard_size: int) -> _Progress:
+    """Read which shards are finished from the journal, and truncate journal and rows to those shards."""
+    journal, start = out / _JOURNAL, {"fingerprint": work.fingerprint, "shard_size": shard_size}
+    if not journal.exists():
         if any(out.glob("*.tar")):
-            raise UserError(f"{out} holds .tar files of something else: give another --out")
-        notes.write_text(json.dumps(start) + "\n", encoding="utf-8")
+            raise UserError(f"{out} contains other .tar files: choose another --out")
+        journal.write_text(json.dumps(start) + "\n", encoding="utf-8")
         (out / _ROWS).write_bytes(b"")
-        return _Done()
-    first, *lines = notes.read_text(encoding="utf-8").splitlines(keepends=True)
+        return _Progress()
+    first, *lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
     if first != json.dumps(start) + "\n":
         raise UserError(
-            f"{out} holds the beginning of another packing (another source or size, or the source has changed): remove "
-            "it, or give another --out"
+            f"{out} contains the start of another packing (another source or size, or the source has changed): remove "
+            "the folder, or choose another --out"
         )
-    done, kept = _Done(), first
+    done, kept = _Progress(), first
     for line in lines:
-        shard = json.loads(line) if line.endswith("\n") else None  # the last one may be cut off
+        shard = json.loads(line) if line.endswith("\n") else None  # the last line may be truncated
         if shard is None or (out / shard["name"]).stat().st_size != shard["bytes"]:
             break
         done.next = shard.pop("next")
-        done.left_out += [Skipped(*pair) for pair in shard.pop("left_out")]
+        done.skipped += [Skipped(*pair) for pair in shard.pop("left_out")]
         done.shards.append(shard)
         kept += line
-    write_atomically(notes, lambda temporary: temporary.write_text(kept, encoding="utf-8"))
+    write_atomically(journal, lambda temporary: temporary.write_text(kept, encoding="utf-8"))
     with (out / _ROWS).open("rb+") as rows:
-        rows.truncate(sum(one["pictures"] for one in done.shards) * ROW.itemsize)
+        rows.truncate(sum(shard["pictures"] for shard in done.shards) * ROW.itemsize)
     return done
 
 
-def _write_shards(out: Path, work: _Work, done: _Done, shard_size: int, bar: Any) -> None:
-    pictures = work.pictures(done.next)
-    with (out / _NOTES).open("a", encoding="utf-8") as notes, (out / _ROWS).open("ab") as rows:
+def _write_shards(out: Path, work: _Work, done: _Progress, shard_size: int, bar: Any) -> None:
+    """Write the shards that are not finished, and record each in the journal."""
+    images = work.images(done.next)
+    with (out / _JOURNAL).open("a", encoding="utf-8") as journal, (out / _ROWS).open("ab") as rows:
         while done.next < work.count:
+            # Fill a shard.
             with _Shard(out / _OPEN) as shard:
-                left_out: list[Skipped] = []
+                skipped: list[Skipped] = []
                 while done.next < work.count and (shard.size < shard_size or not shard.rows):
-                    picture = next(pictures)
+                    image = next(images)
                     done.next += 1
                     bar.update()
-                    if picture.reason:
-                        left_out.append(Skipped(picture.name, picture.reason))
+                    if image.reason:
+                        skipped.append(Skipped(image.name, image.reason))
                     else:
-                        shard.add(f"{done.next - 1:08d}", picture, labelled=bool(work.class_names))
+                        shard.add(f"{done.next - 1:08d}", image, labelled=bool(work.class_names))
                 name = f"{_stem(out)}-{len(done.shards):06d}.tar"
-                about = shard.finish(out / name)
+                entry = shard.finish(out / name)
+            # Record it: the rows first, since the journal decides what is finished.
             rows.write(np.array(shard.rows, ROW).tobytes())
             rows.flush()
-            note = {**about, "next": done.next, "left_out": [(one.name, one.reason) for one in left_out]}
-            notes.write(json.dumps(note) + "\n")
-            notes.flush()
-            done.shards.append(about)
-            done.left_out += left_out
+            line = {**entry, "next": done.next, "left_out": [(one.name, one.reason) for one in skipped]}
+            journal.write(json.dumps(line) + "\n")
+            journal.flush()
+            done.shards.append(entry)
+            done.skipped += skipped
 
 
-def _finish(out: Path, work: _Work, done: _Done) -> Packed:
-    shards = [one for one in done.shards if one["pictures"]]
-    for one in done.shards:
-        if not one["pictures"]:  # the last one, if all of its pictures were left out
-            (out / one["name"]).unlink(missing_ok=True)
-    left_out = (*work.problems, *done.left_out)
+def _finish(out: Path, work: _Work, done: _Progress) -> Packed:
+    """Write the table and the index, and remove the journal."""
+    shards = [shard for shard in done.shards if shard["pictures"]]
+    for shard in done.shards:
+        if not shard["pictures"]:  # the last shard, if all of its images were skipped
+            (out / shard["name"]).unlink(missing_ok=True)
+    skipped = (*work.problems, *done.skipped)
     if not shards:
-        (out / _NOTES).unlink()
+        (out / _JOURNAL).unlink()
         (out / _ROWS).unlink()
-        raise UserError(nothing_left(work.title, left_out))
-    pictures = sum(one["pictures"] for one in shards)
+        raise no_usable_image(work.title, skipped)
+    image_count = sum(shard["pictures"] for shard in shards)
 
     def write_table(temporary: Path) -> None:
-        header = {"descr": np.lib.format.dtype_to_descr(ROW), "fortran_order": False, "shape": (pictures,)}
         with temporary.open("wb") as file, (out / _ROWS).open("rb") as rows:
-            np.lib.format.write_array_header_1_0(file, header)
+            write_npy_header(file, ROW, (image_count,))
             while block := rows.read(2**20):
                 file.write(block)
 
@@ -266,24 +281,25 @@ def _finish(out: Path, work: _Work, done: _Done) -> Packed:
     index = {
         "sagan_shards": FORMAT,
         "source": Path(work.title).name,
-        "pictures": pictures,
+        "pictures": image_count,
         "class_names": work.class_names,
         "class_counts": counts.tolist() if work.class_names else [],
         "table_sha256": sha256(out / TABLE),
-        "left_out": [(one.name, one.reason) for one in left_out[:_MOST_LEFT_OUT]],
+        "left_out": [(one.name, one.reason) for one in skipped[:_MAX_SKIPPED_LISTED]],
         "shards": shards,
     }
     write_atomically(out / INDEX, lambda temporary: temporary.write_text(json.dumps(index, indent=1), encoding="utf-8"))
-    (out / _NOTES).unlink()
+    (out / _JOURNAL).unlink()
     (out / _ROWS).unlink()
-    return Packed(out, len(shards), pictures, sum(one["bytes"] for one in shards), left_out)
+    return Packed(out, len(shards), image_count, sum(shard["bytes"] for shard in shards), skipped)
 
 
 class _Shard:
-    """One tar file in the making."""
+    """Write one tar file."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size = path, 0
+        self.path = path
+        self.size = 0
         self.rows: list[tuple[int, int, int, tuple[int, int]]] = []
 
     def __enter__(self) -> "_Shard":
@@ -294,28 +310,31 @@ class _Shard:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, key: str, picture: _Picture, *, labelled: bool) -> None:
-        kind = next((kind for start, kind in _SIGNATURES.items() if picture.data.startswith(start)), "TIFF")
-        offset = self._add(key + _ENDINGS[kind], picture.data)
+    def add(self, key: str, image: _ImageFile, *, labelled: bool) -> None:
+        """Append an image, and its class if `labelled`, as the members of a sample."""
+        kind = next((kind for start, kind in SIGNATURES.items() if image.data.startswith(start)), "TIFF")
+        offset = self._add_member(key + _SUFFIXES[kind], image.data)
         if labelled:
-            self._add(f"{key}.cls", str(picture.label).encode())
-        self.rows.append((offset, len(picture.data), picture.label, picture.sides))
+            self._add_member(f"{key}.cls", str(image.label).encode())
+        self.rows.append((offset, len(image.data), image.label, image.sides))
 
-    def finish(self, place: Path) -> dict[str, Any]:
-        """Puts the shard in its place; what the index says of it."""
+    def finish(self, path: Path) -> dict[str, Any]:
+        """Move the shard to its final path, and return its entry in the index."""
         self._tar.close()
         self._file.close()
         checksum, size = sha256(self.path), self.path.stat().st_size
-        write_atomically(place, lambda temporary: self.path.rename(temporary))
-        return {"name": place.name, "bytes": size, "pictures": len(self.rows), "sha256": checksum}
+        write_atomically(path, lambda temporary: self.path.rename(temporary))
+        return {"name": path.name, "bytes": size, "pictures": len(self.rows), "sha256": checksum}
 
-    def _add(self, name: str, data: bytes) -> int:
-        """Adds a member; returns where its content begins."""
+    def _add_member(self, name: str, data: bytes) -> int:
+        """Append a member, and return the offset of its content."""
         member = tarfile.TarInfo(name)
-        member.size, member.mode = len(data), 0o644
+        member.size = len(data)
+        member.mode = 0o644
         self._tar.addfile(member, io.BytesIO(data))
         self.size = self._tar.offset
-        return self.size - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        blocks = -(-len(data) // tarfile.BLOCKSIZE)
+        return self.size - blocks * tarfile.BLOCKSIZE
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
@@ -325,5 +344,5 @@ def _png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _stem(out: Path) -> str:
-    """What shards are called: as their folder, in characters that any file system and URL takes."""
+    """Return the name of the folder, with characters replaced that not every file system or URL allows."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in out.absolute().name) or "shards"

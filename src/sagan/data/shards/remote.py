@@ -1,12 +1,13 @@
-"""Files here or at a URL: which ones a pattern names, how large they are, and parts of their bytes.
+"""Access to files by path or URL: expand patterns, get sizes, read ranges of bytes.
 
-Files here need the standard library only; URLs are read by fsspec (extra `remote`). What fails is asked for again a few
-times before it is an error, since a run of days is not to end with a connection.
+Local files need the standard library only; URLs are read with fsspec (extra `remote`). Failed reads are retried, so
+that a dropped connection does not end a long run.
 """
 
 import glob
 import itertools
 import logging
+import math
 import os
 import re
 import time
@@ -18,61 +19,65 @@ from sagan.errors import UserError
 from sagan.text import printable
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds between the attempts to read something."""
-MOST_FILES = 1_000_000
-"""Most files that a pattern may name."""
+"""Seconds to wait before each retry."""
+MAX_FILES = 1_000_000
+"""Number of files that a pattern may name."""
 
 
 class Unreachable(UserError):
-    """A file that is not there, or not any more, or does not answer."""
+    """Report a file that does not exist, no longer exists, or whose server does not answer."""
 
 
 _T = TypeVar("_T")
-_SECONDS = 30  # that a server may be silent
+_TIMEOUT = 30  # seconds without an answer of a server
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _log = logging.getLogger(__name__)
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is a URL of some kind, and not a path."""
+    """Return whether a name is a URL of any kind, not a path."""
     return "://" in name or "::" in name
 
 
 def expand(pattern: str) -> list[str]:
-    """The files that a pattern names: braces in their own order, '{000..012}' or '{a,b}'; wildcards sorted.
+    """List the files that a pattern names: braces ('{000..012}', '{a,b}') in their order, wildcards sorted.
 
     Raises:
-        UserError: it names none, or more than MOST_FILES, or its URL cannot be listed.
+        UserError: the pattern names no file or more than MAX_FILES, or its URL cannot be listed.
     """
-    names = _expand_braces(pattern)
-    found = [one for name in names for one in (_matching(name) if glob.has_magic(name) else [name])]
-    if not found:
+    names: list[str] = []
+    for name in _expand_braces(pattern):
+        if glob.has_magic(name):
+            names += _match_wildcards(name)
+        else:
+            names.append(name)
+    if not names:
         raise UserError(f"data source '{printable(pattern)}' matches no file: check the pattern")
-    return found
+    return names
 
 
 def size(name: str) -> int:
-    """Bytes of a file. UserError where it is not there or may not be read."""
+    """Return the size of a file in bytes. Raises UserError if the file does not exist or cannot be read."""
     return int(stamp(name)[0])
 
 
 def stamp(name: str) -> list[Any]:
-    """Size in bytes, and what else changes with a file: JSON values."""
-    return _repeat(lambda: _stamp(name), name, lasting=(FileNotFoundError, PermissionError))
+    """Return the size of a file in bytes and a JSON value that changes with the file. Raises UserError as `size`."""
+    return _retry(lambda: _stamp(name), name, permanent=(FileNotFoundError, PermissionError))
 
 
 def exists(name: str) -> bool:
-    """Whether there is such a file."""
+    """Return whether a file of this name exists. Raises UserError if its server does not answer."""
     if not is_url(name):
         return Path(name).is_file()
     system, path = _system(name)
-    return _repeat(lambda: bool(system.isfile(path)), name)
+    return _retry(lambda: bool(system.isfile(path)), name)
 
 
 def read(name: str, start: int, stop: int) -> bytes:
-    """Bytes from `start` to before `stop`. UserError when they cannot be had, after several attempts."""
-    return _repeat(lambda: _read(name, start, stop), name)
+    """Read the bytes from `start` up to `stop`. Raises UserError if several attempts fail."""
+    return _retry(lambda: _read(name, start, stop), name)
 
 
 def _stamp(name: str) -> list[Any]:
@@ -80,53 +85,53 @@ def _stamp(name: str) -> list[Any]:
         state = os.stat(name)
         return [state.st_size, state.st_mtime_ns]
     system, path = _system(name)
-    about = system.info(path)
-    if about.get("size") is None or not _hands_out_parts(system, name, path):
+    info = system.info(path)
+    if info.get("size") is None or not _serves_ranges(system, name, path):
         raise UserError(
-            f"{printable(name)}: its server does not hand out parts of files (HTTP ranges): use one that does, or copy "
-            "the files here"
+            f"{printable(name)}: its server does not serve parts of files (HTTP ranges): use another server, or copy "
+            "the files to a local folder"
         )
-    marks = (about.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "updated", "created"))
-    return [int(about["size"]), next((str(mark) for mark in marks if mark), "")]
+    versions = (info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "updated", "created"))
+    return [int(info["size"]), next((str(version) for version in versions if version), "")]
 
 
 def _read(name: str, start: int, stop: int) -> bytes:
     if not is_url(name):
         with open(name, "rb") as file:
             file.seek(start)
-            got = file.read(stop - start)
+            data = file.read(stop - start)
     else:
         system, path = _system(name)
-        got = system.cat_file(path, start=start, end=stop)
-    if len(got) != stop - start:
-        raise EOFError(f"{len(got)} bytes came where {stop - start} should be: it is cut off, or has changed")
-    return got
+        data = system.cat_file(path, start=start, end=stop)
+    if len(data) != stop - start:
+        raise EOFError(f"{len(data)} bytes received, {stop - start} expected: it is truncated, or has changed")
+    return data
 
 
-def _repeat(attempt: Callable[[], _T], name: str, lasting: tuple[type[Exception], ...] = ()) -> _T:
-    """What `attempt` returns, at the first time or later; errors that are `lasting` are not waited for."""
+def _retry(attempt: Callable[[], _T], name: str, permanent: tuple[type[Exception], ...] = ()) -> _T:
+    """Call `attempt` until it succeeds, and return its result; errors of a `permanent` type are not retried."""
     for wait in (*WAITS, None):
         try:
             return attempt()
         except UserError:
             raise
-        except Exception as error:  # each kind of URL has errors of its own
+        except Exception as error:  # every kind of URL raises its own types
             reason = printable(" ".join(str(getattr(error, "strerror", None) or error).split())[:200])
             reason = reason or type(error).__name__
             if isinstance(error, FileNotFoundError):
                 reason = "it does not exist"
-            if wait is None or isinstance(error, lasting):
-                again = "" if wait is not None else f" after {len(WAITS) + 1} attempts"
+            if wait is None or isinstance(error, permanent):
+                attempts = "" if wait is not None else f" after {len(WAITS) + 1} attempts"
                 raise Unreachable(
-                    f"{printable(name)} cannot be read{again}: {reason}; check that it is there and can be reached"
+                    f"{printable(name)} cannot be read{attempts}: {reason}; check that it exists and can be reached"
                 ) from error
             _log.warning("%s cannot be read (%s): trying again in %g s", printable(name), reason, wait)
             time.sleep(wait)
-    raise AssertionError
+    raise AssertionError  # the last attempt returns or raises
 
 
 def _system(name: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL, and the path in it."""
+    """Return fsspec's file system of a URL, and the path in it."""
     try:
         from fsspec.core import url_to_fs
     except ImportError:
@@ -136,18 +141,18 @@ def _system(name: str) -> tuple[Any, str]:
         if name.startswith(("http://", "https://")):
             from aiohttp import ClientTimeout
 
-            timeout = ClientTimeout(total=None, sock_connect=_SECONDS, sock_read=_SECONDS)
+            timeout = ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
             options = {"client_kwargs": {"timeout": timeout}}
         system, path = url_to_fs(name, **options)
     except ImportError as error:  # fsspec names the package that this kind of URL needs
         raise UserError(f"{printable(name)} cannot be read: {printable(str(error))}; pip install it") from error
     except ValueError as error:
-        raise UserError(f"{printable(name)} is no URL that fsspec reads: {printable(str(error))}") from error
+        raise UserError(f"{printable(name)} is not a URL that fsspec can read: {printable(str(error))}") from error
     return system, path
 
 
-def _hands_out_parts(system: Any, name: str, path: str) -> bool:
-    """Whether a range can be read alone; asked of HTTP servers, which may send all of a file instead."""
+def _serves_ranges(system: Any, name: str, path: str) -> bool:
+    """Return whether a range can be read alone. HTTP servers may send the complete file instead; others do not."""
     if not name.startswith(("http://", "https://")):
         return True
     try:
@@ -159,33 +164,31 @@ def _hands_out_parts(system: Any, name: str, path: str) -> bool:
     return True
 
 
-def _matching(pattern: str) -> list[str]:
+def _match_wildcards(pattern: str) -> list[str]:
     if not is_url(pattern):
         return sorted(glob.glob(pattern))
     system, path = _system(pattern)
-    return sorted(system.unstrip_protocol(one) for one in _repeat(lambda: system.glob(path), pattern))
+    return sorted(system.unstrip_protocol(match) for match in _retry(lambda: system.glob(path), pattern))
 
 
 def _expand_braces(pattern: str) -> list[str]:
-    parts = _BRACES.split(pattern)  # text and the insides of braces in turn
-    choices = [[part] if i % 2 == 0 else _choices(part) for i, part in enumerate(parts)]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > MOST_FILES:
+    parts = _BRACES.split(pattern)  # even: text; odd: the text inside braces
+    choices = [[part] if i % 2 == 0 else _expand_brace(part) for i, part in enumerate(parts)]
+    if math.prod(map(len, choices)) > MAX_FILES:
         raise _too_many(pattern)
-    return ["".join(chosen) for chosen in itertools.product(*choices)]
+    return ["".join(combination) for combination in itertools.product(*choices)]
 
 
-def _choices(inside: str) -> list[str]:
-    found = _RANGE.fullmatch(inside)
-    if found is None:
+def _expand_brace(inside: str) -> list[str]:
+    """Expand '000..012' or 'a,b', the text inside braces. Other braces are not part of a pattern and stay."""
+    match = _RANGE.fullmatch(inside)
+    if match is None:
         return inside.split(",") if "," in inside else ["{" + inside + "}"]
-    first, last = found.groups()
-    if max(len(first), len(last)) > 18 or int(last) - int(first) >= MOST_FILES:
+    first, last = match.groups()
+    if max(len(first), len(last)) > 18 or int(last) - int(first) >= MAX_FILES:
         raise _too_many("{" + inside[:60] + "}")
     return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
 
 
 def _too_many(pattern: str) -> UserError:
-    return UserError(f"data source '{printable(pattern)}' names more than {MOST_FILES:,} files: give fewer")
+    return UserError(f"data source '{printable(pattern)}' names more than {MAX_FILES:,} files: use fewer")

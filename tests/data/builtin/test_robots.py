@@ -1,6 +1,4 @@
-"""The built-in sets against plain Pillow, and against scikit-learn's own numbers."""
-
-import sys
+"""The built-in set of robots against plain Pillow."""
 
 import numpy as np
 import pytest
@@ -8,8 +6,7 @@ from PIL import Image
 
 from sagan.config import DataConfig
 from sagan.data import prepare
-from sagan.data import store as store_module
-from sagan.data.builtin import digits, robots
+from sagan.data.builtin import robots
 from sagan.errors import UserError
 
 SIDE = 48
@@ -22,7 +19,7 @@ def variants():
 
 
 def pasted(class_name, row):
-    """The picture of a row of choices, composed by Pillow at full size and then shrunk, on white: (S, S, 3)."""
+    """Compose the image of a row of choices with Pillow at full size on white, then shrink it: (S, S, 3)."""
     files = robots.layer_files(class_name)
     variant = files[int(row[0]) % len(files)]
     page = Image.new("RGBA", (1024, 1024), "white")
@@ -35,13 +32,13 @@ def pasted(class_name, row):
 @pytest.mark.parametrize("class_name", FAST)
 def test_as_if_pasted_at_full_size(variants, class_name):
     choices = robots.choose(class_name, 12, seed=5)
-    pictures = robots.finish(robots.compose(variants[class_name], choices, SIDE), 3, (255, 255, 255))
-    for picture, row in zip(pictures[::3], choices[::3], strict=True):
-        difference = abs(picture - pasted(class_name, row))
-        # Shrinking before laying over is not the same where edges meet; a wrong part or order is far worse.
+    images = robots.finish(robots.compose(variants[class_name], choices, SIDE), 3, (255, 255, 255))
+    for image, row in zip(images[::3], choices[::3], strict=True):
+        difference = abs(image - pasted(class_name, row))
+        # Shrinking before compositing differs a little where edges meet; a wrong part or order differs far more.
         assert difference.mean() < 3
         assert np.quantile(difference, 0.95) < 18
-        assert abs(picture - pasted(class_name, row + 1)).mean() > 6
+        assert abs(image - pasted(class_name, row + 1)).mean() > 6
 
 
 def test_layers_go_in_the_order_of_robohash():
@@ -75,15 +72,15 @@ def test_seeds_and_counts(variants):
 
 
 def test_alpha_grey_and_background(variants):
-    pictures = robots.compose(variants["robots"], robots.choose("robots", 6, seed=0), SIDE)
-    kept = robots.finish(pictures, 4, (0, 0, 0))
+    images = robots.compose(variants["robots"], robots.choose("robots", 6, seed=0), SIDE)
+    kept = robots.finish(images, 4, (0, 0, 0))
     alpha = kept[..., 3:] / 255
     for background in ((255, 255, 255), (10, 200, 90)):
-        laid = robots.finish(pictures, 3, background)
-        assert abs(laid - (kept[..., :3] * alpha + np.array(background) * (1 - alpha))).max() <= 2
-        grey = robots.finish(pictures, 1, background)
+        composited = robots.finish(images, 3, background)
+        assert abs(composited - (kept[..., :3] * alpha + np.array(background) * (1 - alpha))).max() <= 2
+        grey = robots.finish(images, 1, background)
         assert grey.shape == (6, SIDE, SIDE, 1)
-        assert abs(grey[..., 0] - laid @ [0.299, 0.587, 0.114]).max() <= 2
+        assert abs(grey[..., 0] - composited @ [0.299, 0.587, 0.114]).max() <= 2
     assert (kept[..., 3] == 0).any()
     assert (kept[..., 3] == 255).any()
 
@@ -115,12 +112,12 @@ def test_render_and_prepare(few_parts, monkeypatch):
         DataConfig(source="robots", robots=103, labels=False), resolution=16, image_channels=3, progress=False
     ).num_classes
 
-    monkeypatch.setattr(robots, "load", None)  # the second time no part is read
+    monkeypatch.setattr(robots, "load", None)  # the second time, no part is read
     assert prepare(config, resolution=16, image_channels=3, progress=False).key == store.key
 
 
 def test_many_batches_are_one_rendering(few_parts):
-    """Pictures larger than a chunk, so that every chunk holds one round of classes."""
+    """Images larger than a batch's budget, so that every batch holds one round of classes."""
     batches = list(robots.render_batches(12, 160, 1, seed=0))
     assert len(batches) > 1
     np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), robots.render(12, 160, 1, 0)[0])
@@ -136,40 +133,3 @@ def test_robots_without_their_parts(monkeypatch):
 def test_number_of_robots():
     with pytest.raises(UserError, match="robots is 0"):
         prepare(DataConfig(source="robots", robots=0), resolution=8, image_channels=3)
-
-
-class TestDigits:
-    @pytest.fixture
-    def scans(self):
-        return pytest.importorskip("sklearn.datasets").load_digits()
-
-    @pytest.mark.parametrize("channels", [1, 3, 4])
-    def test_at_their_own_size(self, scans, channels):
-        store = prepare(DataConfig(source="digits"), resolution=8, image_channels=channels, progress=False)
-        np.testing.assert_array_equal(store.labels, scans.target)
-        assert store.class_names == tuple("0123456789")
-        assert len(store) == digits.COUNT
-        for channel in range(min(channels, 3)):
-            assert abs(store.images[..., channel] - scans.images * 255 / 16).max() <= 0.51
-        if channels == 4:
-            assert (store.images[..., 3] == 255).all()
-
-    def test_enlarged(self, scans):
-        store = prepare(DataConfig(source="digits"), resolution=32, image_channels=1, progress=False)
-        small = store.images.reshape(-1, 8, 4, 8, 4).mean((2, 4))
-        assert abs(small - scans.images * 255 / 16).mean() < 12
-        assert store.sizes.tolist() == [[8, 8]] * digits.COUNT
-
-    def test_not_installed(self, monkeypatch):
-        def version(name):
-            raise digits.metadata.PackageNotFoundError
-
-        monkeypatch.setattr(digits.metadata, "version", version)
-        with pytest.raises(UserError, match=r"pip install 'sagan\[digits\]'"):
-            prepare(DataConfig(source="digits"), resolution=8, image_channels=1)
-
-
-def test_nothing_large_is_imported():
-    """`sagan.data` must start quickly: what only one source needs, only that source loads."""
-    assert "robohash" not in sys.modules
-    assert store_module

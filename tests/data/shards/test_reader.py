@@ -1,19 +1,17 @@
-"""Shards train as the packed store does: every picture once an epoch, in an order that needs no state."""
+"""Shards train as the packed store does: every image once an epoch, in an order that needs no state."""
 
 import hashlib
 import json
-import logging
-import sys
+import re
 import tracemalloc
 
 import numpy as np
 import pytest
-from shard_files import add, serve, write_shards
+from shard_files import add, write_shards
 
 from sagan.config import DataConfig
 from sagan.data import Batches, prepare
-from sagan.data.shards import reader as shards
-from sagan.data.shards import remote
+from sagan.data.shards import reader, remote
 from sagan.data.shards.pack import pack
 from sagan.data.shards.reader import ShardOrder, is_shards
 from sagan.errors import UserError
@@ -24,21 +22,14 @@ def load(source, resolution=8, **options):
     return prepare(config, resolution=resolution, image_channels=3, progress=False)
 
 
-@pytest.fixture
-def made(tmp_path, png):
-    """90 pictures, each of a colour that is its number, of three classes in five shards of several pieces."""
-    write_shards(tmp_path / "made", [png(i) for i in range(90)], 20, labels=[i % 3 for i in range(90)])
-    return tmp_path / "made"
-
-
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(shards, "PIECE", 8000)  # about four pictures and what is between them
+    monkeypatch.setattr(reader, "PIECE", 8000)  # about four images and what is between them
     monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
 
 
 def numbers(images):
-    """The pictures' numbers, by their colours."""
+    """The images' numbers, by their colours."""
     return (images[:, 0, 0, 0].int() + 256 * images[:, 1, 0, 0].int()).tolist()
 
 
@@ -52,13 +43,13 @@ def test_what_is_taken_for_shards(tmp_path, made, tree, png):
         str(made),
     ):
         assert is_shards(name), name
-    for name in ("pictures", "pictures.zip", "hf:user/name", "robots", str(tree({"a/1.png": png(1), "x.tar": b""}))):
+    for name in ("images", "images.zip", "hf:user/name", "robots", str(tree({"a/1.png": png(1), "x.tar": b""}))):
         assert not is_shards(name), name
 
 
 @pytest.mark.parametrize("batch_size", [7, 45, 200])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_every_epoch_shows_every_picture_once(made, batch_size, count):
+def test_every_epoch_has_every_image_once(made, batch_size, count):
     store, batch_size = load(made), batch_size * count
     parts = [Batches(store, batch_size, seed=3, flips=True, rank=r, count=count) for r in range(count)]
     seen = []
@@ -91,10 +82,10 @@ def test_processes_read_pieces_of_their_own(tmp_path, png):
     pieces = []
     for rank in range(2):
         batches = Batches(store, 32, seed=0, flips=False, rank=rank, count=2)
-        positions = np.concatenate([batches.chosen(index)[batches.share] for index in range(509 // 32)])
+        positions = np.concatenate([batches.positions(index)[batches.share] for index in range(509 // 32)])
         pieces.append(set(np.searchsorted(store.images._firsts, positions, side="right").tolist()))
-    assert len(pieces[0] & pieces[1]) <= shards.LANES  # where a lane ends within a piece
-    assert len(pieces[0] | pieces[1]) > 5 * shards.LANES
+    assert len(pieces[0] & pieces[1]) <= reader.LANES  # where a lane ends within a piece
+    assert len(pieces[0] | pieces[1]) > 5 * reader.LANES
 
 
 @pytest.mark.parametrize("counts", [[1], [5, 3], [1] * 40, [9, 1, 30, 2], [4] * 16])
@@ -119,8 +110,8 @@ def test_an_order_is_a_permutation_and_arithmetic(counts):
 
 
 def test_the_order_never_changes(made):
-    """A run that is resumed with another NumPy or on another machine must see the same pictures."""
-    chosen = Batches(load(made), 10, seed=1, flips=False).chosen(0).tolist()
+    """A run that is resumed with another NumPy or on another machine must see the same images."""
+    chosen = Batches(load(made), 10, seed=1, flips=False).positions(0).tolist()
     assert chosen == ORDER
 
 
@@ -129,7 +120,7 @@ ORDER = [6, 11, 80, 59, 60, 85, 71, 3, 51, 15]
 
 def test_a_batch_mixes_pieces(made):
     store = load(made)
-    chosen = Batches(store, 16, seed=0, flips=False).chosen(0)
+    chosen = Batches(store, 16, seed=0, flips=False).positions(0)
     pieces = np.searchsorted(store.images._firsts, chosen, side="right")
     assert len(set(pieces.tolist())) >= 12  # of 16 lanes
 
@@ -138,7 +129,7 @@ def test_any_batch_at_any_time_and_little_is_held(made):
     store = load(made)
     first = Batches(store, 6, seed=5, flips=True)
     in_order = [first(i) for i in range(30)]
-    assert len(store.images._held) <= 2 * shards.LANES
+    assert len(store.images._pieces) <= 2 * reader.LANES
     for i in (29, 0, 7, 8, 3, 3):
         for again in (first, Batches(load(made), 6, seed=5, flips=True)):
             assert all((a == b).all() for a, b in zip(again(i), in_order[i], strict=True))
@@ -151,9 +142,9 @@ def test_each_piece_is_read_once_an_epoch_and_ahead(made, monkeypatch):
     batches = Batches(store, 9, seed=0, flips=False)
     for i in range(10):
         batches(i)
-    ahead = 2 * shards.LANES
+    ahead = 2 * reader.LANES
     assert len(store.images._firsts) <= len(reads) <= len(store.images._firsts) + ahead
-    assert all(stop - start <= shards.PIECE for _, start, stop in reads)
+    assert all(stop - start <= reader.PIECE for _, start, stop in reads)
 
 
 def test_packed_shards_train_like_a_store(tmp_path, made):
@@ -162,14 +153,14 @@ def test_packed_shards_train_like_a_store(tmp_path, made):
     theirs, ours = load(made), load(tmp_path / "ours")
     assert len(list((tmp_path / "ours").glob("*.tar"))) > 2
     assert ours.key != theirs.key
-    assert sorted(numbers(ours.pictures(np.arange(90)))) == list(range(90))
+    assert sorted(numbers(ours.load_images(np.arange(90)))) == list(range(90))
     assert (ours.sizes == 8).all()
     assert not theirs.sizes.any()
-    assert ours.labels.tolist() == [n % 3 for n in numbers(ours.pictures(np.arange(90)))]
+    assert ours.labels.tolist() == [n % 3 for n in numbers(ours.load_images(np.arange(90)))]
     assert load(f"{tmp_path}/ours/ours-{{000000..000001}}.tar").class_names == ("0", "1", "2")
     part = load(f"{tmp_path}/ours/ours-00000[02].tar")
     assert 0 < len(part) < 90
-    assert [n % 3 for n in numbers(part.pictures(np.arange(len(part))))] == part.labels.tolist()
+    assert [n % 3 for n in numbers(part.load_images(np.arange(len(part))))] == part.labels.tolist()
 
 
 def test_the_key_names_the_content(tmp_path, made, png):
@@ -182,96 +173,22 @@ def test_the_key_names_the_content(tmp_path, made, png):
     assert load(tmp_path / "copy").key != load(made).key
 
 
-@pytest.mark.parametrize("scheme", ["memory", "http"])
-def test_shards_at_a_url_are_those_here(tmp_path, made, scheme):
-    pack(DataConfig(source=str(made)), tmp_path / "packed", shard_size=30_000, resolution=8, image_channels=3)
-    here = [load(made), load(tmp_path / "packed")]
-    if scheme == "memory":
-        import fsspec
-
-        system = fsspec.filesystem("memory")
-        for folder in ("made", "packed"):
-            for path in (tmp_path / folder).iterdir():
-                system.pipe(f"/{folder}/{path.name}", path.read_bytes())
-        there = [load("memory://made/set-*.tar"), load("memory://packed")]
-        compare(here, there)
-    else:
-        with serve(tmp_path) as (url, _):
-            compare(here, [load(url + "/made/set-{000000..000004}.tar"), load(url + "/packed")])
-
-
-def compare(here, there):
-    for a, b in zip(here, there, strict=True):
-        assert a.key == b.key
-        mine, other = (Batches(store, 16, seed=0, flips=True) for store in (a, b))
-        for index in (0, 5, 6):
-            assert all((x == y).all() for x, y in zip(mine(index), other(index), strict=True))
-
-
-def test_a_server_that_fails_is_asked_again(tmp_path, made, caplog):
-    with serve(tmp_path) as (url, server):
-        store = load(url + "/made/set-{000000..000004}.tar")
-        batches = Batches(store, 45, seed=0, flips=False)
-        left = [1, 1]
-        server.refuses = lambda path: bool(left and left.pop())
-        with caplog.at_level(logging.WARNING):
-            batches(0)
-        assert "trying again" in caplog.text
-        server.refuses = lambda path: True
-        store.images._held.clear()
-        with pytest.raises(UserError, match=r"set-\d+.tar cannot be read after 3 attempts"):
-            batches(1)
-
-
-def test_a_server_without_ranges(tmp_path, made):
-    with serve(tmp_path, ranges=False) as (url, _), pytest.raises(UserError, match="does not hand out parts"):
-        load(url + "/made/set-000000.tar")
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("nothing-{00..02}.tar", "nothing-00.tar cannot be read: it does not exist"),
-        ("nothing-*.tar", "matches no file"),
-        ("x-{0..99999999}.tar", "more than 1,000,000 files"),
-        ("x-{0..9999}-{0..9999}.tar", "more than 1,000,000 files"),
-        ("nonsense://x.tar", "no URL that fsspec reads"),
-        ("memory://empty", "without index.json below it"),
-        ("{a,a}.tar", "names a shard twice"),
-    ],
-)
-def test_sources_that_are_not_there(source, message):
-    with pytest.raises(UserError, match=message):
-        load(source)
-
-
-def test_what_is_missing_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    with pytest.raises(UserError, match=r"pip install 'sagan\[remote\]'"):
-        load("http://127.0.0.1:1/x.tar")
-    monkeypatch.undo()
-    if "s3fs" not in sys.modules:
-        monkeypatch.setitem(sys.modules, "s3fs", None)
-        with pytest.raises(UserError, match="s3fs"):
-            load("s3://bucket/x.tar")
-
-
-def test_a_broken_picture_is_replaced_by_the_next_of_its_class(tmp_path, png, caplog):
-    pictures = [png(i) for i in range(40)]
+def test_a_broken_image_is_replaced_by_the_next_of_its_class(tmp_path, png, caplog):
+    images = [png(i) for i in range(40)]
     for broken in (5, 7, 39):
-        pictures[broken] = pictures[broken][:40]
-    write_shards(tmp_path / "broken", pictures, 15, labels=[i % 2 for i in range(40)])
+        images[broken] = images[broken][:40]
+    write_shards(tmp_path / "broken", images, 15, labels=[i % 2 for i in range(40)])
     store = load(tmp_path / "broken")
     for _ in range(2):
-        assert numbers(store.pictures(np.array([4, 5, 7, 39, 6]))) == [4, 9, 9, 1, 6]
-    assert caplog.text.count("set-000000.tar, picture at byte") == 2
-    assert "truncated or damaged; the next of its class is taken" in caplog.text
+        assert numbers(store.load_images(np.array([4, 5, 7, 39, 6]))) == [4, 9, 9, 1, 6]
+    assert len(re.findall(r"set-000000\.tar\b.*\bbyte\b", caplog.text)) == 2
+    assert re.search(r"damaged\b.*\bclass\b", caplog.text)
 
 
-def test_nothing_but_broken_pictures(tmp_path):
+def test_nothing_but_broken_images(tmp_path):
     write_shards(tmp_path / "broken", [b"\x89PNG nothing"] * 30, 30)
-    with pytest.raises(UserError, match="cannot be used"):
-        load(tmp_path / "broken").pictures(np.arange(3))
+    with pytest.raises(UserError, match=r"\bset-000000\.tar\b"):
+        load(tmp_path / "broken").load_images(np.arange(3))
 
 
 @pytest.mark.parametrize("what", ["size", "checksum", "row", "json", "name", "label"])
@@ -296,7 +213,7 @@ def test_an_index_that_lies(tmp_path, made, what):
     elif what == "name":
         index["shards"][0]["name"] = "../other.tar"
     (folder / "index.json").write_text(json.dumps(index)[: 100 if what == "json" else None])
-    with pytest.raises(UserError, match=r"copy|remove"):
+    with pytest.raises(UserError, match=re.escape(str(folder))):
         load(folder)
 
 
@@ -308,11 +225,11 @@ def test_without_labels_and_without_some(tmp_path, png):
     store = load(folder)
     assert store.class_names == ("0", "1", "2", "3", "4")
     assert len(store) == 6
-    assert "6 pictures without a .cls" in store.skipped[0].reason
+    assert re.search(r"\b6\b.*\.cls\b", store.skipped[0].reason)
     assert len(load(folder, labels=False)) == 12
 
 
-def test_a_damaged_table_in_the_cache_is_made_anew(made):
+def test_a_damaged_table_in_the_cache_is_written_again(made):
     store = load(made)
     labels = store.labels.tolist()
     store.path.write_bytes(b"nonsense")
@@ -320,8 +237,8 @@ def test_a_damaged_table_in_the_cache_is_made_anew(made):
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path, png, monkeypatch):
-    """Four times the pictures, and the same memory to train on them: that of the pieces."""
-    monkeypatch.setattr(shards, "PIECE", 20_000)
+    """Four times the images, and the same memory to train on them: that of the pieces."""
+    monkeypatch.setattr(reader, "PIECE", 20_000)
     peaks, held = [], []
     for count in (600, 2400):
         folder = tmp_path / str(count)
@@ -330,11 +247,11 @@ def test_memory_does_not_grow_with_the_data(tmp_path, png, monkeypatch):
         tracemalloc.start()
         for i in range(60):
             batches(i)
-            held.append(sum(len(piece.result()[1]) for piece in batches.store.images._held.values()))
+            held.append(sum(len(piece.result()[1]) for piece in batches.store.images._pieces.values()))
         peaks.append(tracemalloc.get_traced_memory()[1])  # of all but the pieces, which lie outside of Python's heap
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.15 + 100_000
-    assert max(held) <= 2 * shards.LANES * shards.PIECE
+    assert max(held) <= 2 * reader.LANES * reader.PIECE
 
 
 def test_headers_are_read_once(made, monkeypatch):
@@ -343,7 +260,7 @@ def test_headers_are_read_once(made, monkeypatch):
     def forbid(*_):
         raise AssertionError("headers were read again")
 
-    monkeypatch.setattr(shards, "scan", forbid)
+    monkeypatch.setattr(reader, "scan", forbid)
     load(made)
     with (made / "set-000002.tar").open("ab") as file:
         file.write(b"\0" * 512)
@@ -357,7 +274,7 @@ def test_compressed_and_foreign(tmp_path, png):
     write_shards(tmp_path, [png(1)], 1)
     bomb = tmp_path / "bomb.tar.gz"
     bomb.write_bytes(gzip.compress(bytes(10**7)))
-    for path, message in ((bomb, r"compressed \(gzip\)"), (tmp_path / "no.tar", "not a readable .tar")):
+    for path, message in ((bomb, r"bomb\.tar\.gz\b.*\bgzip\b"), (tmp_path / "no.tar", r"no\.tar\b")):
         if not path.exists():
             path.write_bytes(b"This is no tar file. " * 100)
         with pytest.raises(UserError, match=message):
@@ -369,5 +286,5 @@ def test_nothing_in_it(tmp_path):
 
     with tarfile.open(tmp_path / "empty.tar", "w") as tar:
         add(tar, "readme.txt", b"hello")
-    with pytest.raises(UserError, match="holds no usable picture"):
+    with pytest.raises(UserError, match=r"empty\.tar\b"):
         load(tmp_path / "empty.tar")

@@ -1,0 +1,98 @@
+"""Shards at a URL are those of a local folder; failures are retried, then end with one line."""
+
+import logging
+import re
+import sys
+
+import pytest
+from shard_files import serve
+
+from sagan.config import DataConfig
+from sagan.data import Batches, prepare
+from sagan.data.shards import reader, remote
+from sagan.data.shards.pack import pack
+from sagan.errors import UserError
+
+
+def load(source):
+    return prepare(DataConfig(source=str(source)), resolution=8, image_channels=3, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(reader, "PIECE", 8000)  # about four images and what is between them
+    monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
+
+
+@pytest.mark.parametrize("scheme", ["memory", "http"])
+def test_shards_at_a_url_are_those_here(tmp_path, made, scheme):
+    pack(DataConfig(source=str(made)), tmp_path / "packed", shard_size=30_000, resolution=8, image_channels=3)
+    here = [load(made), load(tmp_path / "packed")]
+    if scheme == "memory":
+        import fsspec
+
+        system = fsspec.filesystem("memory")
+        for folder in ("made", "packed"):
+            for path in (tmp_path / folder).iterdir():
+                system.pipe(f"/{folder}/{path.name}", path.read_bytes())
+        there = [load("memory://made/set-*.tar"), load("memory://packed")]
+        compare(here, there)
+    else:
+        with serve(tmp_path) as (url, _):
+            compare(here, [load(url + "/made/set-{000000..000004}.tar"), load(url + "/packed")])
+
+
+def compare(here, there):
+    for a, b in zip(here, there, strict=True):
+        assert a.key == b.key
+        mine, other = (Batches(store, 16, seed=0, flips=True) for store in (a, b))
+        for index in (0, 5, 6):
+            assert all((x == y).all() for x, y in zip(mine(index), other(index), strict=True))
+
+
+def test_a_server_that_fails_is_asked_again(tmp_path, made, caplog):
+    with serve(tmp_path) as (url, server):
+        store = load(url + "/made/set-{000000..000004}.tar")
+        batches = Batches(store, 45, seed=0, flips=False)
+        left = [1, 1]
+        server.refuses = lambda path: bool(left and left.pop())
+        with caplog.at_level(logging.WARNING):
+            batches(0)
+        assert re.search(r"set-\d+\.tar\b", caplog.text)
+        server.refuses = lambda path: True
+        store.images._pieces.clear()
+        with pytest.raises(UserError, match=r"set-\d+\.tar\b.*\b3 attempts\b"):
+            batches(1)
+
+
+def test_a_server_without_ranges(tmp_path, made):
+    with serve(tmp_path, ranges=False) as (url, _), pytest.raises(UserError, match=r"^http://127\.0\.0\.1:\d+\b"):
+        load(url + "/made/set-000000.tar")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nothing-{00..02}.tar", r"nothing-00\.tar\b"),
+        ("nothing-*.tar", r"nothing-\*\.tar\b"),
+        ("x-{0..99999999}.tar", r"\b1,000,000 files\b"),
+        ("x-{0..9999}-{0..9999}.tar", r"\b1,000,000 files\b"),
+        ("nonsense://x.tar", r"nonsense://x\.tar\b.*\bfsspec\b"),
+        ("memory://empty", r"memory://empty\b.*index\.json\b"),
+        ("{a,a}.tar", r"\{a,a\}\.tar\b.*\bshard\b"),
+    ],
+)
+def test_sources_that_are_not_there(source, message):
+    with pytest.raises(UserError, match=message):
+        load(source)
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(UserError, match=r"pip install 'sagan\[remote\]'"):
+        load("http://127.0.0.1:1/x.tar")
+    monkeypatch.undo()
+    if "s3fs" not in sys.modules:
+        monkeypatch.setitem(sys.modules, "s3fs", None)
+        with pytest.raises(UserError, match="s3fs"):
+            load("s3://bucket/x.tar")
