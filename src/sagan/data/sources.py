@@ -258,7 +258,8 @@ def _tree(
     """
     images = sorted(filter(_is_image, files), key=_order)
     unsupported = sorted(name for name in files if name.lower().endswith(_UNSUPPORTED))
-    problems = [Skipped(name, "unsupported format: convert it to PNG or JPEG") for name in unsupported]
+    # The key of a store contains these reasons: their words change with its format only.
+    problems = [Skipped(name, "not a format that is read: convert it to PNG or JPEG") for name in unsupported]
     empty: list[str] = []
     class_names: tuple[str, ...] = ()
     label_of: dict[str, int] = {}
@@ -266,14 +267,14 @@ def _tree(
         label_of, class_names = _read_labels(f"dataset.json in '{printable(title)}'", read)
         if class_names:
             problems += [Skipped(name, "has no label in dataset.json") for name in images if name not in label_of]
-            problems += [Skipped(name, "in dataset.json, but does not exist") for name in label_of if name not in files]
+            problems += [Skipped(name, "is in dataset.json, but not there") for name in label_of if name not in files]
     elif labels and any("/" in name for name in images):
         class_names = tuple(sorted({name.split("/", 1)[0] for name in images if "/" in name}, key=_order))
         numbers = {name: number for number, name in enumerate(class_names)}
         label_of = {name: numbers[name.split("/", 1)[0]] for name in images if "/" in name}
         empty = sorted(set(folders) - set(class_names), key=_order)
-        problems += [Skipped(name, f"class folder '{printable(name)}' has no images") for name in empty]
-        problems += [Skipped(name, "outside the class folders") for name in images if "/" not in name]
+        problems += [Skipped(name, f"class folder '{printable(name)}' holds no pictures") for name in empty]
+        problems += [Skipped(name, "lies beside the class folders: left out") for name in images if "/" not in name]
     entries = [(name, label_of.get(name, 0)) for name in images if not class_names or name in label_of]
     if not entries and not problems:
         raise UserError(
