@@ -9,7 +9,7 @@ save them, and imported. Printed is the largest difference over 32 inputs, relat
 and logits in evaluation mode, of the attention maps, and of one forward pass in training mode with the statistics and
 vectors that it leaves behind; in float32, and both sides in float64, which tells rounding from another function.
 
---record writes the small files that the tests run on (tests/interop/data).
+--record writes the small files that the tests run on (tests/importers/data).
 """
 
 import argparse

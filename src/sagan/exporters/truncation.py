@@ -27,7 +27,7 @@ class Truncation(nn.Module):
 
     ONNX has no inverse of the error function. So the map is interpolated between 256 knots a unit by cubics that meet
     its values and its slopes (Hermite): their error, h^4/384 times the fourth derivative, is far below the rounding
-    of float32, at every truncation (tests/interop/test_truncation.py).
+    of float32, at every truncation (tests/exporters/test_truncation.py).
     """
 
     cubics: Tensor

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from small_runs import NAMES, make_run
 
 import sagan
+from helpers.runs import NAMES, make_run
 from sagan.cli import main
 from sagan.errors import UserError
 from sagan.files import load_tensors, save_tensors

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from small_runs import make_run
 
+from helpers.runs import make_run
 from sagan.hub.card import write_card
 from sagan.metrics.features import sha256
 from sagan.run import Run
