@@ -24,7 +24,7 @@ def imported(tmp_path, capsys):
     out = tmp_path / "imported"
     assert main(["import", str(files / "7_G.pth"), "--discriminator", str(files / "7_D.pth"), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "heykeetae: a generator of 64 px pictures, no classes, attention at 16, 32, and its discriminator" in said
+    assert "heykeetae: a generator of 64 px images, no classes, attention at 16, 32, and its discriminator" in said
     return Run(out)
 
 
