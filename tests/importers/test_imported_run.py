@@ -53,11 +53,11 @@ def test_its_card_does_not_say_that_it_was_trained_here(imported):
 
 def test_the_page_shows_it(imported):
     explorer = Explorer(read_networks(imported.path))
-    seen = explorer.see(Sample(seed=1, index=2))
+    view = explorer.view(Sample(seed=1, index=2))
     with torch.no_grad():
         x = sagan.load(imported.path)(sagan.draw_latents(3, 6, seed=1)[2:])
         (logit,) = read_discriminator(imported.path).eval()(x).tolist()
-    assert seen.scores.of_classes == pytest.approx((logit,), rel=1e-4)
+    assert view.scores.by_class == pytest.approx((logit,), rel=1e-4)
     found = [(layer.network, layer.name) for layer in explorer.maps(Sample(seed=1, index=2), [(5.0, 9.0)], smooth=True)]
     assert found == [("generator", "16.0"), ("generator", "32.0"), ("discriminator", "8.0"), ("discriminator", "4.0")]
 
