@@ -1,8 +1,8 @@
-"""How long the page of a run takes: from the command to a page with pictures, and for what is clicked there.
+"""Measure the latency of a run's page: from the command to the first images, and of each action on the page.
 
     python benchmarks/explore.py runs/demo [--repeats 30]
 
-Over real HTTP on loopback, in milliseconds, medians; what the browser adds for drawing is not in it.
+Medians over HTTP on loopback, in milliseconds, without the time that the browser takes to draw.
 """
 
 import argparse
@@ -17,10 +17,10 @@ import time
 import urllib.request
 
 
-def ask(base: str, path: str, asked: dict | None = None) -> bytes:
-    data = None if asked is None else json.dumps(asked).encode()
-    request = urllib.request.Request(f"{base}/{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as response:
+def request(base: str, path: str, body: dict | None = None) -> bytes:
+    data = None if body is None else json.dumps(body).encode()
+    http_request = urllib.request.Request(f"{base}/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(http_request) as response:
         return response.read()
 
 
@@ -43,34 +43,34 @@ def main() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             base = re.search(r"http://\S+:\d+", process.stdout.readline())[0]
-            about = json.loads(ask(base, "api/about"))
+            about = json.loads(request(base, "api/about"))
             labels = list(range(min(8, len(about["classes"]))))
             grid = {"labels": labels, "count": 6 if labels else 24, "seed": 0}
-            ask(base, "")
-            pictures = len(json.loads(ask(base, "api/grid", grid))["pictures"])
-            until = time.perf_counter() - start
+            request(base, "")
+            images = len(json.loads(request(base, "api/grid", grid))["images"])
+            startup = time.perf_counter() - start
 
             def sample(i: int) -> dict:
                 return {"kind": "sample", "seed": 1000 + i, "index": i}
 
             def click(i: int) -> None:
                 points = [[(7 * j + i) % about["resolution"], i % about["resolution"]] for j in range(5)]
-                ask(base, "api/look", {"picture": sample(0), "points": points, "only": [4]})
+                request(base, "api/look", {"image": sample(0), "points": points, "only": [4]})
 
             def slide(i: int) -> None:
                 walk = {"kind": "walk", "start": sample(0), "end": sample(1), "latent": (i + 1) / 100, "label": 0}
-                ask(base, "api/look", {"picture": walk, "points": [[j, j] for j in range(5)]})
+                request(base, "api/look", {"image": walk, "points": [[j, j] for j in range(5)]})
 
             click(0)
             repeats = options.repeats
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {len(about['layers'])} layers with maps")
-            print(f"from the command to the page and its first pictures  {until:8.2f} s")
+            print(f"from the command to the page and its first images    {startup:8.2f} s")
             print(f"a new point's maps                                   {milliseconds(repeats, click):8.1f} ms")
-            five = milliseconds(repeats, lambda i: ask(base, "api/look", {"picture": sample(i), "choose": True}))
-            print(f"another picture, five points chosen, their maps      {five:8.1f} ms")
+            five = milliseconds(repeats, lambda i: request(base, "api/look", {"image": sample(i), "choose": True}))
+            print(f"another image, five points chosen, their maps        {five:8.1f} ms")
             print(f"a step of the slider, with the maps of five points   {milliseconds(repeats, slide):8.1f} ms")
-            drawn = milliseconds(repeats, lambda i: ask(base, "api/grid", grid | {"seed": i + 1}))
-            print(f"a new seed's grid of {pictures:3} pictures                     {drawn:8.1f} ms")
+            new_grid = milliseconds(repeats, lambda i: request(base, "api/grid", grid | {"seed": i + 1}))
+            print(f"a new seed's grid of {images:3} images                       {new_grid:8.1f} ms")
         finally:
             process.send_signal(signal.SIGINT)
 

@@ -1,9 +1,9 @@
-"""How long a person waits: the page of a run in a real Chromium, at two widths.
+"""Measure how long a user waits: the page of a run in a real Chromium, at two widths.
 
     python benchmarks/explore_page.py runs/demo [--out FOLDER]
 
-Milliseconds from the event to the picture that is decoded on the page. --out keeps screenshots. Needs Debian's packages
-chromium and chromium-driver; what the page must do is in tests/explorer/test_page.py.
+Prints milliseconds from an event to the decoded images on the page. --out saves screenshots. Needs Debian's packages
+chromium and chromium-driver. tests/explorer/test_page.py tests the page's behaviour.
 """
 
 import argparse
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "explorer"))
 from chromium import Chromium
 
 WIDTHS = ((1280, 900), (390, 844))
-READY = "document.querySelector('#picture')?.naturalWidth && document.querySelectorAll('#strip img').length"
+READY = "document.querySelector('#image')?.naturalWidth && document.querySelectorAll('#strip img').length"
 TIMES = """(async () => {
   const until = (test) => new Promise((done) => {
     const go = () => (test() ? done(performance.now()) : requestAnimationFrame(go));
@@ -39,7 +39,7 @@ TIMES = """(async () => {
     const [x, y] = [0.2 + 0.2 * (i % 4), 0.1 + 0.03 * i];
     const at = { clientX: box.left + box.width * x, clientY: box.top + box.height * y, pointerId: 1 };
     const start = performance.now();
-    document.getElementById("picture").dispatchEvent(
+    document.getElementById("image").dispatchEvent(
       new PointerEvent("pointerdown", { pointerType: "mouse", button: 0, bubbles: true, ...at }));
     clicks.push(await until(() => all("#maps figure").length > before && loaded(all("#maps img"))) - start);
     await pause(50);
@@ -51,7 +51,7 @@ TIMES = """(async () => {
     await pause(300);
   }
   for (let i = 1; i <= 20; i++) {
-    const image = document.getElementById("picture"), old = image.src, slider = document.getElementById("latent");
+    const image = document.getElementById("image"), old = image.src, slider = document.getElementById("latent");
     slider.value = 4 * i;
     const start = performance.now();
     slider.dispatchEvent(new Event("input"));
@@ -67,8 +67,8 @@ def measure(address: str, width: int, height: int, out: Path | None) -> None:
         page.open(address)
         page.until(READY)
         times = page.run(TIMES)
-        for name, found in zip(("click to maps", "seed to grid", "slider to picture"), times, strict=True):
-            print(f"{width:5} px  {name:18} median {statistics.median(found):4.0f} ms, longest {max(found):4.0f} ms")
+        for name, values in zip(("click to maps", "seed to grid", "slider to image"), times, strict=True):
+            print(f"{width:5} px  {name:18} median {statistics.median(values):4.0f} ms, longest {max(values):4.0f} ms")
         if out:
             page.screenshot(out / f"explore-{width}.png")
 

@@ -1,7 +1,7 @@
-"""What exported generators cost: the figures of docs/export.md.
+"""Measure the speed and size of exported generators: the values of docs/export.md.
 
 python benchmarks/export.py runs/demo
-python benchmarks/export.py --resolution 128 --base-channels 64 --classes 1000   # a network of random weights
+python benchmarks/export.py --resolution 128 --base-channels 64 --classes 1000   # random weights
 """
 
 import tempfile
@@ -25,21 +25,22 @@ from sagan.sampling import draw_latents
 @dataclass(frozen=True)
 class Options:
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None
-    """A run; default: a network of random weights of these sizes."""
+    """A run; default: a network of these sizes with random weights."""
     resolution: int = 64
     base_channels: int = 32
     classes: int = 10
     batch: int = 32
-    """Pictures drawn at once."""
+    """Images in a batch."""
     seconds: float = 5.0
-    """Of drawing, for each line of the table."""
+    """Time spent on each line of the table, s."""
     threads: int = 2
 
 
 def speed(draw, inputs, seconds):
-    """Pictures a second, from the fastest of the batches: the others had to share the machine."""
+    """Return images/s of the fastest batch: slower ones shared the machine with other processes."""
     draw(*inputs)
-    best, end = float("inf"), time.perf_counter() + seconds
+    best = float("inf")
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
         draw(*inputs)
@@ -67,7 +68,8 @@ def main(options):
     with tempfile.TemporaryDirectory() as name, torch.inference_mode():
         folder = Path(name)
         path = options.run or random_run(folder, options)
-        generator, as_trained = sagan.load(path), sagan.run.read_generator(path)[0].eval()
+        generator = sagan.load(path)
+        as_trained = sagan.run.read_generator(path)[0].eval()
         config = generator.config
         inputs = (
             draw_latents(options.batch, config.latent_dim, seed=0),
@@ -77,11 +79,11 @@ def main(options):
         millions = sum(p.numel() for p in generator.parameters()) / 1e6
         print(f"{config.resolution} px, {millions:.2f} M parameters, batches of {options.batch}, ", end="")
         print(f"{options.threads} threads, torch {torch.__version__}")
-        print(f"{'':<34}{'pictures/s':>10}  {'file':>9}  largest difference")
+        print(f"{'':<34}{'images/s':>10}  {'file':>9}  largest difference")
 
-        def row(what, draw, size, difference):
+        def row(label, draw, size, difference):
             rate = speed(draw, inputs, options.seconds)
-            print(f"{what:<34}{rate:>10.1f}  {size:>6.2f} MB  {difference}", flush=True)
+            print(f"{label:<34}{rate:>10.1f}  {size:>6.2f} MB  {difference}", flush=True)
 
         row("PyTorch, as trained", as_trained, size, "")
         row("PyTorch, sagan.load", generator, size, "the reference")
@@ -90,12 +92,12 @@ def main(options):
             ("onnxruntime, truncation and uint8", "onnx", "y.onnx", {"truncation": 0.7, "uint8": True}),
             ("torch.export program", "torch-export", "x.pt2", {}),
         ]
-        for what, to, file, extra in formats:
+        for label, to, file, options_of_format in formats:
             with torch.inference_mode(False):
-                done = export(path, to, folder / file, **extra)
-            draw = open_onnx(done.path, threads=options.threads) if to == "onnx" else open_program(done.path)
-            note = " beyond rounding" if extra.get("uint8") else ""
-            row(what, draw, done.path.stat().st_size / 1e6, f"{done.difference:.1e}{note}")
+                exported = export(path, to, folder / file, **options_of_format)
+            draw = open_onnx(exported.path, threads=options.threads) if to == "onnx" else open_program(exported.path)
+            note = " beyond rounding" if options_of_format.get("uint8") else ""
+            row(label, draw, exported.path.stat().st_size / 1e6, f"{exported.difference:.1e}{note}")
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ def train_theirs(checkouts: Path, steps: int, folder: Path) -> Path:
     torch.save(one.generator.state_dict(), folder / "G.pth")
     torch.save(one.discriminator.state_dict(), folder / "D.pth")
     # Its own networks for 32 px halve twice; ours, whose widths these have, three times.
-    given = {"discriminator_halvings": model.halvings}
-    imported = import_networks(folder / "G.pth", discriminator=folder / "D.pth", given=given)
+    overrides = {"discriminator_halvings": model.halvings}
+    imported = import_networks(folder / "G.pth", discriminator=folder / "D.pth", overrides=overrides)
     return write_import(folder / "imported", imported, folder / "G.pth").path
 
 

@@ -1,15 +1,15 @@
-"""How exact are imported checkpoints? Each codebase's own networks, run from its own code, against ours after import.
+"""Measure the accuracy of imports: each codebase's own networks, run by its own code, against ours after the import.
 
     python benchmarks/imports.py FOLDER_OF_CHECKOUTS [--record FOLDER]
 
-The folder holds PyTorch-StudioGAN, mmgeneration (which needs mmcv 1.x), BigGAN-PyTorch, mimicry and
-Self-Attention-GAN (heykeetae's), as git has them; those that are missing are passed over. Their networks are built at
-tiny width (heykeetae's at its own) with random weights, spectral-norm vectors and batch-norm statistics, saved as they
-save them, and imported. Printed is the largest difference over 32 inputs, relative to the largest value: of pictures
-and logits in evaluation mode, of the attention maps, and of one forward pass in training mode with the statistics and
-vectors that it leaves behind; in float32, and both sides in float64, which tells rounding from another function.
+The folder holds git checkouts of PyTorch-StudioGAN, mmgeneration (which needs mmcv 1.x), BigGAN-PyTorch, mimicry and
+Self-Attention-GAN (heykeetae's); missing ones are skipped. Their networks are built at a tiny width (heykeetae's at its
+own) with random weights, spectral-norm vectors and batch-norm statistics, saved as that code saves them, and imported.
+The table shows the largest difference over 32 inputs, relative to the largest value: of images and logits in evaluation
+mode, of the attention maps, and of one forward pass in training mode with the statistics and vectors that it updates.
+Differences are measured in float32 and with both networks in float64, which separates rounding from another function.
 
---record writes the small files that the tests run on (tests/interop/data).
+--record writes the small files that the tests use (tests/importers/data).
 """
 
 import argparse
@@ -36,13 +36,13 @@ from sagan.device import keep_memory
 from sagan.importers.importer import import_networks, write_import
 from sagan.run import read_discriminator, read_generator
 
-COUNT = 32
+COUNT = 32  # inputs
 CLASSES = 5
 
 
 @dataclass
 class Peer:
-    """Networks of another codebase, and how they are called and saved."""
+    """The networks of another codebase, and how to call and save them."""
 
     codebase: str
     about: str
@@ -50,19 +50,19 @@ class Peer:
     discriminator: nn.Module
     resolution: int
     latent_dim: int
-    draw: Callable[[nn.Module, Tensor, Tensor], Tensor]
-    judge: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    generate: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    discriminate: Callable[[nn.Module, Tensor, Tensor], Tensor]
     save: Callable[["Peer", Path], dict[str, Path]]
     attention: str
-    """The part of the attention layer's name that its class has."""
+    """The name of the attention layer's class."""
 
 
 def randomise(network: nn.Module) -> None:
-    """Random weights, gains, tables, statistics and vectors; the vectors near enough to converged to divide by."""
+    """Randomise weights, gains, tables, statistics and vectors; the vectors stay close to convergence."""
     for name, p in network.named_parameters():
         if name.endswith(("gamma", "sigma")):
             nn.init.constant_(p, 0.7)
-        elif name.endswith(("weight_u", "weight_v")):  # heykeetae's, not learnt
+        elif name.endswith(("weight_u", "weight_v")):  # heykeetae's vectors, which are parameters
             p.data = F.normalize(torch.randn_like(p), dim=0)
         elif p.dim() > 1:
             nn.init.normal_(p, std=p[0].numel() ** -0.5)
@@ -129,7 +129,7 @@ def studiogan(root: Path, tiny: bool) -> Iterator[Peer]:
     for resolution, width, at in ((128, 8, 4), (64, 8, 3), (32, 8, 2)) if not tiny else ((32, 2, 2),):
         generator, discriminator = studiogan_networks(root, resolution, (width, 2 * width), (at, 1), CLASSES, 20)
         for norm in generator.modules():
-            if type(norm).__name__ == "ConditionalBatchNorm2d":  # given labels as float32, whatever is computed in
+            if type(norm).__name__ == "ConditionalBatchNorm2d":  # casts labels to float32, whatever the weights' dtype
                 norm.register_forward_pre_hook(lambda _, inputs: (inputs[0], inputs[1].to(inputs[0])))
         yield Peer(
             "studiogan",
@@ -147,10 +147,10 @@ def studiogan(root: Path, tiny: bool) -> Iterator[Peer]:
 
 def mmgeneration(root: Path, tiny: bool) -> Iterator[Peer]:
     modules(root, "mmgen")
-    if importlib.util.find_spec("torchvision") is None:  # for their metrics
+    if importlib.util.find_spec("torchvision") is None:  # only their metrics need it
         stub("torchvision", models=Anything)
         stub("torchvision.models", inception=Anything)
-    # Their packages import everything there is, compiled operators among it: only the folders are needed.
+    # Their packages import everything, including compiled operators: replace them by bare folders.
     for package in ("mmgen.models", "mmgen.models.architectures"):
         stub(package, root / package.replace(".", "/"))
     code = importlib.import_module("mmgen.models.architectures.sngan_proj")
@@ -233,7 +233,7 @@ def heykeetae(root: Path, tiny: bool) -> Iterator[Peer]:
     width, latent_dim = (8, 6) if tiny else (64, 128)
     generator = code.Generator(1, 64, latent_dim, width)
     discriminator = code.Discriminator(1, 64, width // 2 if tiny else width)
-    if tiny:  # their attention layers are as wide as a width of 64 makes them, whatever it is
+    if tiny:  # their attention layers have the channels of a width of 64, whatever the width
         generator.attn1, generator.attn2 = (code.Self_Attn(c * width, "relu") for c in (2, 1))
         discriminator.attn1, discriminator.attn2 = (code.Self_Attn(c * width, "relu") for c in (2, 4))
     yield Peer(
@@ -264,25 +264,25 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 
 def their_maps(network: nn.Module, kind: str, run: Callable[[], Any]) -> Tensor | None:
-    """The map that the attention layer's softmax gave, (N, H·W, K), or None without the layer."""
+    """Return the attention layer's softmax output (N, H·W, K), or None without such a layer."""
     layers = [m for m in network.modules() if type(m).__name__ == kind]
     if not layers:
         return None
-    seen: list[Tensor] = []
+    maps: list[Tensor] = []
     softmax = F.softmax
 
     def keep(x: Tensor, *arguments: Any, **options: Any) -> Tensor:
-        seen.append(softmax(x, *arguments, **options))
-        return seen[-1]
+        maps.append(softmax(x, *arguments, **options))
+        return maps[-1]
 
     with mock.patch.object(F, "softmax", keep):
         run()
-    return seen[0]
+    return maps[0]
 
 
 @torch.no_grad()
 def compare(peer: Peer, dtype: torch.dtype, record: Path | None = None) -> list[float | None]:
-    """Differences of pictures, logits, maps of both networks, both in training mode, and the state after it."""
+    """Return relative differences: images, logits, maps (G, D), outputs in training mode (G, D), state after it."""
     generator, discriminator = peer.generator, peer.discriminator
     for network in (generator, discriminator):
         randomise(network.float())
@@ -296,32 +296,32 @@ def compare(peer: Peer, dtype: torch.dtype, record: Path | None = None) -> list[
         before = {network: copy.deepcopy(network.state_dict()) for network in (generator, discriminator)}
 
         def call(network: nn.Module) -> Tensor:
-            """As they were imported: a forward pass in evaluation mode moves heykeetae's vectors on."""
+            """Run a network from its initial state: every forward pass updates heykeetae's vectors."""
             network.load_state_dict(before[network])
-            return peer.draw(network, z, y) if network is generator else peer.judge(network, x, y)
+            return peer.generate(network, z, y) if network is generator else peer.discriminate(network, x, y)
 
-        pictures, logits = call(generator), call(discriminator)
-        found: list[float | None] = [relative(g(z, y), pictures), relative(d(x, y), logits)]
+        images, logits = call(generator), call(discriminator)
+        differences: list[float | None] = [relative(g(z, y), images), relative(d(x, y), logits)]
         for ours, network, inputs in ((g, generator, z), (d, discriminator, x)):
             theirs = their_maps(network, peer.attention, lambda n=network: call(n))
             maps = None if theirs is None else attention_maps(ours, inputs, y, queries="all")
-            found.append(None if maps is None else relative(next(iter(maps.values())).flatten(2), theirs))
+            differences.append(None if maps is None else relative(next(iter(maps.values())).flatten(2), theirs))
         for network in (g, d, generator, discriminator):
             network.train()
         trained = call(generator), call(discriminator)
-        found += [relative(g(z, y), trained[0]), relative(d(x, y), trained[1])]
+        differences += [relative(g(z, y), trained[0]), relative(d(x, y), trained[1])]
         if record:
-            arrays = {"z": z, "y": y, "x": x.half(), "pictures": pictures, "logits": logits}
+            arrays = {"z": z, "y": y, "x": x.half(), "pictures": images, "logits": logits}
             arrays |= {"training_pictures": trained[0], "training_logits": trained[1]}
             np.savez_compressed(record / "expected.npz", **{name: t.numpy() for name, t in arrays.items()})
         after = imported_run(peer, Path(folder), Path(folder) / "after")
         states = ((g, read_generator(after)[0]), (d, read_discriminator(after)))
-        found.append(max(relative(t, b.state_dict()[k]) for a, b in states for k, t in a.state_dict().items()))
-    return found
+        differences.append(max(relative(t, b.state_dict()[k]) for a, b in states for k, t in a.state_dict().items()))
+    return differences
 
 
 def imported_run(peer: Peer, folder: Path, out: Path) -> Path:
-    """Saves the networks as their codebase does, and imports the files."""
+    """Save the networks as their codebase does, import the files and return the run's folder."""
     files = peer.save(peer, folder)
     path = files.pop("path")
     write_import(out, import_networks(path, **files), path)
@@ -333,24 +333,24 @@ def main() -> None:
     parser.add_argument("peers", type=Path)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    titles = ("pictures", "logits", "G maps", "D maps", "G training", "D training", "state after")
+    titles = ("images", "logits", "G maps", "D maps", "G training", "D training", "state after")
     keep_memory()
     torch.set_num_threads(1)
     print(f"{'':40}" + "".join(f"{title:>13}" for title in titles))
     for name, peers in PEERS.items():
         if not (options.peers / name).is_dir():
-            print(f"{name:36}  not there")
+            print(f"{name:36}  skipped: no such folder")
             continue
         torch.manual_seed(0)
-        with contextlib.redirect_stdout(io.StringIO()):  # some of them talk
+        with contextlib.redirect_stdout(io.StringIO()):  # some of them print
             built = list(peers(options.peers / name, options.record is not None))
         for peer in built:
             record = options.record and options.record / peer.codebase
             if record:
                 record.mkdir(parents=True, exist_ok=True)
             for dtype in (torch.float32,) if record else (torch.float32, torch.float64):
-                found = compare(peer, dtype, record)
-                values = "".join(f"{'-' if v is None else f'{v:.1e}':>13}" for v in found)
+                differences = compare(peer, dtype, record)
+                values = "".join(f"{'-' if v is None else f'{v:.1e}':>13}" for v in differences)
                 precision = str(dtype).removeprefix("torch.float")
                 print(f"{peer.codebase + ', ' + peer.about:36}{precision:>4}" + values, flush=True)
 

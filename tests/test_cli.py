@@ -273,11 +273,11 @@ def test_the_log_is_json_lines(capsys, tmp_path, train_options):
 
 
 def test_import_makes_a_run_that_the_other_commands_take(capsys, tmp_path):
-    data, out = Path(__file__).parent / "interop" / "data" / "studiogan", tmp_path / "run"
+    data, out = Path(__file__).parent / "importers" / "data" / "studiogan", tmp_path / "run"
     files = (data / "G.pth", "--discriminator", data / "D.pth", "--out", out)
     status, output, errors = run(capsys, "import", *files)
     assert (status, errors) == (0, "")
-    assert "studiogan: a generator of 32 px pictures, 5 classes, attention at 16, and its discriminator" in output
+    assert "studiogan: a generator of 32 px images, 5 classes, attention at 16, and its discriminator" in output
     assert "batch_norm_eps 0.0001" in output  # what no tensor tells is said
     assert run(capsys, "sample", out, "--count", "1")[0] == 0
     assert run(capsys, "attend", out)[0] == 0

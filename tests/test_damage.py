@@ -29,7 +29,7 @@ MEGABYTES = 500
 """That all files of one test together may add to the memory of the process."""
 PICTURES = pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
 FILES = pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.slow)])
-DATA = Path(__file__).parent / "interop" / "data"
+DATA = Path(__file__).parent / "importers" / "data"
 MODEL = ModelConfig(resolution=32, latent_dim=8, base_channels=4, num_classes=2)
 
 

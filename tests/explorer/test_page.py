@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 MAPS = "document.querySelectorAll('#maps img').length"
-READY = "document.querySelector('#picture')?.naturalWidth && document.querySelectorAll('#strip img').length"
+READY = "document.querySelector('#image')?.naturalWidth && document.querySelectorAll('#strip img').length"
 FIRST_MAP = "document.querySelector('#maps img').src"
 TITLE = "document.getElementById('title').textContent"
 
@@ -54,9 +54,9 @@ def test_clicked_points_show_their_maps_in_every_layer(page):
     assert page.run("new Set([...document.querySelectorAll('#maps img')].map((image) => image.src)).size") > page.layers
     assert "×" in page.text("#maps figcaption")
     page.click("#maps button")  # enlarged
-    page.until(f"document.querySelector('#picture').src === {FIRST_MAP}")
+    page.until(f"document.querySelector('#image').src === {FIRST_MAP}")
     page.press("Escape")
-    page.until(f"document.querySelector('#picture').src !== {FIRST_MAP}")
+    page.until(f"document.querySelector('#image').src !== {FIRST_MAP}")
     page.click("#clear")
     page.until(f"{MAPS} === 0")
 
@@ -84,12 +84,12 @@ def test_another_seed_draws_other_pictures(page):
 
 
 def test_the_slider_leads_from_one_picture_to_another(page):
-    before = page.run("document.querySelector('#picture').src")
+    before = page.run("document.querySelector('#image').src")
     page.run("document.getElementById('latent').focus()")
     page.press(*["ArrowRight"] * 30)
     page.until(f"{TITLE}.startsWith('Between')")
     page.until("decodeURIComponent(location.hash).includes('\"latent\":0.3')")
-    page.until(f"document.querySelector('#picture').src !== {before!r}")
+    page.until(f"document.querySelector('#image').src !== {before!r}")
 
 
 def test_a_picture_of_one_s_own_and_files_that_are_none(page, tmp_path):
@@ -102,9 +102,9 @@ def test_a_picture_of_one_s_own_and_files_that_are_none(page, tmp_path):
     page.give("#file", tmp_path / "mine.png")
     page.until(f"{TITLE} === 'mine.png, 70 × 50 px'")
     for name, words in (
-        ("text.png", "text.png: the picture cannot be used: not a picture"),
+        ("text.png", "text.png: the image cannot be used"),
         ("cut.png", "truncated or damaged"),
-        ("large.png", "21 MB is too large; 20 MB at most"),
+        ("large.png", "21 MB is too large"),
         ("settings.json", "not a settings file of this page"),
     ):
         page.give("#file", tmp_path / name)

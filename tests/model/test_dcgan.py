@@ -1,4 +1,4 @@
-"""The networks of strided convolutions against PyTorch's own layers; tests/interop has heykeetae's own code."""
+"""The networks of strided convolutions against PyTorch's own layers; tests/importers has heykeetae's own code."""
 
 import pytest
 import torch

@@ -7,16 +7,16 @@ from sagan.commands.arguments import IntOption, RunArgument
 
 @dataclass(frozen=True)
 class Explore:
-    """Serve a page on which to generate pictures, click on pixels and see what they attend to."""
+    """Serve a web page to generate images, click on pixels and see what they attend to."""
 
     run: RunArgument
-    """Folder of the run, or its generator.safetensors, which does for all but the discriminator's part."""
+    """Folder of the run, or its generator.safetensors (then without the discriminator)."""
     host: str = "127.0.0.1"
-    """Address to listen on; the default is reached from this machine only."""
+    """Address to listen on; the default is reachable only from this machine."""
     port: IntOption = None
     """Port to listen on; default: 7860, or the next free one."""
     open: bool = True
-    """Open the page in a browser, where there is a screen."""
+    """Open the page in a browser, if there is a screen."""
     device: str = "auto"
     """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
 
@@ -26,7 +26,7 @@ class Explore:
 
 
 def explore(options: Explore) -> None:
-    """Runs `sagan explore`."""
+    """Run `sagan explore`."""
     from sagan.explorer import launch
 
     launch(options.run, host=options.host, port=options.port, open_browser=options.open, device=options.device)

@@ -9,31 +9,31 @@ from sagan.config import check_ranges
 
 @dataclass(frozen=True)
 class Export:
-    """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run."""
+    """Write the generator as ONNX, a torch.export program or plain safetensors, and check it against the run."""
 
     run: RunArgument
     """Folder of the run, or its generator.safetensors."""
     to: Literal["onnx", "safetensors", "torch-export"] = "onnx"
-    """onnx; torch-export (.pt2, needs PyTorch but not sagan); or safetensors (plain weights, for sagan.load)."""
+    """onnx, torch-export (.pt2; needs PyTorch but not sagan) or safetensors (plain weights, for sagan.load)."""
     out: FileOption = None
-    """Default: generator.onnx, generator.pt2 or generator-plain.safetensors in the run."""
+    """File to write; default: generator.onnx, generator.pt2 or generator-plain.safetensors in the run."""
     truncation: FloatOption = None
-    """Let the graph cut its latents off at this magnitude, as sagan sample --truncation does."""
+    """Build truncation of the latents to this magnitude into the graph, as in sagan sample --truncation."""
     uint8: bool = False
-    """Let the graph give bytes in [0, 255], as torch-fidelity expects, and not floats in [-1, 1]."""
+    """Let the graph return uint8 images in [0, 255], as torch-fidelity expects, instead of floats in [-1, 1]."""
     opset: IntOption = None
-    """Version of ONNX's operators; default: 18."""
+    """Version of the ONNX operator set; default: 18."""
 
     def __post_init__(self) -> None:
         check_ranges(self, above_zero=("truncation",))
         if self.to == "safetensors" and (self.truncation is not None or self.uint8):
-            raise ValueError("truncation and uint8 are for onnx and torch-export: safetensors holds weights alone")
+            raise ValueError("truncation and uint8 require onnx or torch-export: a safetensors file holds only weights")
         if self.to != "onnx" and self.opset is not None:
-            raise ValueError(f"opset is ONNX's: {self.to} has none")
+            raise ValueError(f"opset requires onnx: {self.to} has no opset")
 
 
 def export(options: Export) -> None:
-    """Runs `sagan export`."""
+    """Run `sagan export`."""
     from sagan.exporters.export import export
 
     print(

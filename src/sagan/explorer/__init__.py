@@ -1,4 +1,4 @@
-"""The web page on which a run is explored: generate, click on a pixel, see what it attends to."""
+"""The web page that explores a run: generate images, click on a pixel, see what it attends to."""
 
 from sagan.explorer.serve import launch
 

@@ -1,4 +1,4 @@
-"""The page and what it asks of the server, as an ASGI application that any server for such can run."""
+"""The page and its HTTP interface, as an ASGI application."""
 
 import asyncio
 import importlib.resources
@@ -16,18 +16,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sagan.errors import UserError
-from sagan.explorer.engine import MAX_PIXELS, Explorer, to_png, to_text
-from sagan.explorer.schemas import Grid, Look, Strip, read
-from sagan.explorer.snippets import grid_command, picture_commands, python
+from sagan.explorer.engine import MAX_PIXELS, Explorer, to_base64, to_png
+from sagan.explorer.schemas import Grid, Look, Strip, parse_request
+from sagan.explorer.snippets import grid_command, image_commands, python_program
 from sagan.figures.attention import COLOURS
 from sagan.version import __version__
 
-MAX_UPLOAD = 20_000_000  # bytes of a picture of the user's own
+JSON = "application/json"
+MAX_UPLOAD = 20_000_000  # bytes of an uploaded image
 MAX_REQUEST = 2_000_000  # bytes of any other request
-_UPLOADS = 16  # that arrive at once; others wait, so that memory is bounded
-_WORKERS = 4  # requests that are worked on at once; others wait their turn
-_SECONDS_TO_SEND = 60  # that a request may take to arrive
-_PAGE = {
+_UPLOADS = 16  # received at once; further ones wait, so that memory is bounded
+_WORKERS = 4  # requests processed at once; further ones wait
+_RECEIVE_TIMEOUT = 60  # s, for a whole request
+_PAGE = {  # URL path: (file, media type)
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -43,24 +44,24 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors "
 )
 
-Answer = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str = "'none'") -> Starlette:
-    """The application.
+    """Create the ASGI application.
 
     Args:
-        explorer: what answers.
-        hosts: names under which the page may be asked for; others are refused, so that no page elsewhere can reach
-            a server on this machine by a name of its own.
-        frames: sources of the pages that may frame this one, as Content-Security-Policy has them.
+        explorer: computes the answers.
+        hosts: allowed Host headers; all others are rejected (prevents DNS rebinding).
+        frames: sources of the pages that may frame this one, in Content-Security-Policy syntax.
     """
 
-    uploads, workers = asyncio.Semaphore(_UPLOADS), asyncio.Semaphore(_WORKERS)
+    uploads = asyncio.Semaphore(_UPLOADS)
+    workers = asyncio.Semaphore(_WORKERS)
 
-    async def work(answer: Callable[..., Any], *arguments: Any) -> Any:
+    async def work(task: Callable[..., Any], *arguments: Any) -> Any:
         async with workers:
-            return await run_in_threadpool(answer, *arguments)
+            return await run_in_threadpool(task, *arguments)
 
     async def about(request: Request) -> Response:
         return JSONResponse(
@@ -69,134 +70,140 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
         )
 
     async def grid(request: Request) -> Response:
-        asked = read(Grid, await _body(request, MAX_REQUEST, "application/json"))
-
-        def answer() -> dict[str, Any]:
-            images = explorer.grid(asked)
-            labels = [label for label in asked.labels or [0] for _ in range(asked.count)]
-            pictures = [
-                {"label": y, "index": i, "png": to_text(x)} for i, (y, x) in enumerate(zip(labels, images, strict=True))
-            ]
-            return {"pictures": pictures, "command": grid_command(explorer.networks, asked)}
-
-        return JSONResponse(await work(answer))
+        parsed = parse_request(Grid, await _body(request, MAX_REQUEST, JSON))
+        return JSONResponse(await work(_grid, explorer, parsed))
 
     async def grid_page(request: Request) -> Response:
-        asked = read(Grid, await _body(request, MAX_REQUEST, "application/json"))
-        return _png(await work(lambda: to_png(explorer.grid_page(asked))))
+        parsed = parse_request(Grid, await _body(request, MAX_REQUEST, JSON))
+        return _png(await work(lambda: to_png(explorer.grid_page(parsed))))
 
     async def look(request: Request) -> Response:
-        asked = read(Look, await _body(request, MAX_REQUEST, "application/json"))
-        return JSONResponse(await work(_look, explorer, asked))
+        parsed = parse_request(Look, await _body(request, MAX_REQUEST, JSON))
+        return JSONResponse(await work(_look, explorer, parsed))
 
     async def figure(request: Request) -> Response:
-        asked = read(Look, await _body(request, MAX_REQUEST, "application/json"))
-        return _png(await work(lambda: to_png(explorer.figure(asked))))
+        parsed = parse_request(Look, await _body(request, MAX_REQUEST, JSON))
+        return _png(await work(lambda: to_png(explorer.figure(parsed))))
 
     async def strip(request: Request) -> Response:
-        asked = read(Strip, await _body(request, MAX_REQUEST, "application/json"))
-        images = await work(lambda: [to_text(image) for image in explorer.strip(asked)])
-        return JSONResponse({"pictures": images})
+        parsed = parse_request(Strip, await _body(request, MAX_REQUEST, JSON))
+        images = await work(lambda: [to_base64(image) for image in explorer.strip(parsed)])
+        return JSONResponse({"images": images})
 
     async def upload(request: Request) -> Response:
         async with uploads:
             data = await _body(request, MAX_UPLOAD, "application/octet-stream")
             image, (width, height) = await work(explorer.read_upload, data)
-        return JSONResponse({"png": to_text(image), "width": width, "height": height})
+        return JSONResponse({"png": to_base64(image), "width": width, "height": height})
 
     files = importlib.resources.files("sagan.explorer") / "page"
     routes = [Route(path, _file(files.joinpath(name).read_bytes(), kind)) for path, (name, kind) in _PAGE.items()]
     routes.append(Route("/api/about", about))
-    for answer in (grid, grid_page, look, figure, strip, upload):
-        routes.append(Route(f"/api/{answer.__name__.replace('_', '-')}", answer, methods=["POST"]))
+    for endpoint in (grid, grid_page, look, figure, strip, upload):
+        routes.append(Route(f"/api/{endpoint.__name__.replace('_', '-')}", endpoint, methods=["POST"]))
     return Starlette(
         routes=routes,
         middleware=[
-            Middleware(_Headers, policy=_POLICY + frames),
+            Middleware(_SecurityHeaders, policy=_POLICY + frames),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         ],
         exception_handlers={
-            UserError: _in_words,
-            HTTPException: _in_words,
-            Exception: _in_words,
+            UserError: _error_response,
+            HTTPException: _error_response,
+            Exception: _error_response,
         },
     )
 
 
-def _look(explorer: Explorer, asked: Look) -> dict[str, Any]:
-    """The picture, its scores, the maps asked for, and what draws them again, as JSON values."""
-    points = explorer.points(asked)
-    layers = explorer.maps(asked.picture, points, asked.only, smooth=asked.smooth)
-    seen = explorer.see(asked.picture)
+def _grid(explorer: Explorer, request: Grid) -> dict[str, Any]:
+    """Return a grid's images and the command that generates them, as JSON values."""
+    images = explorer.grid(request)
+    labels = [label for label in request.labels or [0] for _ in range(request.count)]
     return {
-        "png": to_text(seen.image),
+        "images": [
+            {"label": label, "index": i, "png": to_base64(image)}
+            for i, (label, image) in enumerate(zip(labels, images, strict=True))
+        ],
+        "command": grid_command(explorer.networks, request),
+    }
+
+
+def _look(explorer: Explorer, request: Look) -> dict[str, Any]:
+    """Return an image, its scores and maps, and the code that computes the same, as JSON values."""
+    points = explorer.points(request)
+    layers = explorer.maps(request.image, points, request.only, smooth=request.smooth)
+    view = explorer.view(request.image)
+    return {
+        "png": to_base64(view.image),
         "points": points,
-        "scores": None if seen.scores is None else seen.scores.of_classes,
+        "scores": None if view.scores is None else view.scores.by_class,
         "layers": [
             {
                 "network": layer.network,
                 "name": layer.name,
                 "maps": {
-                    number: {"png": to_text(found.overlay), "peak": found.peak, "distance": found.distance}
-                    for number, found in layer.maps.items()
+                    number: {"png": to_base64(m.overlay), "peak": m.peak, "distance": m.distance}
+                    for number, m in layer.maps.items()
                 },
             }
             for layer in layers
         ],
-        "commands": picture_commands(explorer.networks, asked.picture, points),
-        "python": python(explorer.networks, asked.picture, points),
+        "commands": image_commands(explorer.networks, request.image, points),
+        "python": python_program(explorer.networks, request.image, points),
     }
 
 
-async def _body(request: Request, most: int, kind: str) -> bytes:
-    """A request's body.
+async def _body(request: Request, max_bytes: int, content_type: str) -> bytes:
+    """Receive a request's body.
 
     Raises:
-        HTTPException: too large, too slow, or of another kind. Only kinds that a page elsewhere may not send without
-            asking first are taken.
+        HTTPException: the body is too large or too slow, or has another content type. The accepted types are those
+            that a page from elsewhere may not send without asking first (CORS).
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != kind:
-        raise HTTPException(415, f"send {kind}")
-    found, size = [], 0
+    if request.headers.get("content-type", "").partition(";")[0].strip() != content_type:
+        raise HTTPException(415, f"send {content_type}")
+    chunks = []
+    size = 0
     try:
-        async with asyncio.timeout(_SECONDS_TO_SEND):
+        async with asyncio.timeout(_RECEIVE_TIMEOUT):
             async for chunk in request.stream():
                 size += len(chunk)
-                if size > 4 * most:
+                if size > 4 * max_bytes:
                     break
-                if size <= most:  # what is beyond is read and dropped, so that the sender comes to hear the answer
-                    found.append(chunk)
+                if size <= max_bytes:  # the excess is read and dropped, so that the sender gets to read the answer
+                    chunks.append(chunk)
     except TimeoutError:
         raise HTTPException(408, "the request took too long to arrive") from None
     except ClientDisconnect:
-        raise HTTPException(400, "the request was cut off") from None
-    if size > most:
-        raise HTTPException(413, f"too large: {most // 1_000_000} MB at most", headers={"connection": "close"})
-    return b"".join(found)
+        raise HTTPException(400, "the connection closed before the request was complete") from None
+    if size > max_bytes:
+        message = f"too large: {max_bytes // 1_000_000} MB at most"
+        raise HTTPException(413, message, headers={"connection": "close"})
+    return b"".join(chunks)
 
 
-def _file(content: bytes, kind: str) -> Answer:
-    async def answer(request: Request) -> Response:
-        return Response(content, media_type=kind)
+def _file(content: bytes, media_type: str) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return Response(content, media_type=media_type)
 
-    return answer
+    return endpoint
 
 
 def _png(data: bytes) -> Response:
     return Response(data, media_type="image/png")
 
 
-async def _in_words(request: Request, error: Exception) -> Response:
-    """Errors as JSON: {"error": one line}."""
+async def _error_response(request: Request, error: Exception) -> Response:
+    """Convert an error to JSON: {"error": one line}."""
     if isinstance(error, UserError):
         return JSONResponse({"error": str(error)}, 400)
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-    return JSONResponse({"error": "the server failed; its terminal says why"}, 500)
+    return JSONResponse({"error": "the server failed; see its terminal for the reason"}, 500)
 
 
-class _Headers:
-    """Adds to every answer what keeps the page to itself: nothing is loaded from elsewhere."""
+class _SecurityHeaders:
+    """Add headers to every response that prevent the page from loading anything from elsewhere."""
 
     def __init__(self, app: ASGIApp, policy: str):
         self.app = app

@@ -1,4 +1,4 @@
-"""What the page shows, computed: grids, pictures, their maps and scores. Knows nothing of HTTP or HTML."""
+"""Compute what the page shows: grids, images, attention maps and scores. Knows nothing of HTTP or HTML."""
 
 import base64
 import threading
@@ -21,7 +21,7 @@ from sagan.attention_maps import Observation, attention_layers, observe_attentio
 from sagan.data.decode import Unreadable, decode
 from sagan.errors import UserError
 from sagan.explorer.networks import Networks
-from sagan.explorer.schemas import MOST_PICTURES, Grid, Look, Own, Picture, Sample, Strip, Walk
+from sagan.explorer.schemas import MAX_IMAGES, Grid, ImageSpec, Look, Sample, Strip, Upload, Walk
 from sagan.figures.attention import COLOURS, MapSection, choose_points, draw_maps, overlay, to_image
 from sagan.figures.grid import draw_grid
 from sagan.figures.interpolation import slerp
@@ -30,41 +30,41 @@ from sagan.sampling import draw_latents, sample
 
 NetworkName = Literal["generator", "discriminator"]
 
-MAX_PIXELS = 40_000_000  # of a picture of the user's own
-POINTS = 5  # that are chosen
-_KEPT = 16  # pictures whose features are kept, so that the next click needs no forward pass
-_SMALL = 0.05  # seconds for a picture, up to which a second thread costs more than it brings
+MAX_PIXELS = 40_000_000  # in an uploaded image
+CHOSEN_POINTS = 5  # points that the page chooses by itself
+_CACHE_SIZE = 16  # views that are kept, so that the next click on an image needs no forward pass
+_FAST_VIEW = 0.05  # s; if one thread computes a view within it, a second thread costs more than it gains
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the discriminator says of a picture: logits, higher for real."""
+    """The discriminator's scores of an image: logits, higher for real."""
 
-    of_classes: tuple[float, ...]
-    """One for each class that the picture might be of; without classes just one."""
+    by_class: tuple[float, ...]
+    """The logit for each class that the image could be of; a single one without classes."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A picture, and what the networks made of it."""
+class View:
+    """An image, and the forward passes that it took part in."""
 
     image: NDArray[np.uint8]
     """(R, R, C)."""
-    observed: dict[NetworkName, Observation]
-    """The generator's forward pass, if it drew the picture, and the discriminator's, if there is one."""
+    observations: dict[NetworkName, Observation]
+    """Forward passes of the generator, if it generated the image, and of the discriminator, if there is one."""
     scores: Scores | None
 
 
 @dataclass(frozen=True)
 class PointMap:
-    """What one point attends to in one layer."""
+    """The attention map of one query point in one layer."""
 
     overlay: NDArray[np.uint8]
-    """(R, R, 3): the map in its point's colour over the dimmed picture."""
+    """(R, R, 3): the map in its point's colour over the dimmed image."""
     peak: float
     """The largest weight, in multiples of uniform attention."""
     distance: float
-    """Mean distance to what is attended to, in pixels of the picture."""
+    """Mean attention distance, in pixels of the image."""
 
 
 @dataclass(frozen=True)
@@ -74,114 +74,125 @@ class LayerMaps:
     network: NetworkName
     name: str
     maps: dict[int, PointMap]
-    """By the points' numbers."""
+    """Number of the point -> map."""
 
 
 class Explorer:
-    """Answers what the page asks of a run's networks.
+    """Answer the page's requests with a run's networks.
 
-    One request is worked on at a time, whatever thread it comes from: the networks are looked into by hooks, and a
-    small network gains nothing from a second thread. The same request always gets the same answer.
+    Threads take turns: attention is observed with hooks on the shared networks, and small networks gain nothing from
+    running side by side. Equal requests always get equal answers.
     """
 
     def __init__(self, networks: Networks):
         self.networks = networks
         self.model = networks.generator.config
-        self._one_at_a_time = threading.Lock()
-        self._one_upload = threading.Lock()
-        self._seen: OrderedDict[Picture, Seen] = OrderedDict()
+        self._network_lock = threading.Lock()
+        self._upload_lock = threading.Lock()
+        self._cache: OrderedDict[ImageSpec, View] = OrderedDict()
         self.seconds = self._warm_up()
 
     def _warm_up(self) -> float:
-        """Seconds that a picture takes; small networks are set to one thread."""
-        first = Sample(seed=0, index=0)
-        threads = torch.get_num_threads()
-        for count in (1, threads):
-            torch.set_num_threads(count)
-            self.see(first)
-            self._seen.clear()
+        """Set the number of threads, 1 for small networks, and return the seconds that a view takes."""
+        spec = Sample(seed=0, index=0)
+        for threads in (1, torch.get_num_threads()):
+            torch.set_num_threads(threads)
+            self.view(spec)
+            self._cache.clear()
             start = time.perf_counter()
-            self.see(first)
-            self._seen.clear()
+            self.view(spec)
+            self._cache.clear()
             seconds = time.perf_counter() - start
-            if seconds < _SMALL:
+            if seconds < _FAST_VIEW:
                 break
         return seconds
 
-    def grid(self, asked: Grid) -> NDArray[np.uint8]:
-        """The pictures (N, R, R, C) that `sagan sample` draws with the same options, bit for bit."""
-        y = torch.tensor(self._known(asked.labels) or [0]).repeat_interleave(asked.count)
-        if len(y) > MOST_PICTURES:
-            raise UserError(f"{len(y)} pictures are too many for one grid: ask for {MOST_PICTURES} or fewer")
-        z = draw_latents(len(y), self.model.latent_dim, seed=asked.seed, truncation=asked.truncation)
-        with self._one_at_a_time:
+    def grid(self, request: Grid) -> NDArray[np.uint8]:
+        """Generate the images (N, R, R, C) of `sagan sample` with the same options, bit for bit.
+
+        Raises:
+            UserError: a class does not exist, or there are too many images.
+        """
+        y = torch.tensor(self._check_labels(request.labels) or [0]).repeat_interleave(request.count)
+        if len(y) > MAX_IMAGES:
+            raise UserError(f"{len(y)} images are too many for one grid: ask for {MAX_IMAGES} or fewer")
+        z = draw_latents(len(y), self.model.latent_dim, seed=request.seed, truncation=request.truncation)
+        with self._network_lock:
             return sample(self.networks.generator, z, y)
 
-    def grid_page(self, asked: Grid) -> Image.Image:
-        """The grid as `sagan sample` writes it."""
-        images, names = self.grid(asked), self.networks.class_names
-        columns = asked.count if asked.labels else max(1, round(asked.count**0.5))
-        return draw_grid(images, columns=columns, row_labels=[names[i] for i in asked.labels] or None)
+    def grid_page(self, request: Grid) -> Image.Image:
+        """Draw the grid as `sagan sample` does."""
+        images = self.grid(request)
+        names = self.networks.class_names
+        columns = request.count if request.labels else max(1, round(request.count**0.5))
+        return draw_grid(images, columns=columns, row_labels=[names[i] for i in request.labels] or None)
 
-    def strip(self, asked: Strip) -> NDArray[np.uint8]:
-        """Pictures (steps, R, R, C) along a walk, from its start to its end."""
-        shares = torch.linspace(0, 1, asked.steps).tolist()
-        walks = [
-            asked.walk.model_copy(update={"latent": t, "label": t if asked.label is None else asked.label})
-            for t in shares
-        ]
-        z, y = zip(*(self.latent(walk) for walk in walks), strict=True)
-        with self._one_at_a_time:
-            return sample(self.networks.generator, torch.cat(z), torch.cat(y))
+    def strip(self, request: Strip) -> NDArray[np.uint8]:
+        """Generate images (steps, R, R, C) along a walk, from its start to its end."""
+        latents = []
+        classes = []
+        for t in torch.linspace(0, 1, request.steps).tolist():
+            label = t if request.label is None else request.label
+            z, y = self.generator_inputs(request.walk.model_copy(update={"latent": t, "label": label}))
+            latents.append(z)
+            classes.append(y)
+        with self._network_lock:
+            return sample(self.networks.generator, torch.cat(latents), torch.cat(classes))
 
-    def latent(self, picture: Sample | Walk) -> tuple[Tensor, Tensor]:
-        """The latent z (1, latent_dim) of a picture; its class y (1,), or weights (1, num_classes) of two."""
-        if isinstance(picture, Sample):
-            (label,) = self._known((picture.label,)) or [0]
-            z = draw_latents(picture.index + 1, self.model.latent_dim, seed=picture.seed, truncation=picture.truncation)
+    def generator_inputs(self, spec: Sample | Walk) -> tuple[Tensor, Tensor]:
+        """Return an image's latent z (1, latent_dim), and its class y (1,) or weights of classes (1, num_classes)."""
+        if isinstance(spec, Sample):
+            (label,) = self._check_labels((spec.label,)) or [0]
+            z = draw_latents(spec.index + 1, self.model.latent_dim, seed=spec.seed, truncation=spec.truncation)
             return z[-1:], torch.tensor([label])
-        (z_start, y_start), (z_end, y_end) = self.latent(picture.start), self.latent(picture.end)
-        z = slerp(z_start, z_end, torch.tensor([picture.latent]))
+        z_start, y_start = self.generator_inputs(spec.start)
+        z_end, y_end = self.generator_inputs(spec.end)
+        z = slerp(z_start, z_end, torch.tensor([spec.latent]))
         if not self.model.num_classes or y_start.equal(y_end):
             return z, y_start
-        start, end = (F.one_hot(y, self.model.num_classes).float() for y in (y_start, y_end))
-        return z, torch.lerp(start, end, picture.label)
+        start = F.one_hot(y_start, self.model.num_classes).float()
+        end = F.one_hot(y_end, self.model.num_classes).float()
+        return z, torch.lerp(start, end, spec.label)
 
-    def see(self, picture: Picture) -> Seen:
-        """The picture, what its forward passes showed, and its scores."""
-        with self._one_at_a_time:
-            if picture in self._seen:
-                self._seen.move_to_end(picture)
-                return self._seen[picture]
-            seen = self._see(picture)
-            self._seen[picture] = seen
-            while len(self._seen) > _KEPT:
-                self._seen.popitem(last=False)
-            return seen
+    def view(self, spec: ImageSpec) -> View:
+        """Return an image with its forward passes and scores, from the cache if it was viewed recently."""
+        with self._network_lock:
+            if spec in self._cache:
+                self._cache.move_to_end(spec)
+                return self._cache[spec]
+            view = self._compute_view(spec)
+            self._cache[spec] = view
+            while len(self._cache) > _CACHE_SIZE:
+                self._cache.popitem(last=False)
+            return view
 
-    def _see(self, picture: Picture) -> Seen:
-        networks, observed = self.networks, dict[NetworkName, Observation]()
-        if isinstance(picture, Own):
-            image = self._read_back(picture)
+    def _compute_view(self, spec: ImageSpec) -> View:
+        networks = self.networks
+        observations: dict[NetworkName, Observation] = {}
+
+        # The image: uploaded, or generated while the generator's attention is observed.
+        if isinstance(spec, Upload):
+            image = self._decode_upload(spec)
             x = to_signed(torch.from_numpy(image).permute(2, 0, 1)[None])
         else:
-            generated = observe_attention(
-                networks.generator, *self.latent(picture), layers=networks.layers("generator")
-            )
-            observed["generator"], x = generated, generated.output
+            z, y = self.generator_inputs(spec)
+            observations["generator"] = observe_attention(networks.generator, z, y, layers=networks.layers("generator"))
+            x = observations["generator"].output
             image = to_bytes(x)[0].permute(1, 2, 0).contiguous().numpy()
+
+        # The discriminator's attention and scores.
         scores = None
         if networks.discriminator is not None:
-            with _input_of(networks.discriminator.head) as features:
-                observed["discriminator"] = observe_attention(
+            with _record_inputs(networks.discriminator.head) as features:
+                observations["discriminator"] = observe_attention(
                     networks.discriminator, x, torch.tensor([0]), layers=networks.layers("discriminator")
                 )
             scores = self._scores(features[0])
-        return Seen(image, observed, scores)
+        return View(image, observations, scores)
 
     @torch.no_grad()
     def _scores(self, h: Tensor) -> Scores:
-        """The logits of every class from the discriminator's features h (1, C): head(h) + <embed(y), h>."""
+        """Return the logits of all classes from the discriminator's features h (1, C): head(h) + <embed(y), h>."""
         discriminator = self.networks.discriminator
         assert discriminator is not None
         logits = discriminator.head(h).squeeze(1)
@@ -190,118 +201,124 @@ class Explorer:
             logits = logits + discriminator.embed(classes) @ h[0]
         return Scores(tuple(logits.tolist()))
 
-    def points(self, asked: Look) -> list[tuple[float, float]]:
-        """The points asked for: as they are, or chosen by what the picture shows."""
-        if not asked.choose:
-            return asked.points
-        chosen = choose_points(self.see(asked.picture).image[None], POINTS)[0]
+    def points(self, request: Look) -> list[tuple[float, float]]:
+        """Return the request's points (x, y) in pixels, or choose them from the image's content if it asks so."""
+        if not request.choose:
+            return request.points
+        chosen = choose_points(self.view(request.image).image[None], CHOSEN_POINTS)[0]
         return [(float(x), float(y)) for x, y in chosen]
 
     def maps(
         self,
-        picture: Picture,
+        spec: ImageSpec,
         points: Sequence[tuple[float, float]],
         only: Sequence[int] | None = None,
         *,
         smooth: bool,
     ) -> list[LayerMaps]:
-        """The maps of every layer of each network that saw the picture, each in its point's colour.
+        """Compute an image's maps in every layer of each network that processed it, each in its point's colour.
 
         Args:
-            points: all points of the picture; their order decides their colours.
-            only: numbers of those whose maps are wanted; None: all.
+            points: all points of the image; their order determines their colours.
+            only: numbers of the points whose maps to compute; None: all.
 
         Raises:
-            UserError: a point outside of the picture, or a number of none.
+            UserError: a point lies outside of the image, or a number has no point.
         """
         numbers = list(range(len(points)) if only is None else only)
         if not all(0 <= i < len(points) for i in numbers):
             raise UserError(f"only: there are {len(points)} points, numbered from 0")
-        asked = {i: points[i] for i in numbers}
-        seen = self.see(picture)
-        found = []
-        for network, observation in seen.observed.items():
-            if not asked:
-                found += [LayerMaps(network, name, {}) for name in observation.layers]
+        queries = {i: points[i] for i in numbers}
+        view = self.view(spec)
+        layers = []
+        for network, observation in view.observations.items():
+            if not queries:
+                layers += [LayerMaps(network, name, {}) for name in observation.layers]
                 continue
-            with self._one_at_a_time:
-                maps = observation.maps(list(asked.values()))
+            with self._network_lock:
+                maps = observation.maps(list(queries.values()))
             for name, maps_1QKK in maps.items():
                 grid = observation.inputs[name].shape[-1]
-                found.append(
-                    LayerMaps(network, name, _draw(seen.image, maps_1QKK[0].float().cpu(), asked, grid, smooth))
-                )
-        return found
+                point_maps = _draw_point_maps(view.image, maps_1QKK[0].float().cpu(), queries, grid, smooth)
+                layers.append(LayerMaps(network, name, point_maps))
+        return layers
 
-    def figure(self, asked: Look) -> Image.Image:
-        """The paper's figure for one picture: a section for each layer.
+    def figure(self, request: Look) -> Image.Image:
+        """Draw the paper's figure of one image: a section for each layer.
 
         Raises:
-            UserError: no points, a point outside of the picture, or no layer with maps.
+            UserError: there is no point or no layer with maps, or a point lies outside of the image.
         """
-        points = self.points(asked)
+        points = self.points(request)
         if not points:
-            raise UserError("no points: set one on the picture first")
-        seen = self.see(asked.picture)
+            raise UserError("no points: set one on the image first")
+        view = self.view(request.image)
         pixels = np.floor(np.asarray(points)).astype(np.int64)[None]
         sections = []
-        for network, observation in seen.observed.items():
-            with self._one_at_a_time:
+        for network, observation in view.observations.items():
+            with self._network_lock:
                 maps = observation.maps(points)
             for name, maps_1QKK in maps.items():
-                grid, keys = observation.inputs[name].shape[-1], maps_1QKK.shape[-1]
+                grid = observation.inputs[name].shape[-1]
+                keys = maps_1QKK.shape[-1]
                 gamma = observation.layers[name].gamma.item()
-                about = f"{grid} × {grid} queries, {keys} × {keys} keys   ·   γ {gamma:+.3g}"
                 title = f"{network.capitalize()}, layer {name}"
-                sections.append(MapSection(title, about, seen.image[None], pixels, maps_1QKK.float().cpu().numpy()))
+                subtitle = f"{grid} × {grid} queries, {keys} × {keys} keys   ·   γ {gamma:+.3g}"
+                sections.append(MapSection(title, subtitle, view.image[None], pixels, maps_1QKK.float().cpu().numpy()))
         if not sections:
-            raise UserError("no self-attention layer has seen this picture, so there are no maps to draw")
-        return to_image(draw_maps(sections, smooth=asked.smooth))
+            raise UserError("no self-attention layer has processed this image, so there are no maps to draw")
+        return to_image(draw_maps(sections, smooth=request.smooth))
 
     def read_upload(self, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        """A picture of the user's own, at the networks' size (R, R, C), and its own (width, height).
+        """Decode an uploaded file to the networks' size (R, R, C); also return its own (width, height).
 
         Raises:
-            UserError: the bytes are no picture that is read, or one that is too large.
+            UserError: the file is not an image in a supported format, or is too large.
         """
         try:
-            with self._one_upload:  # one at a time, so that memory is bounded
+            with self._upload_lock:  # one at a time, so that memory is bounded
                 return self._decode(data, MAX_PIXELS)
         except Unreadable as error:
-            kinds = "give a JPEG, PNG, WebP, GIF, BMP or TIFF file"
-            raise UserError(f"the picture cannot be used: {error}; {kinds}") from error
+            formats = "use a JPEG, PNG, WebP, GIF, BMP or TIFF file"
+            raise UserError(f"the image cannot be used: {error}; {formats}") from error
 
-    def _read_back(self, own: Own) -> NDArray[np.uint8]:
-        """What `read_upload` gave, as the page sends it again: small, but no more to be trusted."""
+    def _decode_upload(self, upload: Upload) -> NDArray[np.uint8]:
+        """Decode an image that `read_upload` returned and the page sent back; its content is not trusted."""
         resolution = self.model.resolution
         try:
-            return self._decode(own.data(), resolution**2)[0]
+            return self._decode(upload.data(), resolution**2)[0]
         except Unreadable as error:
-            raise UserError(f"png: not a picture of {resolution} x {resolution} pixels; upload it again") from error
+            raise UserError(f"png: not an image of {resolution} x {resolution} pixels; upload it again") from error
 
     def _decode(self, data: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         model = self.model
         options: dict[str, Any] = {"resolution": model.resolution, "image_channels": model.image_channels}
         image, size = decode(data, **options, background=self.networks.background, max_pixels=max_pixels)
-        return image.copy(), size  # what comes from Pillow cannot be written to, which PyTorch warns of
+        return image.copy(), size  # Pillow's array is read-only, of which PyTorch warns
 
     def describe(self) -> dict[str, Any]:
-        """What the page has to know of the run before anything is drawn, as JSON values."""
-        networks, model = self.networks, self.model
+        """Return what the page needs to know about the run before it requests an image, as JSON values."""
+        networks = self.networks
         layers: list[dict[str, Any]] = []
-        for network, found in (("generator", networks.generator), ("discriminator", networks.discriminator)):
-            if found is None or not networks.layers(network):
+        for name, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
+            if network is None or not networks.layers(name):
                 continue
-            for name, layer in attention_layers(found).items():
-                size = int(name.partition(".")[0])
-                keys = size // 2 if layer.pooled else size
-                gamma = layer.gamma.item()
-                layers.append({"network": network, "name": name, "grid": size, "keys": keys, "gamma": gamma})
+            for layer_name, layer in attention_layers(network).items():
+                size = int(layer_name.partition(".")[0])
+                layers.append(
+                    {
+                        "network": name,
+                        "name": layer_name,
+                        "grid": size,
+                        "keys": size // 2 if layer.pooled else size,
+                        "gamma": layer.gamma.item(),
+                    }
+                )
         return {
             "run": str(networks.path),
             "step": networks.step,
-            "resolution": model.resolution,
-            "channels": model.image_channels,
+            "resolution": self.model.resolution,
+            "channels": self.model.image_channels,
             "classes": list(networks.class_names),
             "layers": layers,
             "missing": networks.missing,
@@ -309,52 +326,63 @@ class Explorer:
             "seconds": self.seconds,
         }
 
-    def _known(self, labels: Sequence[int]) -> list[int]:
-        """The labels, none without classes. Raises UserError for a class that the run does not have."""
+    def _check_labels(self, labels: Sequence[int]) -> list[int]:
+        """Return the labels, or [] if the run has no classes. Raises UserError if a class does not exist."""
         count = self.model.num_classes
-        for label in labels if count else ():
+        if not count:
+            return []
+        for label in labels:
             if not 0 <= label < count:
-                raise UserError(f"class {label} is not there: the run has the classes 0 to {count - 1}")
-        return list(labels) if count else []
+                raise UserError(f"class {label} does not exist: the run has the classes 0 to {count - 1}")
+        return list(labels)
 
 
 def to_png(image: NDArray[np.uint8] | Image.Image) -> bytes:
-    """A picture (H, W, C) as a PNG file."""
+    """Encode an image, an array (H, W, C) or Pillow's, as a PNG file."""
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
     file = BytesIO()
-    picture = (
-        image if isinstance(image, Image.Image) else Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
-    )
-    picture.save(file, format="PNG", compress_level=1)
+    image.save(file, format="PNG", compress_level=1)
     return file.getvalue()
 
 
-def to_text(image: NDArray[np.uint8]) -> str:
-    """A picture (H, W, C) as a PNG file in base64."""
+def to_base64(image: NDArray[np.uint8]) -> str:
+    """Encode an image (H, W, C) as a PNG file in base64."""
     return base64.b64encode(to_png(image)).decode()
 
 
 @contextmanager
-def _input_of(layer: torch.nn.Module) -> Iterator[list[Tensor]]:
-    """What goes into a layer while the context lasts."""
-    kept: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, arguments: kept.append(arguments[0]))
+def _record_inputs(layer: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """Record the inputs of a layer while the context lasts."""
+    inputs: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
-        yield kept
+        yield inputs
     finally:
         hook.remove()
 
 
-def _draw(
+def _draw_point_maps(
     image: NDArray[np.uint8], maps_QKK: Tensor, points: Mapping[int, tuple[float, float]], grid: int, smooth: bool
 ) -> dict[int, PointMap]:
-    """Maps of numbered points laid over their picture; `grid` is the side of the layer's grid of queries."""
-    resolution, keys = image.shape[0], maps_QKK.shape[-1]
-    laid = resize_maps(maps_QKK, resolution, smooth=smooth).numpy()
-    centres = (torch.arange(keys) + 0.5) * (resolution / keys)
-    found = {}
-    for (number, point), weights, on_picture in zip(points.items(), maps_QKK, laid, strict=True):
+    """Draw maps over their image, and measure them.
+
+    Args:
+        points: number -> (x, y) in pixels, in the order of the maps.
+        grid: side of the layer's grid of queries.
+    """
+    resolution = image.shape[0]
+    keys = maps_QKK.shape[-1]
+    upsampled_QRR = resize_maps(maps_QKK, resolution, smooth=smooth).numpy()
+    centres = (torch.arange(keys) + 0.5) * (resolution / keys)  # of the keys, px
+    point_maps = {}
+    for (number, point), map_KK, map_RR in zip(points.items(), maps_QKK, upsampled_QRR, strict=True):
+        # The query is the grid location that holds the point; distances are from its centre.
         x, y = ((int(c * grid / resolution) + 0.5) * (resolution / grid) for c in point)
         distances = torch.hypot(centres[None, :] - x, centres[:, None] - y)
-        peak, distance = float(weights.max()) * keys**2, float((weights * distances).sum())
-        found[number] = PointMap(overlay(image, on_picture, COLOURS[number]), peak, distance)
-    return found
+        point_maps[number] = PointMap(
+            overlay=overlay(image, map_RR, COLOURS[number]),
+            peak=float(map_KK.max()) * keys**2,
+            distance=float((map_KK * distances).sum()),
+        )
+    return point_maps

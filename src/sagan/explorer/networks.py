@@ -1,4 +1,4 @@
-"""What of a run is on show: its generator, its discriminator if there is one, and what they are called."""
+"""Read the networks of a run that the page shows: its generator and, if there is one, its discriminator."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,66 +14,72 @@ from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_discriminator, read_generator
 
 WHITE = (255, 255, 255)
-_LOGGED = 10  # rows of the metrics log that the logits are an average over
+_LOGIT_ROWS = 10  # rows at the end of the metrics log that the logits are averaged over
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a run, ready to use: in evaluation mode, spectral norms worked into the weights."""
+    """The networks of a run, ready to use: in evaluation mode, with spectral norms folded into the weights."""
 
     path: Path
-    """As the user gave it."""
+    """As the user passed it."""
     generator: Generator
     discriminator: Discriminator | None
     class_names: tuple[str, ...]
     step: int
-    """Of the generator."""
+    """Training step of the generator."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Why there is no 'discriminator', or why a network has no maps: 'generator_maps', 'discriminator_maps'."""
+    """Why there is no 'discriminator', or why a network has no maps ('generator_maps', 'discriminator_maps')."""
     background: tuple[int, int, int] = WHITE
-    """Colour that transparent pictures are laid on."""
+    """Colour that transparent images are composited over."""
     logits: dict[str, float] = field(default_factory=dict)
-    """Mean scores of 'real' and 'fake' pictures at the end of training; empty without a log."""
+    """Mean logits of 'real' and 'fake' images at the end of training; {} without a log."""
 
     def layers(self, network: str) -> list[str]:
-        """Names of the layers with maps of the 'generator' or the 'discriminator'; none if there are none."""
-        found = self.generator if network == "generator" else self.discriminator
-        return [] if found is None or f"{network}_maps" in self.missing else list(attention_layers(found))
+        """Return the names of the layers with maps of the 'generator' or the 'discriminator'."""
+        module = self.generator if network == "generator" else self.discriminator
+        if module is None or f"{network}_maps" in self.missing:
+            return []
+        return list(attention_layers(module))
 
 
 def read_networks(path: Path, device: torch.device | None = None) -> Networks:
-    """Reads a run's folder, its generator.safetensors, or one of its checkpoints.
+    """Read a run's folder, its generator.safetensors, or one of its checkpoints.
 
     Raises:
-        UserError: there is no generator. Without a discriminator the rest is there, and `missing` says why.
+        UserError: there is no generator. A missing discriminator is not an error; `missing` says why.
     """
     device = device or torch.device("cpu")
     generator, class_names, step = read_generator(path)
     generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(device)
     discriminator: Discriminator | None = None
     missing: dict[str, str] = {}
-    background, logits = WHITE, dict[str, float]()
+    background = WHITE
+    logits: dict[str, float] = {}
     if path.is_dir():
         run = Run(path)
-        background, logits = run.info.config.data.background, _logits(run.metrics())
+        background = run.info.config.data.background
+        logits = _mean_logits(run.metrics())
         try:
             discriminator = bake_spectral_norm(read_discriminator(path).eval()).requires_grad_(False).to(device)
         except UserError as error:
             missing["discriminator"] = str(error)
     else:
-        missing["discriminator"] = f"{path.name} is a file on its own: the discriminator is in a run's folder"
+        missing["discriminator"] = f"{path.name} is a single file: the discriminator is in a run's folder"
     for name, network in (("generator", generator), ("discriminator", discriminator)):
+        if network is None:
+            continue
         try:
-            _ = network and attention_layers(network)
+            attention_layers(network)
         except UserError as error:
             missing[f"{name}_maps"] = str(error)
     return Networks(path, generator, discriminator, class_names, step, missing, background, logits)
 
 
-def _logits(rows: list[dict[str, Any]]) -> dict[str, float]:
-    found = {}
+def _mean_logits(rows: list[dict[str, Any]]) -> dict[str, float]:
+    logits = {}
     for name in ("real", "fake"):
-        values = [row[f"logits/{name}"] for row in rows[-_LOGGED:] if f"logits/{name}" in row]
+        values = [row[f"logits/{name}"] for row in rows[-_LOGIT_ROWS:] if f"logits/{name}" in row]
         if values:
-            found[name] = sum(values) / len(values)
-    return found
+            logits[name] = sum(values) / len(values)
+    return logits

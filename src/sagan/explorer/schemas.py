@@ -1,4 +1,4 @@
-"""What the page may ask for. A request says all that its answer depends on, so that the server remembers nobody."""
+"""The page's requests. A request holds everything that its answer depends on, so the server keeps no sessions."""
 
 import base64
 import binascii
@@ -10,32 +10,32 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sagan.errors import UserError
 from sagan.figures.attention import COLOURS
 
-MOST_PICTURES = 128  # of one grid
-MOST_STEPS = 16  # of a strip
+MAX_IMAGES = 128  # in one grid
+MAX_STEPS = 16  # in a strip
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Truncation = Annotated[float, Field(gt=0, le=10)] | None
 Share = Annotated[float, Field(ge=0, le=1)]
-Coordinate = Annotated[float, Field(ge=0)]
+Coordinate = Annotated[float, Field(ge=0)]  # px
 
 
-class _Asked(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Sample(_Asked):
-    """One picture of `sagan sample`: that of the latent number `index` of a seed, for a class."""
+class Sample(_Request):
+    """One image of `sagan sample`: the latent number `index` of a seed, for a class."""
 
     kind: Literal["sample"] = "sample"
     seed: Seed
-    index: Annotated[int, Field(ge=0, lt=MOST_PICTURES)]
+    index: Annotated[int, Field(ge=0, lt=MAX_IMAGES)]
     label: Annotated[int, Field(ge=0)] = 0
     """Number of the class; 0 without classes."""
     truncation: Truncation = None
 
 
-class Walk(_Asked):
-    """A picture between two: latents along the arc, classes mixed."""
+class Walk(_Request):
+    """An image between two samples: latents are interpolated along the arc, classes are mixed."""
 
     kind: Literal["walk"] = "walk"
     start: Sample
@@ -46,69 +46,69 @@ class Walk(_Asked):
     """0: the class of start, 1: that of end."""
 
 
-class Own(_Asked):
-    """A picture of the user's own, as `Explorer.read_upload` gave it back."""
+class Upload(_Request):
+    """The user's own image, as `Explorer.read_upload` returned it."""
 
     kind: Literal["own"] = "own"
-    png: Annotated[str, Field(max_length=1 << 20)]
-    """The PNG file, base64."""
+    png: Annotated[str, Field(max_length=2**20)]
+    """The PNG file in base64."""
 
     def data(self) -> bytes:
-        """The PNG file. Raises UserError if it is not base64."""
+        """Return the PNG file. Raises UserError if `png` is not base64."""
         try:
             return base64.b64decode(self.png, validate=True)
         except binascii.Error:
             raise UserError("png: not base64") from None
 
 
-Picture = Annotated[Sample | Walk | Own, Field(discriminator="kind")]
+ImageSpec = Annotated[Sample | Walk | Upload, Field(discriminator="kind")]
 Points = Annotated[list[tuple[Coordinate, Coordinate]], Field(max_length=len(COLOURS))]
 
 
-class Grid(_Asked):
-    """The pictures of `sagan sample`: `count` of each class."""
+class Grid(_Request):
+    """The images of `sagan sample`: `count` of each class."""
 
-    labels: Annotated[tuple[int, ...], Field(max_length=MOST_PICTURES)] = ()
-    """Numbers of the classes; none without classes."""
-    count: Annotated[int, Field(ge=1, le=MOST_PICTURES)]
+    labels: Annotated[tuple[int, ...], Field(max_length=MAX_IMAGES)] = ()
+    """Numbers of the classes; () without classes."""
+    count: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
     seed: Seed
     truncation: Truncation = None
 
 
-class Look(_Asked):
-    """A picture, and the points of it whose maps are wanted."""
+class Look(_Request):
+    """An image and its query points."""
 
-    picture: Picture
+    image: ImageSpec
     points: Points = []
-    """(x, y) in pixels of the picture."""
+    """(x, y) in pixels of the image."""
     only: Annotated[list[int], Field(max_length=len(COLOURS))] | None = None
-    """Which of the points' maps are wanted, by their numbers from 0; None: all."""
+    """Numbers, from 0, of the points whose maps to compute; None: all."""
     choose: bool = False
-    """Choose five points by what the picture shows, as `sagan attend` does, instead of `points`."""
+    """Choose five points from the image's content, as `sagan attend` does, instead of `points`."""
     smooth: bool = True
-    """Draw maps smoothly between the keys' centres, not as cells."""
+    """Interpolate maps between the keys' centres instead of drawing cells."""
 
 
-class Strip(_Asked):
-    """Pictures along a walk, evenly spaced; the walk's own shares say nothing."""
+class Strip(_Request):
+    """Evenly spaced images along a walk; the walk's own `latent` and `label` are ignored."""
 
     walk: Walk
-    steps: Annotated[int, Field(ge=2, le=MOST_STEPS)]
+    steps: Annotated[int, Field(ge=2, le=MAX_STEPS)]
     label: Share | None = None
-    """Where all of it stands between the classes; None: that goes along with the latent."""
+    """Position of all images between the classes; None: the same as their latent's."""
 
 
-Asked = TypeVar("Asked", bound=_Asked)
+Request = TypeVar("Request", bound=_Request)
 
 
-def read(kind: type[Asked], body: bytes) -> Asked:
-    """A request's JSON. Raises UserError with one line that names the field and what is wrong with it."""
+def parse_request(kind: type[Request], body: bytes) -> Request:
+    """Parse a request's JSON. Raises UserError with one line that names the field and the problem."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
         first: Any = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])
         value = first["input"] if isinstance(first["input"], str | int | float | bool) else None
         got = "" if value is None else f", got {json.dumps(value)[:60]}"
         message = first["msg"][:1].lower() + first["msg"][1:]
-        raise UserError(f"{where or 'the request'}: {message}{got}") from None
+        raise UserError(f"{field or 'the request'}: {message}{got}") from None

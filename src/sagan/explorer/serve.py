@@ -1,4 +1,4 @@
-"""Serves the page: a free port, a browser, and an end without noise."""
+"""Serve the page: find a free port, open a browser, stop quietly on Ctrl-C."""
 
 import contextlib
 import ipaddress
@@ -15,9 +15,9 @@ from PIL import Image
 from sagan.errors import UserError
 
 PORT = 7860
-_PORTS = 20  # that are tried one after the other, where none is asked for
-_CONNECTIONS = 256  # at once; the server says 503 to more
-_SPACES = "'self' https://huggingface.co https://*.hf.space"  # which show a Space in a frame
+_PORTS = 20  # ports to try, from PORT upwards, if the user names none
+_MAX_CONNECTIONS = 256  # at once; the server answers 503 to more
+_SPACES = "'self' https://huggingface.co https://*.hf.space"  # sources of the pages that frame a Space
 
 
 def launch(
@@ -28,17 +28,17 @@ def launch(
     open_browser: bool = False,
     device: str = "auto",
 ) -> None:
-    """Serves the page of a run until it is interrupted.
+    """Serve the page of a run until it is interrupted.
 
     Args:
-        run: the run's folder, or its generator.safetensors, which is enough for all but the discriminator's part.
-        host: address to listen on; '127.0.0.1' is reached from this machine only, '0.0.0.0' from everywhere.
+        run: the run's folder, or its generator.safetensors (then without the discriminator).
+        host: address to listen on: '127.0.0.1' is reachable only from this machine, '0.0.0.0' from everywhere.
         port: None: 7860, or the next free one.
-        open_browser: open the page in a browser, where there is a screen.
+        open_browser: open the page in a browser, if there is a screen.
         device: 'auto', 'cpu', 'cuda', ...
 
     Raises:
-        UserError: starlette or uvicorn is missing, no such run, or the address cannot be listened on.
+        UserError: starlette or uvicorn is missing, there is no such run, or the address is not available.
     """
     try:
         import uvicorn
@@ -47,21 +47,21 @@ def launch(
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "starlette"):
             raise
-        raise UserError(f"the page needs {error.name}: pip install 'sagan[explore]'") from error
+        raise UserError(f"the page requires {error.name}: pip install 'sagan[explore]'") from error
     from sagan.device import choose_device
     from sagan.explorer.engine import Explorer
     from sagan.explorer.networks import read_networks
 
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such uploads are refused in words
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such uploads get an error message
     with listen(host, port) as listening:
         explorer = Explorer(read_networks(Path(run), choose_device(device)))
         local = is_loopback(host)
         hosts = ("localhost", "127.0.0.1", "::1", "[::1]", host) if local else ("*",)
         app = create_app(explorer, hosts=hosts, frames="'none'" if local else _SPACES)
-        url = address(host, listening.getsockname()[1])
-        print(f"{run} is shown at {url}; Ctrl-C ends it", flush=True)
+        url = browser_url(host, listening.getsockname()[1])
+        print(f"serving {run} at {url}; press Ctrl-C to stop", flush=True)
         if not local:
-            print(f"sagan: --host {host}: everyone who reaches this machine can use the page", file=sys.stderr)
+            print(f"sagan: --host {host}: everyone who can reach this machine can use the page", file=sys.stderr)
         if open_browser and has_screen():
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
         config = uvicorn.Config(
@@ -69,42 +69,43 @@ def launch(
             log_level="warning",
             lifespan="off",
             server_header=False,
-            limit_concurrency=_CONNECTIONS,
+            limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=2,
-            h11_max_incomplete_event_size=1 << 16,
+            h11_max_incomplete_event_size=2**16,
         )
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
 
 
 def listen(host: str, port: int | None = None) -> socket.socket:
-    """A socket that listens: on the port asked for, else on the first free one from 7860 on.
+    """Return a listening socket on the given port, or on the first free one from 7860 upwards.
 
     Raises:
-        UserError: the port is taken, or there is no such address here.
+        UserError: the port is taken, or this machine has no such address.
     """
     try:
-        family, _, _, _, where = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise UserError(f"--host {host}: no such address ({error.strerror or error})") from error
-    for tried in range(PORT, PORT + _PORTS) if port is None else [port]:
-        found = socket.socket(family, socket.SOCK_STREAM)
+    candidates = range(PORT, PORT + _PORTS) if port is None else [port]
+    for candidate in candidates:
+        listening = socket.socket(family, socket.SOCK_STREAM)
         try:
             if os.name == "posix":
-                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind((where[0], tried))
-            found.listen(128)
-            return found
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((address[0], candidate))
+            listening.listen(128)
+            return listening
         except OSError as error:
-            found.close()
+            listening.close()
             reason = error
     if port is None:
-        raise UserError(f"no free port from {PORT} to {PORT + _PORTS - 1} on {host} ({reason.strerror}): give --port")
-    raise UserError(f"--port {port} on {host}: {reason.strerror}; leave --port out for the next free one") from reason
+        raise UserError(f"no free port from {PORT} to {PORT + _PORTS - 1} on {host} ({reason.strerror}): pass --port")
+    raise UserError(f"--port {port} on {host}: {reason.strerror}; omit --port to use the next free one") from reason
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
+    """Return whether an address is reachable only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -113,12 +114,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def address(host: str, port: int) -> str:
-    """What to type into a browser on this machine."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
+def browser_url(host: str, port: int) -> str:
+    """Return the URL at which a browser on this machine finds the page."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{reachable}:{port}"
 
 
 def has_screen() -> bool:
-    """Whether a browser would be seen; in a terminal alone, one would be in the way."""
+    """Return whether a browser could show a window; a text browser would take over the terminal."""
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

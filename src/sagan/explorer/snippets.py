@@ -1,110 +1,122 @@
-"""What draws the same again: command lines, and Python where no command line can say it."""
+"""Write code that computes what the page shows: command lines, and a Python program where no command can."""
 
 import shlex
 from collections.abc import Sequence
 
 from sagan.explorer.networks import Networks
-from sagan.explorer.schemas import Grid, Own, Picture, Sample, Walk
+from sagan.explorer.schemas import Grid, ImageSpec, Sample, Upload, Walk
 from sagan.figures.attention import MOST_ROWS
 
-OWN_NAME = "picture.png"  # as the page saves a picture of the user's own
+UPLOAD_NAME = "own.png"  # the file name under which the page saves an uploaded image
 
 
-def grid_command(networks: Networks, asked: Grid) -> str:
-    """The `sagan sample` that writes the same grid."""
-    whole = list(asked.labels) == list(range(len(networks.class_names)))
-    labels = () if whole else asked.labels
-    return _command("sample", networks, labels, asked.count, asked.seed, asked.truncation, ["--out", "grid.png"])
+def grid_command(networks: Networks, request: Grid) -> str:
+    """Return the `sagan sample` command that writes the same grid."""
+    all_classes = list(request.labels) == list(range(len(networks.class_names)))
+    labels = () if all_classes else request.labels
+    return _command("sample", networks, labels, request.count, request.seed, request.truncation, ["--out", "grid.png"])
 
 
-def picture_commands(networks: Networks, picture: Picture, points: Sequence[tuple[float, float]]) -> list[str]:
-    """The commands that write the same picture and maps: the last picture of each. None for walks and own pictures."""
-    if not isinstance(picture, Sample):
+def image_commands(networks: Networks, spec: ImageSpec, points: Sequence[tuple[float, float]]) -> list[str]:
+    """Return the commands that write the image and its maps, each as the last of its output; [] unless a sample."""
+    if not isinstance(spec, Sample):
         return []
-    labels = (picture.label,) if networks.class_names else ()
-    count = picture.index + 1
-    options = labels, count, picture.seed, picture.truncation
-    commands = [_command("sample", networks, *options, ["--out", "pictures"])]
-    if points and count * len(networks.layers("generator")) <= MOST_ROWS and networks.layers("generator"):
-        shown = [f"{x:g},{y:g}" for x, y in points]
+    labels = (spec.label,) if networks.class_names else ()
+    count = spec.index + 1
+    options = labels, count, spec.seed, spec.truncation
+    commands = [_command("sample", networks, *options, ["--out", "images"])]
+    layers = networks.layers("generator")
+    if points and layers and count * len(layers) <= MOST_ROWS:
+        coordinates = [f"{x:g},{y:g}" for x, y in points]
         commands.append(
-            _command("attend", networks, *options, ["--layer", "all", "--points", *shown, "--out", "attend.png"])
+            _command("attend", networks, *options, ["--layer", "all", "--points", *coordinates, "--out", "attend.png"])
         )
     return commands
 
 
-def python(networks: Networks, picture: Picture, points: Sequence[tuple[float, float]]) -> str:
-    """A program that computes the same picture, maps and scores."""
-    model = networks.generator.config
-    run = repr(str(networks.path))
-    of_discriminator = networks.discriminator is not None and (bool(points) or isinstance(picture, Own))
-    lines = []
-    if isinstance(picture, Own):
-        lines += [
-            "from pathlib import Path",
-            "",
-            "import sagan",
-            "import torch",
-            "from sagan.data.decode import decode",
-            "",
-            f"options = {{'resolution': {model.resolution}, 'image_channels': {model.image_channels}, "
-            f"'background': {networks.background}}}",
-            f"pixels, _ = decode(Path({OWN_NAME!r}).read_bytes(), **options)",
-            "x = torch.tensor(pixels).permute(2, 0, 1)[None] / 127.5 - 1",
-        ]
-    else:
-        lines += ["import sagan", "import torch"]
-        lines += ["from sagan.figures.interpolation import slerp"] if isinstance(picture, Walk) else []
-        lines += ["", f"generator = sagan.load({run})"]
-        if isinstance(picture, Sample):
-            lines += [f"z = {_latent(picture, model.latent_dim)}"]
-        else:
-            lines += [
-                f"start = {_latent(picture.start, model.latent_dim)}",
-                f"end = {_latent(picture.end, model.latent_dim)}",
-                f"z = slerp(start, end, torch.tensor([{picture.latent!r}]))",
-            ]
-        lines += _classes(networks, picture)
-        lines += [
-            "picture = sagan.sample(generator, z, y)[0]  # (R, R, C) uint8",
-        ]
-        if points and networks.layers("generator"):
-            lines += [f"maps = sagan.attention_maps(generator, z, y, queries={_tuples(points)})"]
-        if of_discriminator:
+def python_program(networks: Networks, spec: ImageSpec, points: Sequence[tuple[float, float]]) -> str:
+    """Return a program that computes the same image, maps and scores."""
+    lines = _upload_lines(networks) if isinstance(spec, Upload) else _generator_lines(networks, spec, points)
+    if networks.discriminator is not None and (points or isinstance(spec, Upload)):
+        if not isinstance(spec, Upload):
             lines += ["", "x = generator(z, y)"]
-    if of_discriminator:
-        score = "scores = torch.cat([discriminator(x, torch.tensor([i])) for i in range(classes)])"
-        count = max(1, len(networks.class_names))
-        lines += [
-            f"discriminator = sagan.run.read_discriminator({run}).eval().requires_grad_(False)",
-            score.replace("classes", str(count)),
-        ]
-        if points and networks.layers("discriminator"):
-            lines += [
-                "seen = sagan.attention_maps(",
-                f"    discriminator, x, torch.tensor([0]), queries={_tuples(points)}",
-                ")",
-            ]
+        lines += _discriminator_lines(networks, points)
     return "\n".join(lines) + "\n"
 
 
-def _latent(picture: Sample, latent_dim: int) -> str:
-    truncation = "" if picture.truncation is None else f", truncation={picture.truncation!r}"
-    return f"sagan.draw_latents({picture.index + 1}, {latent_dim}, seed={picture.seed}{truncation})[-1:]"
+def _upload_lines(networks: Networks) -> list[str]:
+    """Return the lines that read x, an uploaded image."""
+    model = networks.generator.config
+    return [
+        "from pathlib import Path",
+        "",
+        "import sagan",
+        "import torch",
+        "from sagan.data.decode import decode",
+        "",
+        f"options = {{'resolution': {model.resolution}, 'image_channels': {model.image_channels}, "
+        f"'background': {networks.background}}}",
+        f"pixels, _ = decode(Path({UPLOAD_NAME!r}).read_bytes(), **options)",
+        "x = torch.tensor(pixels).permute(2, 0, 1)[None] / 127.5 - 1",
+    ]
 
 
-def _classes(networks: Networks, picture: Sample | Walk) -> list[str]:
+def _generator_lines(networks: Networks, spec: Sample | Walk, points: Sequence[tuple[float, float]]) -> list[str]:
+    """Return the lines that generate an image from z and y, and compute the generator's maps."""
+    latent_dim = networks.generator.config.latent_dim
+    lines = ["import sagan", "import torch"]
+    if isinstance(spec, Walk):
+        lines += ["from sagan.figures.interpolation import slerp"]
+    lines += ["", f"generator = sagan.load({str(networks.path)!r})"]
+    if isinstance(spec, Sample):
+        lines += [f"z = {_latent(spec, latent_dim)}"]
+    else:
+        lines += [
+            f"start = {_latent(spec.start, latent_dim)}",
+            f"end = {_latent(spec.end, latent_dim)}",
+            f"z = slerp(start, end, torch.tensor([{spec.latent!r}]))",
+        ]
+    lines += _class_lines(networks, spec)
+    lines += ["image = sagan.sample(generator, z, y)[0]  # (R, R, C) uint8"]
+    if points and networks.layers("generator"):
+        lines += [f"maps = sagan.attention_maps(generator, z, y, queries={_tuples(points)})"]
+    return lines
+
+
+def _discriminator_lines(networks: Networks, points: Sequence[tuple[float, float]]) -> list[str]:
+    """Return the lines that compute the discriminator's scores and maps of x."""
+    count = max(1, len(networks.class_names))
+    lines = [
+        f"discriminator = sagan.run.read_discriminator({str(networks.path)!r}).eval().requires_grad_(False)",
+        f"scores = torch.cat([discriminator(x, torch.tensor([i])) for i in range({count})])",
+    ]
+    if points and networks.layers("discriminator"):
+        lines += [
+            "discriminator_maps = sagan.attention_maps(",
+            f"    discriminator, x, torch.tensor([0]), queries={_tuples(points)}",
+            ")",
+        ]
+    return lines
+
+
+def _latent(spec: Sample, latent_dim: int) -> str:
+    truncation = "" if spec.truncation is None else f", truncation={spec.truncation!r}"
+    return f"sagan.draw_latents({spec.index + 1}, {latent_dim}, seed={spec.seed}{truncation})[-1:]"
+
+
+def _class_lines(networks: Networks, spec: Sample | Walk) -> list[str]:
+    """Return the lines that define y: a class, or weights of two."""
     names = networks.class_names
     if not names:
         return ["y = torch.tensor([0])"]
-    start, end = (picture, picture) if isinstance(picture, Sample) else (picture.start, picture.end)
+    start, end = (spec, spec) if isinstance(spec, Sample) else (spec.start, spec.end)
     if start.label == end.label:
-        return [f"y = torch.tensor([{start.label}])  # {_plain(names[start.label])}"]
-    assert isinstance(picture, Walk)
+        return [f"y = torch.tensor([{start.label}])  # {_one_line(names[start.label])}"]
+    assert isinstance(spec, Walk)
     return [
         f"y = torch.zeros(1, {len(names)})  # weights of the classes",
-        f"y[0, {start.label}] = {1 - picture.label!r}  # {_plain(names[start.label])}",
-        f"y[0, {end.label}] = {picture.label!r}  # {_plain(names[end.label])}",
+        f"y[0, {start.label}] = {1 - spec.label!r}  # {_one_line(names[start.label])}",
+        f"y[0, {end.label}] = {spec.label!r}  # {_one_line(names[end.label])}",
     ]
 
 
@@ -115,24 +127,25 @@ def _command(
     count: int,
     seed: int,
     truncation: float | None,
-    more: Sequence[str],
+    options: Sequence[str],
 ) -> str:
-    classes = [_class_name(networks, label) for label in labels]
     words = ["sagan", name, str(networks.path)]
-    words += ["--classes", *classes] if classes else []
+    if labels:
+        words += ["--classes", *(_class_argument(networks, label) for label in labels)]
     words += ["--count", str(count), "--seed", str(seed)]
-    words += [] if truncation is None else ["--truncation", f"{truncation:g}"]
-    return shlex.join([*words, *more])
+    if truncation is not None:
+        words += ["--truncation", f"{truncation:g}"]
+    return shlex.join([*words, *options])
 
 
-def _class_name(networks: Networks, label: int) -> str:
-    """The name, or the number where a name would be read as an option."""
+def _class_argument(networks: Networks, label: int) -> str:
+    """Return the class's name, or its number if the command line would take the name for an option."""
     name = networks.class_names[label]
     return str(label) if name.startswith("-") else name
 
 
-def _plain(text: str) -> str:
-    """On one line, so that it can stand in a comment."""
+def _one_line(text: str) -> str:
+    """Join the lines of a text, so that it can stand in a comment."""
     return " ".join(text.split())
 
 

@@ -1,9 +1,9 @@
-"""`sagan export`: a run's generator for where sagan is not, checked before it is kept."""
+"""`sagan export`: write a run's generator in a format that needs no sagan, and check it before keeping it."""
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sagan.errors import UserError
 from sagan.exporters import onnx_graph, torch_program
-from sagan.exporters.standalone import Standalone
+from sagan.exporters.standalone import StandaloneGenerator
 from sagan.files import save_tensors, write_atomically
 from sagan.model.config import ModelConfig, baked
 from sagan.model.generator import Generator
@@ -26,33 +26,33 @@ FILE_NAMES: dict[Format, str] = {
     "safetensors": "generator-plain.safetensors",
     "torch-export": "generator.pt2",
 }
-CHECKED = (1, 15)  # pictures in each batch of the check
-TOLERANCE = 1e-3  # of pictures in [-1, 1]: an eighth of a grey level
-Draw = Callable[[Tensor, Tensor | None], Tensor]
+CHECK_BATCHES = (1, 15)  # batch sizes of the check, images
+TOLERANCE = 1e-3  # of the check, for images in [-1, 1]: an eighth of a grey level
+Draw = Callable[[Tensor, Tensor | None], Tensor]  # z, y -> images
 
 
 @dataclass(frozen=True)
-class Exported:
-    """A file that was written and checked; printed, it says what it is."""
+class ExportedFile:
+    """A file that was written and checked; str() describes it."""
 
     path: Path
     content: str
     interface: str
-    """What goes in and comes out."""
+    """Inputs and outputs."""
     runtime: str
-    """What the check drew its pictures with."""
+    """The package that ran the check, and its version."""
     difference: float
-    """The largest between these pictures and the generator's, in [-1, 1]; of uint8 pictures beyond their rounding."""
+    """Largest absolute difference from the generator's images, in [-1, 1]; for uint8 images, beyond their rounding."""
 
     def __str__(self) -> str:
         uint8 = "uint8" in self.interface
-        beyond = " beyond the rounding to bytes" if uint8 else ""
-        difference = f"largest difference {self.difference:.2g}{beyond}"
-        if not self.difference and not uint8:
+        if self.difference or uint8:
+            difference = f"largest difference {self.difference:.2g}" + (" beyond rounding to uint8" if uint8 else "")
+        else:
             difference = "identical, bit for bit"
         return (
             f"{self.path}: {self.content}, {self.path.stat().st_size / 1e6:.2f} MB\n{self.interface}\n"
-            f"checked in {self.runtime}, {sum(CHECKED)} pictures against the run's: {difference}"
+            f"checked in {self.runtime}, {sum(CHECK_BATCHES)} images against the run's: {difference}"
         )
 
 
@@ -64,95 +64,109 @@ def export(
     truncation: float | None = None,
     uint8: bool = False,
     opset: int | None = None,
-) -> Exported:
-    """Writes the averaged generator of a run in another format, its spectral norms worked into the weights.
+) -> ExportedFile:
+    """Write the averaged generator of a run in another format, with spectral norms folded into the weights.
 
     Args:
         run: the run's folder, its generator.safetensors or one of its checkpoints.
         to: 'onnx', 'torch-export' (.pt2: needs PyTorch but not sagan) or 'safetensors' (plain weights, for `load`).
-        out: the file; None: in the run, beside its own.
-        truncation: the graph cuts its standard normal latents off at this magnitude, as `draw_latents` does.
-        uint8: the graph gives bytes in [0, 255], else float32 in [-1, 1].
-        opset: ONNX's, 18 if None.
+        out: the file; None: in the run's folder.
+        truncation: the graph truncates its standard normal latents to this magnitude, as `draw_latents` does.
+        uint8: the graph returns uint8 images in [0, 255] instead of float32 in [-1, 1].
+        opset: version of the ONNX operator set; None: 18.
 
     Raises:
-        UserError: no such run, a package is missing, no place to write, or the file's pictures are not those of the
-            generator; then no file is left.
-        ValueError: an option that the format has no place for.
+        UserError: there is no such run, a package is missing, the file cannot be written, or its images differ from
+            the generator's; no file is left then.
+        ValueError: the format does not support an option.
     """
     if to == "safetensors" and (truncation is not None or uint8):
-        raise ValueError("truncation and uint8 are for onnx and torch-export: safetensors holds weights alone")
+        raise ValueError("truncation and uint8 require onnx or torch-export: a safetensors file holds only weights")
     if to != "onnx" and opset is not None:
-        raise ValueError(f"opset is ONNX's: {to} has none")
+        raise ValueError(f"opset requires onnx: {to} has no opset")
     run = Path(run)
     generator, class_names, step = read_generator(run)
     out = out or (run if run.is_dir() else run.parent) / FILE_NAMES[to]
     suffix = Path(FILE_NAMES[to]).suffix
     if out.suffix.lower() != suffix:
-        raise UserError(f"--out {out}: give a {suffix} file")
-    network = Standalone(generator, truncation=truncation, uint8=uint8).eval()
+        raise UserError(f"--out {out}: the file name must end in {suffix}")
+    if to == "onnx":
+        onnx_graph.check_installed()
+
+    # Describe the file.
+    network = StandaloneGenerator(generator, truncation=truncation, uint8=uint8).eval()
     generator = bake_spectral_norm(generator.eval()).requires_grad_(False)
     config = generator.config
-    about = {
-        "sagan": metadata.version("sagan"),
+    images = "uint8 in [0, 255]" if uint8 else "float32 in [-1, 1]"
+    metadata = {
+        "sagan": version("sagan"),
         "step": str(step),
         "model": json.dumps(asdict(config)),
         "class_names": json.dumps(class_names),
         "truncation": json.dumps(truncation),
-        "pictures": "uint8 in [0, 255]" if uint8 else "float32 in [-1, 1]",
+        "pictures": images,  # part of the file format, as is the output's name
     }
-    if to == "onnx":
-        onnx_graph.check_installed()
-    content, runtime = {
+    content, package = {
         "onnx": (f"ONNX, opset {opset or onnx_graph.OPSET}", "onnxruntime"),
         "torch-export": ("torch.export program", "torch"),
-        "safetensors": ("safetensors, spectral norms worked in", "torch"),
+        "safetensors": ("safetensors, spectral norms folded into the weights", "torch"),
     }[to]
-    runtime = f"{runtime} {metadata.version(runtime)}"
+    runtime = f"{package} {version(package)}"
     differences: list[float] = []
 
+    # Write and check it in a temporary place; an exception removes it.
     def write(path: Path) -> None:
         draw: Draw
         if to == "onnx":
-            onnx_graph.write_onnx(network, path, opset=opset or onnx_graph.OPSET, about=about)
+            onnx_graph.write_onnx(network, path, opset=opset or onnx_graph.OPSET, metadata=metadata)
             draw = onnx_graph.open_onnx(path)
         elif to == "torch-export":
-            torch_program.write_program(network, path, about=about)
+            torch_program.write_program(network, path, metadata=metadata)
             draw = torch_program.open_program(path)
         else:
             data = {"step": step, "model": asdict(baked(config)), "class_names": class_names}
             save_tensors(path, generator.state_dict(), data)
             draw = load(path)
-        differences.append(_check(draw, generator, truncation=truncation, uint8=uint8))
-        if not differences[0] <= TOLERANCE:  # so that NaN fails too
+        difference = _largest_difference(draw, generator, truncation=truncation, uint8=uint8)
+        if not difference <= TOLERANCE:  # so that NaN fails too
             raise UserError(
-                f"{out} is not written: in {runtime} its pictures differ from the run's by {differences[0]:.2g} "
-                f"(in [-1, 1]; {TOLERANCE:g} would do)"
+                f"{out} was not written: in {runtime} its images differ from the run's by {difference:.2g} "
+                f"(in [-1, 1]; tolerance {TOLERANCE:g})"
             )
+        differences.append(difference)
 
     with torch.no_grad():
         write_atomically(out, write)
-    return Exported(out, content, _interface(config, about["pictures"]), runtime, differences[0])
+    return ExportedFile(out, content, _interface(config, images), runtime, differences[0])
 
 
-def _check(draw: Draw, generator: Generator, *, truncation: float | None, uint8: bool) -> float:
-    """The largest difference between pictures that `draw` draws and those of the generator, in batches of two sizes."""
-    config, largest = generator.config, 0.0
-    for count in CHECKED:
-        z, cut_off = (draw_latents(count, config.latent_dim, seed=count, truncation=t) for t in (None, truncation))
+def _largest_difference(draw: Draw, generator: Generator, *, truncation: float | None, uint8: bool) -> float:
+    """Return the largest absolute difference between images of `draw` and of the generator, in [-1, 1].
+
+    Raises:
+        UserError: the images of `draw` have another shape or dtype.
+    """
+    config = generator.config
+    largest = torch.tensor(0.0)
+    for count in CHECK_BATCHES:
+        z = draw_latents(count, config.latent_dim, seed=count)
+        z_truncated = draw_latents(count, config.latent_dim, seed=count, truncation=truncation)
         y = torch.arange(count) * 7 % config.num_classes if config.num_classes else None
-        wanted, found = generator(cut_off, y), draw(z, y)
-        if found.shape != wanted.shape or found.dtype != (torch.uint8 if uint8 else wanted.dtype):
-            raise UserError(f"the exported pictures are {tuple(found.shape)} {found.dtype}, not {tuple(wanted.shape)}")
-        if uint8:  # how much further they are from the exact grey level than rounding would put them
-            difference = ((found - wanted.add(1).mul(127.5)).abs().max() - 0.5).clamp_min(0) / 127.5
+        expected = generator(z_truncated, y)
+        actual = draw(z, y)
+        if actual.shape != expected.shape or actual.dtype != (torch.uint8 if uint8 else expected.dtype):
+            raise UserError(
+                f"the exported images are {tuple(actual.shape)} {actual.dtype}, expected {tuple(expected.shape)}"
+            )
+        if uint8:  # the distance from the exact grey level, less the half level that rounding may add
+            difference = ((actual - expected.add(1).mul(127.5)).abs().max() - 0.5).clamp_min(0) / 127.5
         else:
-            difference = (found - wanted).abs().max()
-        largest = difference.maximum(torch.tensor(largest)).item()  # maximum passes NaN on
-    return largest
+            difference = (actual - expected).abs().max()
+        largest = difference.maximum(largest)  # unlike max(), maximum propagates NaN
+    return largest.item()
 
 
-def _interface(config: ModelConfig, pictures: str) -> str:
+def _interface(config: ModelConfig, images: str) -> str:
     shape = f"(N, {config.image_channels}, {config.resolution}, {config.resolution})"
     classes = f" and y (N,) int64 in [0, {config.num_classes})" if config.num_classes else ""
-    return f"z (N, {config.latent_dim}) float32, standard normal,{classes} to pictures {shape} {pictures}"
+    return f"inputs: z (N, {config.latent_dim}) float32, standard normal{classes}; output: images {shape} {images}"

@@ -1,4 +1,4 @@
-"""A generator as one ONNX file that stands alone, checked in onnxruntime before it is kept."""
+"""Write a generator as one self-contained ONNX file, and run it in onnxruntime."""
 
 import logging
 import warnings
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from sagan.errors import UserError
-from sagan.exporters.standalone import Standalone
+from sagan.exporters.standalone import StandaloneGenerator
 
-OPSET = 18  # what PyTorch's exporter writes by itself, and runtimes since 2023 read
+OPSET = 18  # version of the operator set: the default of PyTorch's exporter, read by runtimes since 2023
 
 
 def check_installed() -> None:
-    """Raises UserError where a package that writes or runs ONNX is missing."""
+    """Raise UserError if a package that writes or runs ONNX is missing."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -28,18 +28,18 @@ def check_installed() -> None:
         ) from error
 
 
-def write_onnx(network: Standalone, path: Path, *, opset: int, about: dict[str, str]) -> None:
-    """Writes a generator as ONNX: inputs z (N, latent_dim) and, with classes, y (N,); output pictures (N, C, H, W).
+def write_onnx(network: StandaloneGenerator, path: Path, *, opset: int, metadata: dict[str, str]) -> None:
+    """Write a generator as ONNX: inputs z (N, latent_dim) and, with classes, y (N,); output 'pictures' (N, C, H, W).
 
-    N is free. `about` goes into the file's metadata. Nothing of the machine that wrote it does.
+    N is dynamic. `metadata` is stored in the file; file names of this machine are not.
 
     Raises:
-        UserError: an opset that cannot be written.
+        UserError: the exporter cannot write this opset.
     """
     import onnx
 
     config = network.generator.config
-    # Two of each, since a batch of 1 is taken for one that is always 1.
+    # Batches of 2, because torch.export specialises on a batch of 1.
     inputs: dict[str, Tensor] = {"z": torch.zeros(2, config.latent_dim)}
     if config.num_classes:
         inputs["y"] = torch.zeros(2, dtype=torch.int64)
@@ -56,22 +56,28 @@ def write_onnx(network: Standalone, path: Path, *, opset: int, about: dict[str, 
             verbose=False,
         )
     model = program.model_proto
-    written = next(s.version for s in model.opset_import if not s.domain)
-    if written != opset:
-        raise UserError(f"--opset {opset}: this generator cannot be written in it; take {OPSET} or a newer one")
-    # The exporter notes the lines of code, and where on this machine they lie, beside every operation.
+    written_opset = next(s.version for s in model.opset_import if not s.domain)
+    if written_opset != opset:
+        raise UserError(f"--opset {opset}: this generator cannot be written in it; use {OPSET} or newer")
+
+    # The exporter stores source lines and file names of this machine with every operation.
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    model.producer_name, model.producer_version = "sagan", about["sagan"]
+    model.producer_name = "sagan"
+    model.producer_version = metadata["sagan"]
     model.graph.name = "generator"
-    onnx.helper.set_model_props(model, about)
+    onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
 
 def open_onnx(path: Path, *, threads: int = 0) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """What draws pictures of z and y in onnxruntime, on the CPU, with as many threads as it likes (0) or so many."""
+    """Return a function that generates images from z and y in onnxruntime on the CPU.
+
+    Args:
+        threads: 0: onnxruntime's default.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -79,7 +85,9 @@ def open_onnx(path: Path, *, threads: int = 0) -> Callable[[Tensor, Tensor | Non
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def draw(z: Tensor, y: Tensor | None) -> Tensor:
-        inputs = {"z": z.numpy()} | ({} if y is None else {"y": y.numpy()})
+        inputs = {"z": z.numpy()}
+        if y is not None:
+            inputs["y"] = y.numpy()
         return torch.from_numpy(session.run(["pictures"], inputs)[0])
 
     return draw
@@ -87,7 +95,7 @@ def open_onnx(path: Path, *, threads: int = 0) -> Callable[[Tensor, Tensor | Non
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on itself; what goes wrong is raised all the same."""
+    """Silence the exporter's log messages and warnings; its errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,4 +1,4 @@
-"""A generator that needs nothing of ours any more: what leaves as a graph."""
+"""A generator in plain operations only, ready for export as a graph."""
 
 import copy
 
@@ -13,13 +13,13 @@ from sagan.model.resample import UpConv2d, upsample
 from sagan.model.spectral_norm import bake_spectral_norm
 
 
-class Standalone(nn.Module):
-    """Latents and classes to pictures, with all folded in that drawing takes; it is given a copy of the generator.
+class StandaloneGenerator(nn.Module):
+    """Copy a generator, and include truncation and rounding to uint8 in its forward pass.
 
-    Maps z (N, latent_dim) float32, standard normal, and y (N,) int64 (left out if there are no classes) to pictures
-    (N, C, H, W): float32 in [-1, 1], or with `uint8` bytes in [0, 255], rounded as `sagan.sampling.to_bytes` does.
-    Spectral norms are worked into the weights. The forms that choose their way by the size of a batch, or that pad
-    for a fused kernel, are replaced by the plain ones: the same function, in operations that any runtime knows.
+    Maps z (N, latent_dim) float32, standard normal, and y (N,) int64 (omitted without classes) to images
+    (N, C, H, W): float32 in [-1, 1], or with `uint8` in [0, 255], rounded as `sagan.pixels.to_bytes` does.
+    Spectral norms are folded into the weights. Layers that choose an algorithm by the batch size, or pad for a fused
+    kernel, are replaced by plain ones: the same function in operations that every runtime has.
     """
 
     def __init__(self, generator: Generator, *, truncation: float | None = None, uint8: bool = False):
@@ -27,15 +27,17 @@ class Standalone(nn.Module):
         self.truncation = nn.Identity() if truncation is None else Truncation(truncation)
         self.generator = bake_spectral_norm(copy.deepcopy(generator).eval()).requires_grad_(False)
         self.uint8 = uint8
-        _make_plain(self.generator)
+        _replace_fast_layers(self.generator)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x = self.generator(self.truncation(z), y)
-        return x.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8) if self.uint8 else x
+        if self.uint8:
+            x = x.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        return x
 
 
 class PlainAttention(nn.Module):
-    """A self-attention layer that computes softmax(q k^T) v as it is written."""
+    """Compute a self-attention layer literally: softmax(q k^T) v."""
 
     def __init__(self, layer: SelfAttention2d):
         super().__init__()
@@ -45,25 +47,27 @@ class PlainAttention(nn.Module):
         q, k, v = self.layer.project(x)
         o = torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v  # (N, H·W, E)
         o = self.layer.output(o.transpose(1, 2).unflatten(2, x.shape[2:]))
-        return torch.addcmul(x, self.layer.gamma, o)
+        return torch.addcmul(x, self.layer.gamma, o)  # gamma * o + x (equation 3)
 
 
 class PlainUpConv(nn.Module):
-    """A convolution after nearest-neighbour upsampling, in plain form: smaller, and as quick where graphs are run."""
+    """Upsample (nearest neighbour), then convolve: a smaller graph than the fused form, and as fast in runtimes."""
 
     def __init__(self, layer: UpConv2d):
         super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight = layer.weight
+        self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(upsample(x), self.weight, self.bias, padding=1)
 
 
-def _make_plain(network: nn.Module) -> None:
+def _replace_fast_layers(network: nn.Module) -> None:
+    """Replace attention and upsampling layers, at any depth, by their plain forms."""
     for name, layer in network.named_children():
         if isinstance(layer, SelfAttention2d):
             setattr(network, name, PlainAttention(layer))
         elif isinstance(layer, UpConv2d):
             setattr(network, name, PlainUpConv(layer))
         else:
-            _make_plain(layer)
+            _replace_fast_layers(layer)

@@ -1,4 +1,4 @@
-"""A generator as a torch.export program (.pt2): runs where PyTorch is and sagan is not, C++ included."""
+"""Write a generator as a torch.export program (.pt2), which runs in PyTorch without sagan, also from C++."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,28 +6,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sagan.exporters.standalone import Standalone
+from sagan.exporters.standalone import StandaloneGenerator
 
 
-def write_program(network: Standalone, path: Path, *, about: dict[str, str]) -> None:
-    """Writes a generator as a program of z (N, latent_dim) and, with classes, y (N,); N is free.
+def write_program(network: StandaloneGenerator, path: Path, *, metadata: dict[str, str]) -> None:
+    """Write a generator as a program of z (N, latent_dim) and, with classes, y (N,); N is dynamic.
 
-    `about` goes beside it into the file, as extra files of these names.
+    `metadata` is stored in the archive as extra files: name -> content.
     """
     config = network.generator.config
-    inputs = [torch.zeros(2, config.latent_dim)]  # two, since a batch of 1 is taken for one that is always 1
+    inputs = [torch.zeros(2, config.latent_dim)]  # batches of 2: torch.export specialises on a batch of 1
     if config.num_classes:
         inputs.append(torch.zeros(2, dtype=torch.int64))
     shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs)
     program = torch.export.export(network, tuple(inputs), dynamic_shapes=shapes)
-    # The exporter notes the lines of code, and where on this machine they lie, beside every operation.
+    # The exporter stores source lines and file names of this machine with every operation.
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
-    torch.export.save(program, path, extra_files=about)
+    torch.export.save(program, path, extra_files=metadata)
 
 
 def open_program(path: Path) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """What draws pictures of z and y from a file that `write_program` wrote."""
+    """Return a function that generates images from z and y with a file of `write_program`."""
     program = torch.export.load(path).module()
 
     def draw(z: Tensor, y: Tensor | None) -> Tensor:

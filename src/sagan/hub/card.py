@@ -1,4 +1,4 @@
-"""A model card, written from a run."""
+"""Write a model card from a run."""
 
 import html
 import re
@@ -15,24 +15,24 @@ from sagan.presets import train_command
 from sagan.render.report import describe, facts, tell_evaluation
 from sagan.run import Run, RunInfo
 
-MOST_CLASSES = 100  # are named
+MAX_CLASSES = 100  # that the card lists
 
 
 def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bool) -> str:
-    """README.md of a repository on the Hub: its front matter, then data, sizes, figures, licence and how to use it.
+    """Write the README.md of a repository on the Hub: front matter, usage, data, sizes, evaluations and licence.
 
-    Evaluations are those of the very weights in generator.safetensors, each with its protocol.
+    The card lists only evaluations of the weights in generator.safetensors, each with its protocol.
 
     Args:
-        run: what is published.
+        run: the run to publish.
         repo: USER/NAME.
-        licence: an identifier of the Hub's, such as cc-by-4.0, or 'unknown'.
-        samples: what samples.png shows.
-        attention: whether there is an attend.png.
+        licence: a Hub identifier, such as cc-by-4.0, or 'unknown'.
+        samples: the caption of samples.png.
+        attention: whether the repository has an attend.png.
     """
     from huggingface_hub import ModelCardData
 
-    info = published(run.info)
+    info = public_info(run.info)
     model = info.config.model
     name = repo.rpartition("/")[2]
     front = ModelCardData(
@@ -42,7 +42,7 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
         tags=["gan", "sagan", "self-attention", "image-generation"],
     )
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"plain": plain, "fenced": lambda text: text.replace("`", "'")}
+    environment.filters |= {"markdown": escape_markdown, "fenced": lambda text: text.replace("`", "'")}
     template = environment.from_string(resources.files("sagan.hub").joinpath("card.md").read_text("utf-8"))
     rows = run.metrics()
     text = template.render(
@@ -57,31 +57,31 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
             if not term.endswith(("classes", "Class"))
         ],
         class_names=info.class_names,
-        most_classes=MOST_CLASSES,
+        max_classes=MAX_CLASSES,
         origin=info.origin,
         command=train_command(info.config, f"runs/{name}"),
-        evaluations=evaluations_of(run),
+        evaluations=read_evaluations(run),
         attention=attention,
         licence=licence,
     )
     return f"---\n{front.to_yaml()}\n---\n\n{text}"
 
 
-def evaluations_of(run: Run) -> list[dict[str, Any]]:
-    """What sagan evaluate measured of the weights in generator.safetensors; of other weights nothing."""
-    told = []
+def read_evaluations(run: Run) -> list[dict[str, Any]]:
+    """Return, as text, the results of `sagan evaluate` for the weights in generator.safetensors, not for others."""
+    evaluations = []
     for path in sorted(run.evaluations_path.glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # a file that is none of ours
-            found = read_json(path)
-            if found["generated"]["checksum"] == sha256(run.generator_path):
-                reference = found["reference"]
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # not a file of ours
+            evaluation = read_json(path)
+            if evaluation["generated"]["checksum"] == sha256(run.generator_path):
+                reference = evaluation["reference"]
                 reference["source"] = public_name(str(reference["source"]))
-                told.append(tell_evaluation(found))
-    return told
+                evaluations.append(tell_evaluation(evaluation))
+    return evaluations
 
 
-def published(info: RunInfo) -> RunInfo:
-    """A run's configuration as others may see it: without the folders of the machine that it was trained on."""
+def public_info(info: RunInfo) -> RunInfo:
+    """Remove the folders of the training machine from a run's configuration."""
     config = info.config
     data = replace(config.data, source=public_name(config.data.source), cache="")
     training = replace(config.training, start=public_name(config.training.start))
@@ -90,11 +90,11 @@ def published(info: RunInfo) -> RunInfo:
 
 
 def public_name(source: str) -> str:
-    """A source of pictures as others may see it: of a path the last name."""
+    """Return the last component of a path; the name of a Hub data set (hf:...) is returned unchanged."""
     return source if source.startswith("hf:") else Path(source).name
 
 
-def plain(text: object) -> str:
-    """Text as Markdown that shows it as it is: a class name is no markup, no link and no HTML."""
+def escape_markdown(text: object) -> str:
+    """Escape text so that Markdown shows it literally, without markup, links or HTML; line breaks become spaces."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", html.escape(line, quote=False)).replace("://", ":\u200b//")

@@ -1,8 +1,8 @@
-"""What every importer shares: the walk through another codebase's networks, and the configuration from their shapes.
+"""What all importers share: walk another codebase's networks, rename their tensors, infer the model configuration.
 
-All of these codebases but one build the networks of the released code, under names of their own and with details of
-their own. A codebase's file says what it calls things and how it stores a layer; what differs in the function itself is
-expressed by the model's configuration.
+All of these codebases but heykeetae's build the networks of the released code, with their own names and details. A
+codebase's file lists its names and says how it stores a layer. Differences in the function itself are expressed by
+fields of ModelConfig.
 """
 
 from abc import ABC, abstractmethod
@@ -14,304 +14,338 @@ import torch
 from torch import Tensor, nn
 
 from sagan.errors import UserError
-from sagan.importers.state_dict import State
+from sagan.importers.state_dict import StateDict
 from sagan.model.attention import VALUE_REDUCTION
 from sagan.model.config import RESOLUTIONS, ModelConfig
 
-Layer = Mapping[str, Tensor]  # by our names: weight, bias, norm.u, norm.v, ...
+Layer = Mapping[str, Tensor]  # a layer's tensors by our names: weight, bias, norm.u, norm.v, ...
 Kind = Literal["block", "attention"]
-BLOCK = ("conv1", "conv2", "shortcut")
-ATTENTION = ("query", "key", "value", "output")
+BLOCK_LAYERS = ("conv1", "conv2", "shortcut")
+ATTENTION_LAYERS = ("query", "key", "value", "output")
 # An attention layer's keys where they are named as in non-local networks (Wang et al. 2018).
-NON_LOCAL = {"query": "theta", "key": "phi", "value": "g", "output": "o", "gamma": "gamma"}
+NON_LOCAL_NAMES = {"query": "theta", "key": "phi", "value": "g", "output": "o", "gamma": "gamma"}
 
 
 @dataclass(frozen=True)
-class Part:
-    """One network of a file."""
+class ConvertedNetwork:
+    """One network of a checkpoint, converted to our names and layouts."""
 
     tensors: dict[str, Tensor]
-    """Under our names."""
+    """Our name -> tensor."""
     origin: dict[str, str]
-    """Of each, the key, or the beginning of the key, in the file."""
+    """Our name -> the key, or the beginning of the key, in the file."""
     fields: dict[str, Any]
-    """Of the configuration, as far as this network says."""
+    """The fields of ModelConfig that this network determines."""
 
 
 class Codebase(ABC):
-    """What an importer knows of a codebase."""
+    """An importer for the checkpoints of one codebase."""
 
     name: ClassVar[str]
-    """As --from takes it."""
-    assumed: ClassVar[Mapping[str, Any]]
-    """Fields of the configuration that no shape tells: what the codebase's own SAGAN configuration has."""
+    """The value of --from."""
+    assumed_fields: ClassVar[Mapping[str, Any]]
+    """Fields of ModelConfig that no shape determines, as in the codebase's own SAGAN configuration."""
 
     @abstractmethod
     def recognise(self, keys: set[str]) -> bool:
-        """Whether a state dict with these keys is one of this codebase's networks, generator or discriminator."""
+        """Return whether a state dict with these keys is a network of this codebase (generator or discriminator)."""
 
     @abstractmethod
     def is_generator(self, keys: set[str]) -> bool:
-        """Which of the two it is."""
+        """Return whether a recognised state dict is the generator."""
 
     @abstractmethod
-    def generator(self, state: State) -> Part:
-        """The generator that a state dict is. Raises UserError if it is none, or none that can be expressed."""
+    def generator(self, state: StateDict) -> ConvertedNetwork:
+        """Convert a generator. Raises UserError if it is not one, or if ModelConfig cannot express it."""
 
     @abstractmethod
-    def discriminator(self, state: State) -> Part:
-        """The discriminator that a state dict is. Raises UserError as `generator` does."""
+    def discriminator(self, state: StateDict) -> ConvertedNetwork:
+        """Convert a discriminator. Raises UserError if it is not one, or if ModelConfig cannot express it."""
 
-    def split(self, found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-        """The networks of a file that holds several: 'generator', 'average', 'discriminator'; {} if it holds one."""
+    def split(self, checkpoint: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """Split a file of several networks into 'generator', 'average', 'discriminator'; {} if it holds one network."""
         return {}
 
-    def facts(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of the configuration that the file tells beside its tensors."""
+    def stored_fields(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of ModelConfig that the file states next to its tensors."""
         return {}
 
 
 class ResidualCodebase(Codebase):
-    """How a codebase names and stores what the released code's networks are made of.
+    """A codebase that builds the residual networks of the released code.
 
-    The class attributes are keys in its state dict; blocks and attention layers are named below their own.
+    The class attributes are keys in its state dict; the names of a block's and an attention layer's parts are relative
+    to the key of that block or layer.
     """
 
     generator_stem: ClassVar[str]
     generator_names: ClassVar[Mapping[str, str]]
-    """Of a generator's block: norm1, conv1, norm2, conv2, shortcut."""
+    """The parts of a generator's block: norm1, conv1, norm2, conv2, shortcut."""
     discriminator_names: ClassVar[Mapping[str, str]]
-    """Of a discriminator's block: conv1, conv2, shortcut."""
+    """The parts of a discriminator's block: conv1, conv2, shortcut."""
     attention_names: ClassVar[Mapping[str, str]]
-    """Of an attention layer: query, key, value, output, gamma."""
+    """The parts of an attention layer: query, key, value, output, gamma."""
     discriminator_embed: ClassVar[str]
     stem_order: ClassVar[Literal["channels first", "channels last"]] = "channels first"
     separator: ClassVar[str] = "."
 
     @abstractmethod
-    def layer(self, state: State, key: str) -> Layer:
-        """A convolution, linear layer or embedding."""
+    def layer(self, state: StateDict, key: str) -> Layer:
+        """Convert a convolution, linear layer or embedding."""
 
     @abstractmethod
-    def norm(self, state: State, key: str) -> Layer:
-        """A batch norm without classes."""
+    def batch_norm(self, state: StateDict, key: str) -> Layer:
+        """Convert a batch norm without classes."""
 
     @abstractmethod
-    def class_norm(self, state: State, key: str) -> Layer:
-        """A batch norm of a generator's block."""
+    def class_batch_norm(self, state: StateDict, key: str) -> Layer:
+        """Convert a batch norm of a generator's block, with or without classes."""
 
     @abstractmethod
-    def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
-        """The keys of the generator's blocks and attention layers, from 4 x 4 on."""
+    def generator_stack(self, state: StateDict) -> list[tuple[Kind, str]]:
+        """Return the keys of the generator's blocks and attention layers, from 4 x 4 upwards."""
 
-    def discriminator_stack(self, state: State) -> list[tuple[Kind, str]]:
-        """The keys of the discriminator's blocks and attention layers, from the picture on: named alike, often."""
-        return self.generator_stack(state)
+    def discriminator_stack(self, state: StateDict) -> list[tuple[Kind, str]]:
+        """Return the keys of the discriminator's blocks and attention layers, from the image downwards."""
+        return self.generator_stack(state)  # most codebases name both stacks the same way
 
     @abstractmethod
-    def generator_end(self, state: State, blocks: int) -> tuple[str, str]:
-        """The keys of the last batch norm and the last convolution."""
+    def generator_end(self, state: StateDict, blocks: int) -> tuple[str, str]:
+        """Return the keys of the last batch norm and the last convolution."""
 
     @abstractmethod
     def discriminator_end(self, blocks: int) -> str:
-        """The key of the linear layer to one number."""
+        """Return the key of the linear layer that computes the logit."""
 
     def halvings(self, blocks: int) -> int:
-        """How many of so many blocks of a discriminator halve the picture."""
-        return 2 if blocks == 4 else blocks - 1  # at 32 pixels everyone stops at 8 x 8
+        """Return how many of a discriminator's blocks halve the resolution."""
+        return 2 if blocks == 4 else blocks - 1  # at 32 px every codebase stops at 8 x 8
 
-    def refuse(self, state: State) -> None:
-        """Raises UserError if the network is another one of this codebase's, and so no SAGAN. Takes nothing."""
+    def check_supported(self, state: StateDict) -> None:
+        """Raise UserError if this is another architecture of the same codebase. Takes no tensor from `state`."""
         return
 
-    def generator(self, state: State) -> Part:
-        self.refuse(state)
-        gather = _Gather(self, state)
+    def generator(self, state: StateDict) -> ConvertedNetwork:
+        self.check_supported(state)
+        collector = _TensorCollector(self, state)
         stack = self.generator_stack(state)
         blocks = sum(kind == "block" for kind, _ in stack)
-        if 4 << blocks not in RESOLUTIONS:
-            raise UserError(f"{state.path} has {blocks} blocks, so draws pictures of {4 << blocks} px: not 32 to 256")
-        gather.layer("stem", self.generator_stem)
-        at, i = 4, 0
+        resolution = 4 * 2**blocks
+        if resolution not in RESOLUTIONS:
+            raise UserError(
+                f"{state.path} has {blocks} blocks, so it generates images of {resolution} px: "
+                "only 32 to 256 px are supported"
+            )
+
+        collector.add_layer("stem", self.generator_stem)
+        size = 4
+        i = 0
         for kind, key in stack:
             if kind == "attention":
-                gather.attention(at, key)
+                collector.add_attention(size, key)
                 continue
-            for ours in BLOCK:
-                gather.layer(f"blocks.{i}.{ours}", self.below(key, self.generator_names[ours]))
+            for ours in BLOCK_LAYERS:
+                collector.add_layer(f"blocks.{i}.{ours}", self.join(key, self.generator_names[ours]))
             for ours in ("norm1", "norm2"):
-                theirs = self.below(key, self.generator_names[ours])
-                gather.put(f"blocks.{i}.{ours}", theirs, self.class_norm(state, theirs))
-            at, i = 2 * at, i + 1
+                theirs = self.join(key, self.generator_names[ours])
+                collector.add(f"blocks.{i}.{ours}", theirs, self.class_batch_norm(state, theirs))
+            size = 2 * size
+            i = i + 1
         norm, head = self.generator_end(state, blocks)
-        gather.put("norm", norm, self.norm(state, norm))
-        gather.layer("head", head)
-        state.finish()
-        if self.stem_order == "channels first":
-            _to_channels_last(gather.tensors)
-        return gather.generator(blocks)
+        collector.add("norm", norm, self.batch_norm(state, norm))
+        collector.add_layer("head", head)
 
-    def discriminator(self, state: State) -> Part:
-        self.refuse(state)
-        gather = _Gather(self, state)
+        state.check_all_taken()
+        if self.stem_order == "channels first":
+            _reorder_stem(collector.tensors)
+        return collector.generator(blocks)
+
+    def discriminator(self, state: StateDict) -> ConvertedNetwork:
+        self.check_supported(state)
+        collector = _TensorCollector(self, state)
         stack = self.discriminator_stack(state)
         blocks = sum(kind == "block" for kind, _ in stack)
-        if blocks < 2 or 4 << (blocks - 1) not in RESOLUTIONS:
-            raise UserError(f"{state.path} has {blocks} blocks: not those of a discriminator for 32 to 256 px")
-        at, i = 4 << (blocks - 1), 0
+        if blocks < 2 or 4 * 2 ** (blocks - 1) not in RESOLUTIONS:
+            raise UserError(f"{state.path} has {blocks} blocks, but a discriminator for 32 to 256 px has 4 to 7")
+
+        resolution = 4 * 2 ** (blocks - 1)
+        i = 0
         for kind, key in stack:
             if kind == "attention":
                 if i > self.halvings(blocks):
-                    raise UserError(f"{state.path} has an attention layer, {key}, among the blocks that do not halve")
-                gather.attention(at >> i, key)
+                    raise UserError(
+                        f"{state.path} has an attention layer ({key}) after a block that does not halve the "
+                        "resolution: this is not supported"
+                    )
+                collector.add_attention(resolution // 2**i, key)
                 continue
             name = f"blocks.{i}" if i < blocks - 1 else "last"
-            for ours in BLOCK:
-                theirs = self.below(key, self.discriminator_names[ours])
-                if ours != "shortcut" or any(k.startswith(theirs + self.separator) for k in state.tensors):
-                    gather.layer(f"{name}.{ours}", theirs)
-            i += 1
-        gather.layer("head", self.discriminator_end(blocks))
-        if any(key.startswith(self.discriminator_embed + self.separator) for key in state.tensors):
-            gather.layer("embed", self.discriminator_embed)
-        state.finish()
-        return gather.discriminator(blocks)
+            for ours in BLOCK_LAYERS:
+                theirs = self.join(key, self.discriminator_names[ours])
+                if ours != "shortcut" or state.has_keys_below(theirs + self.separator):
+                    collector.add_layer(f"{name}.{ours}", theirs)
+            i = i + 1
+        collector.add_layer("head", self.discriminator_end(blocks))
+        if state.has_keys_below(self.discriminator_embed + self.separator):
+            collector.add_layer("embed", self.discriminator_embed)
 
-    def below(self, key: str, name: str) -> str:
+        state.check_all_taken()
+        return collector.discriminator(blocks)
+
+    def join(self, key: str, name: str) -> str:
         return f"{key}{self.separator}{name}"
 
 
-class _Gather:
-    """The tensors of a network under our names, as they are found."""
+class _TensorCollector:
+    """Collect the tensors of one network under our names, and infer its configuration from their shapes."""
 
-    def __init__(self, codebase: ResidualCodebase, state: State):
-        self.codebase, self.state = codebase, state
+    def __init__(self, codebase: ResidualCodebase, state: StateDict):
+        self.codebase = codebase
+        self.state = state
         self.tensors: dict[str, Tensor] = {}
         self.origin: dict[str, str] = {}
-        self.at: list[int] = []  # sizes of the attention layers' feature maps
+        self.attention_sizes: list[int] = []  # sides of the attention layers' feature maps, px
 
-    def put(self, ours: str, theirs: str, layer: Layer) -> None:
+    def add(self, ours: str, theirs: str, layer: Layer) -> None:
         for name, t in layer.items():
             self.tensors[f"{ours}.{name}"] = t.clone(memory_format=torch.contiguous_format)
             self.origin[f"{ours}.{name}"] = theirs
 
-    def layer(self, ours: str, theirs: str) -> None:
-        self.put(ours, theirs, self.codebase.layer(self.state, theirs))
+    def add_layer(self, ours: str, theirs: str) -> None:
+        self.add(ours, theirs, self.codebase.layer(self.state, theirs))
 
-    def attention(self, size: int, key: str) -> None:
-        ours = f"attention.{size}.{self.at.count(size)}"
-        self.at.append(size)
+    def add_attention(self, size: int, key: str) -> None:
+        ours = f"attention.{size}.{self.attention_sizes.count(size)}"
+        self.attention_sizes.append(size)
         names = self.codebase.attention_names
-        for name in ATTENTION:
-            self.layer(f"{ours}.{name}", self.codebase.below(key, names[name]))
-        gamma = self.codebase.below(key, names["gamma"])
-        self.put(ours, gamma, {"gamma": self.state.take(gamma).reshape(())})
+        for name in ATTENTION_LAYERS:
+            self.add_layer(f"{ours}.{name}", self.codebase.join(key, names[name]))
+        gamma = self.codebase.join(key, names["gamma"])
+        self.add(ours, gamma, {"gamma": self.state.take(gamma).reshape(())})
 
     def shape(self, name: str) -> torch.Size:
         return self.tensors[name].shape
 
-    def common(self, network: Literal["generator", "discriminator"]) -> dict[str, Any]:
-        """What the shapes say in either network."""
+    def common_fields(self, network: Literal["generator", "discriminator"]) -> dict[str, Any]:
+        """Infer the fields that either network determines."""
         fields: dict[str, Any] = {
             f"{network}_spectral_norm": any(name.endswith(".norm.u") for name in self.tensors),
-            f"{network}_attention": tuple((size, "self") for size in self.at),
-            **self.codebase.assumed,
+            f"{network}_attention": tuple((size, "self") for size in self.attention_sizes),
+            **self.codebase.assumed_fields,
         }
-        if self.at:
-            first = f"attention.{self.at[0]}.0"
+        if self.attention_sizes:
+            first = f"attention.{self.attention_sizes[0]}.0"
             channels = self.shape(f"{first}.query.weight")[1]
-            queries, values = (self.shape(f"{first}.{name}.weight")[0] for name in ("query", "value"))
-            usual = VALUE_REDUCTION[fields.get("attention_variant", "released")]
-            fields["query_reduction"] = 8 if queries == max(1, channels // 8) else max(1, channels // queries)
-            fields["value_reduction"] = None if values == max(1, channels // usual) else max(1, channels // values)
+            query_channels = self.shape(f"{first}.query.weight")[0]
+            value_channels = self.shape(f"{first}.value.weight")[0]
+            default = VALUE_REDUCTION[fields.get("attention_variant", "released")]
+            fields["query_reduction"] = (
+                8 if query_channels == max(1, channels // 8) else max(1, channels // query_channels)
+            )
+            fields["value_reduction"] = (
+                None if value_channels == max(1, channels // default) else max(1, channels // value_channels)
+            )
         return fields
 
-    def generator(self, blocks: int) -> Part:
-        first = self.shape("blocks.0.conv1.weight")[1]
-        widths = (first, *(self.shape(f"blocks.{i}.conv1.weight")[0] for i in range(blocks)))
-        tables = ("blocks.0.norm1.scale", "blocks.0.norm1.scale.weight")
-        scale = next(self.tensors[name] for name in tables if name in self.tensors)
-        fields = self.common("generator") | {
-            "resolution": 4 << blocks,
+    def generator(self, blocks: int) -> ConvertedNetwork:
+        first_width = self.shape("blocks.0.conv1.weight")[1]
+        widths = (first_width, *(self.shape(f"blocks.{i}.conv1.weight")[0] for i in range(blocks)))
+        # A class table under spectral norm is a layer with a weight; without it, a parameter of the norm.
+        scale_names = ("blocks.0.norm1.scale", "blocks.0.norm1.scale.weight")
+        scale = next(self.tensors[name] for name in scale_names if name in self.tensors)
+        fields = self.common_fields("generator") | {
+            "resolution": 4 * 2**blocks,
             "generator_widths": widths,
             "base_channels": widths[-1],
             "image_channels": self.shape("head.weight")[0],
             "latent_dim": self.shape("stem.weight")[1],
             "num_classes": len(scale) if scale.dim() == 2 else 0,
-            "class_spectral_norm": self.class_norm(),
+            "class_spectral_norm": self.class_spectral_norm(),
         }
-        return Part(self.tensors, self.origin, fields)
+        return ConvertedNetwork(self.tensors, self.origin, fields)
 
-    def class_norm(self) -> str:
-        """Which side of the class tables their spectral norm starts from."""
-        inner = {"norm.u": "classes", "norm.transposed.u": "channels"}
-        return next((side for name, side in inner.items() if f"blocks.0.norm1.scale.{name}" in self.tensors), "none")
+    def class_spectral_norm(self) -> str:
+        """Return the axis on which the class tables' power iteration starts, or 'none'."""
+        if "blocks.0.norm1.scale.norm.u" in self.tensors:
+            return "classes"
+        if "blocks.0.norm1.scale.norm.transposed.u" in self.tensors:
+            return "channels"
+        return "none"
 
-    def discriminator(self, blocks: int) -> Part:
+    def discriminator(self, blocks: int) -> ConvertedNetwork:
         names = [*(f"blocks.{i}" for i in range(blocks - 1)), "last"]
-        fields = self.common("discriminator") | {
-            "resolution": 4 << (blocks - 1),
+        fields = self.common_fields("discriminator") | {
+            "resolution": 4 * 2 ** (blocks - 1),
             "discriminator_widths": tuple(self.shape(f"{name}.conv2.weight")[0] for name in names),
             "discriminator_halvings": self.codebase.halvings(blocks),
             "image_channels": self.shape("blocks.0.conv1.weight")[1],
             "num_classes": len(self.tensors["embed.weight"]) if "embed.weight" in self.tensors else 0,
         }
-        return Part(self.tensors, self.origin, fields)
+        return ConvertedNetwork(self.tensors, self.origin, fields)
 
 
-def _to_channels_last(tensors: dict[str, Tensor]) -> None:
-    """Orders what the linear layer puts out as (4, 4, C) instead of (C, 4, 4), spectral norm's u along."""
+def _reorder_stem(tensors: dict[str, Tensor]) -> None:
+    """Reorder the outputs of the first linear layer, and spectral norm's u with them, from (C, 4, 4) to (4, 4, C)."""
     for name in ("stem.weight", "stem.bias", "stem.norm.u"):
         if name in tensors:
             t = tensors[name].unflatten(0, (-1, 4, 4))
             tensors[name] = t.movedim(0, 2).flatten(0, 2).contiguous()
 
 
-def configure(generator: Part, discriminator: Part | None, facts: Mapping[str, Any]) -> ModelConfig:
-    """The configuration that both networks' fields make, `facts` above them; what is usual is left at its default.
+def merge_config(
+    generator: ConvertedNetwork, discriminator: ConvertedNetwork | None, overrides: Mapping[str, Any]
+) -> ModelConfig:
+    """Merge both networks' fields into one configuration; explicit widths equal to the default are dropped.
+
+    Args:
+        overrides: fields that take precedence over those of the networks.
 
     Raises:
-        UserError: the networks contradict each other, or what they say cannot be expressed.
+        UserError: the networks contradict each other, or ModelConfig cannot express them.
     """
     fields = dict(generator.fields)
     for name, value in (discriminator.fields if discriminator else {}).items():
         if fields.setdefault(name, value) != value:
             raise UserError(
-                f"the discriminator does not belong to the generator: {name} is {value} here, {fields[name]} there"
+                f"the discriminator does not match the generator: {name} is {value} in the discriminator, "
+                f"{fields[name]} in the generator"
             )
     try:
-        config = ModelConfig(**fields | dict(facts))
+        config = ModelConfig(**fields | dict(overrides))
         for name in ("generator_widths", "discriminator_widths", "discriminator_halvings"):
-            default: dict[str, Any] = {name: None}
-            usual = replace(config, **default)
-            same = (usual.generator_channels, usual.discriminator_channels, usual.halvings)
-            if same == (config.generator_channels, config.discriminator_channels, config.halvings):
-                config = usual
+            unset: dict[str, Any] = {name: None}
+            default = replace(config, **unset)
+            if _sizes(default) == _sizes(config):
+                config = default
     except ValueError as error:
-        raise UserError(f"this network cannot be expressed: {error}") from error
+        raise UserError(f"this network is not supported: {error}") from error
     return config
 
 
-def build(part: Part, network: Callable[[ModelConfig], nn.Module], config: ModelConfig, state: State) -> Any:
-    """A network of ours with the tensors of a part; `network` makes it.
+def _sizes(config: ModelConfig) -> tuple[Any, ...]:
+    return config.generator_channels, config.discriminator_channels, config.halvings
+
+
+def build_network(
+    converted: ConvertedNetwork, build: Callable[[ModelConfig], nn.Module], config: ModelConfig, state: StateDict
+) -> Any:
+    """Build one of our networks with `build` and load the converted tensors into it.
 
     Raises:
-        UserError: a tensor of another shape, or one that is missing or too many; the message names the file's key.
+        UserError: a tensor has another shape, is missing or is unexpected; the message names the file's key.
     """
+    refusal = f"{state.path} is not a supported SAGAN"
     with torch.device("meta"):
-        expected = {name: t.shape for name, t in network(config).state_dict().items()}
-    for name, t in part.tensors.items():
+        network = build(config)
+    expected = {name: t.shape for name, t in network.state_dict().items()}
+    for name, t in converted.tensors.items():
+        key = converted.origin[name]
         if name not in expected:
-            raise UserError(f"{state.path} is no SAGAN that can be expressed: {part.origin[name]} has no place in it")
+            raise UserError(f"{refusal}: {key} has no counterpart in our network")
         if t.shape != expected[name]:
-            raise UserError(
-                f"{state.path} is no SAGAN that can be expressed: {part.origin[name]} has the shape {tuple(t.shape)} "
-                f"where {tuple(expected[name])} belongs"
-            )
-    missing = sorted(expected.keys() - part.tensors.keys())
+            raise UserError(f"{refusal}: {key} has the shape {tuple(t.shape)}, expected {tuple(expected[name])}")
+    missing = sorted(expected.keys() - converted.tensors.keys())
     if missing:
-        raise UserError(f"{state.path} is no SAGAN that can be expressed: it has nothing for our {missing[0]}")
-    with torch.device("meta"):
-        built = network(config)
-    built.load_state_dict(part.tensors, assign=True)
-    return built.requires_grad_(True)
+        raise UserError(f"{refusal}: the file has no tensor for our {missing[0]}")
+    network.load_state_dict(converted.tensors, assign=True)
+    return network.requires_grad_(True)

@@ -1,7 +1,7 @@
-"""BigGAN-PyTorch in its SAGAN configuration (scripts/launch_SAGAN_bs128x2_ema.sh): G.pth, G_ema.pth and D.pth.
+"""Import BigGAN-PyTorch in its SAGAN configuration (scripts/launch_SAGAN_bs128x2_ema.sh): G.pth, G_ema.pth, D.pth.
 
-Spectral norm keeps u0, (1, out), and sv0, which is for its log. The class tables hold the scales less 1. Batch norms
-keep stored_mean and stored_var, with --mybn and --cross_replica one level deeper; standing statistics are sums.
+Spectral norm stores u0 (1, out) and sv0, which is only logged. The class tables hold the scales less 1. Batch norms
+store stored_mean and stored_var, one level deeper with --mybn and --cross_replica. Standing statistics are sums.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sagan.errors import UserError
-from sagan.importers.base import NON_LOCAL, Kind, Layer, ResidualCodebase
-from sagan.importers.state_dict import State
+from sagan.importers.base import NON_LOCAL_NAMES, Kind, Layer, ResidualCodebase
+from sagan.importers.state_dict import StateDict
 
 
 class BigGANPyTorch(ResidualCodebase):
@@ -27,9 +27,9 @@ class BigGANPyTorch(ResidualCodebase):
         "shortcut": "conv_sc",
     }
     discriminator_names = generator_names
-    attention_names: ClassVar[Mapping[str, str]] = NON_LOCAL
+    attention_names: ClassVar[Mapping[str, str]] = NON_LOCAL_NAMES
     discriminator_embed = "embed"
-    assumed: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-8}
+    assumed_fields: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-8}
 
     def recognise(self, keys: set[str]) -> bool:
         return "blocks.0.0.conv1.weight" in keys and "linear.weight" in keys
@@ -37,41 +37,43 @@ class BigGANPyTorch(ResidualCodebase):
     def is_generator(self, keys: set[str]) -> bool:
         return any(key.startswith("output_layer.") for key in keys)
 
-    def refuse(self, state: State) -> None:
+    def check_supported(self, state: StateDict) -> None:
         if "shared.weight" in state:
-            raise UserError(f"{state.path} is a BigGAN, no SAGAN: its classes go through shared.weight (--G_shared)")
+            raise UserError(
+                f"{state.path} is a BigGAN, not a SAGAN: its class embedding is shared (shared.weight, --G_shared)"
+            )
         if any(key.endswith(".u1") for key in state.tensors):
-            raise UserError(f"{state.path} normalises by several singular values (--num_G_SVs): only one is known here")
+            raise UserError(f"{state.path} normalises by several singular values (--num_G_SVs): only one is supported")
 
-    def layer(self, state: State, key: str) -> Layer:
-        found = {"weight": state.take(f"{key}.weight")}
+    def layer(self, state: StateDict, key: str) -> Layer:
+        tensors = {"weight": state.take(f"{key}.weight")}
         if f"{key}.bias" in state:
-            found["bias"] = state.take(f"{key}.bias")
+            tensors["bias"] = state.take(f"{key}.bias")
         if f"{key}.u0" in state or f"{key}.sv0" in state:
-            found["norm.u"] = state.take(f"{key}.u0")[0]
+            tensors["norm.u"] = state.take(f"{key}.u0")[0]
             state.ignore(f"{key}.sv0")
-        return found
+        return tensors
 
-    def norm(self, state: State, key: str) -> Layer:
+    def batch_norm(self, state: StateDict, key: str) -> Layer:
         affine = {"scale": state.take(f"{key}.gain"), "shift": state.take(f"{key}.bias")}
-        return affine | _statistics(state, key)
+        return affine | _running_statistics(state, key)
 
-    def class_norm(self, state: State, key: str) -> Layer:
+    def class_batch_norm(self, state: StateDict, key: str) -> Layer:
         gain, bias = state.take(f"{key}.gain.weight"), state.take(f"{key}.bias.weight")
-        return {"scale": 1 + gain, "shift": bias} | _statistics(state, key)
+        return {"scale": 1 + gain, "shift": bias} | _running_statistics(state, key)
 
-    def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
+    def generator_stack(self, state: StateDict) -> list[tuple[Kind, str]]:
         return _stack(state)
 
-    def generator_end(self, state: State, blocks: int) -> tuple[str, str]:
+    def generator_end(self, state: StateDict, blocks: int) -> tuple[str, str]:
         return "output_layer.0", "output_layer.2"
 
     def discriminator_end(self, blocks: int) -> str:
         return "linear"
 
 
-def _stack(state: State) -> list[tuple[Kind, str]]:
-    """blocks.I.0 are blocks, blocks.I.1 the attention after them."""
+def _stack(state: StateDict) -> list[tuple[Kind, str]]:
+    """Return the stack: blocks.I.0 is a block, blocks.I.1 the attention layer after it, if there is one."""
     stack: list[tuple[Kind, str]] = []
     for i in range(1 + max(state.numbers(r"blocks\.(\d+)\..+"), default=-1)):
         stack.append(("block", f"blocks.{i}.0"))
@@ -80,14 +82,17 @@ def _stack(state: State) -> list[tuple[Kind, str]]:
     return stack
 
 
-def _statistics(state: State, key: str) -> dict[str, Tensor]:
-    """Mean and variance of a batch norm, wherever its kind keeps them."""
+def _running_statistics(state: StateDict, key: str) -> dict[str, Tensor]:
+    """Convert the running mean and variance of a batch norm from where its kind stores them."""
     if f"{key}.bn.running_mean" in state:  # --cross_replica
         state.ignore(f"{key}.bn.num_batches_tracked")
         return {name: state.take(f"{key}.bn.{name}") for name in ("running_mean", "running_var")}
     inner = f"{key}.bn" if f"{key}.bn.stored_mean" in state else key  # --mybn
-    mean, var = state.take(f"{inner}.stored_mean"), state.take(f"{inner}.stored_var")
+    mean = state.take(f"{inner}.stored_mean")
+    var = state.take(f"{inner}.stored_var")
     if f"{inner}.accumulation_counter" in state:
-        # Once standing statistics are asked for, the sums are kept, and divided by the counter in use.
-        mean, var = (t / state.take(f"{inner}.accumulation_counter").clamp_min(1) for t in (mean, var))
+        # Standing statistics are stored as sums; their code divides them by the counter at each use.
+        count = state.take(f"{inner}.accumulation_counter").clamp_min(1)
+        mean = mean / count
+        var = var / count
     return {"running_mean": mean, "running_var": var}

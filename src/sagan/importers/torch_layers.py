@@ -1,6 +1,6 @@
-"""Layers and norms as PyTorch itself stores them: weight_orig, weight_u and weight_v; running_mean and running_var.
+"""Convert layers and norms as PyTorch itself stores them: weight_orig, weight_u, weight_v; running_mean, running_var.
 
-torch.nn.utils.spectral_norm divides, in evaluation mode, by u'Wv of the two stored vectors; so both are kept
+In evaluation mode torch.nn.utils.spectral_norm divides by u'Wv of the two stored vectors, so both are kept
 (`spectral_norm_in_evaluation` 'stored').
 """
 
@@ -11,71 +11,80 @@ from typing import Any
 from torch import Tensor
 
 from sagan.importers.base import Kind, Layer, ResidualCodebase
-from sagan.importers.state_dict import State
+from sagan.importers.state_dict import StateDict
 
-STORED: dict[str, Any] = {"spectral_norm_in_evaluation": "stored"}
+STORED_VECTORS: dict[str, Any] = {"spectral_norm_in_evaluation": "stored"}  # a field of ModelConfig
 
 
 class TorchCodebase(ResidualCodebase):
-    """A codebase that leaves layers and norms as PyTorch stores them."""
+    """A codebase that stores layers and norms as PyTorch does."""
 
-    def layer(self, state: State, key: str) -> Layer:
+    def layer(self, state: StateDict, key: str) -> Layer:
         return layer(state, key)
 
-    def norm(self, state: State, key: str) -> Layer:
-        return norm(state, key)
+    def batch_norm(self, state: StateDict, key: str) -> Layer:
+        return batch_norm(state, key)
 
 
-def layer(state: State, key: str) -> dict[str, Tensor]:
-    """A convolution, linear layer or embedding, with spectral norm or without."""
+def layer(state: StateDict, key: str) -> dict[str, Tensor]:
+    """Convert a convolution, linear layer or embedding, with or without spectral norm."""
     if f"{key}.weight_orig" in state:
-        found = {
+        tensors = {
             "weight": state.take(f"{key}.weight_orig"),
             "norm.u": state.take(f"{key}.weight_u"),
             "norm.v": state.take(f"{key}.weight_v"),
         }
     else:
-        found = {"weight": state.take(f"{key}.weight")}
+        tensors = {"weight": state.take(f"{key}.weight")}
     if f"{key}.bias" in state:
-        found["bias"] = state.take(f"{key}.bias")
-    return found
+        tensors["bias"] = state.take(f"{key}.bias")
+    return tensors
 
 
-def statistics(state: State, key: str) -> dict[str, Tensor]:
-    """Mean and variance of a batch norm."""
+def running_statistics(state: StateDict, key: str) -> dict[str, Tensor]:
+    """Convert the running mean and variance of a batch norm."""
     state.ignore(f"{key}.num_batches_tracked")
     return {name: state.take(f"{key}.{name}") for name in ("running_mean", "running_var")}
 
 
-def norm(state: State, key: str) -> dict[str, Tensor]:
-    """A batch norm without classes."""
-    return {"scale": state.take(f"{key}.weight"), "shift": state.take(f"{key}.bias")} | statistics(state, key)
+def batch_norm(state: StateDict, key: str) -> dict[str, Tensor]:
+    """Convert a batch norm without classes."""
+    affine = {"scale": state.take(f"{key}.weight"), "shift": state.take(f"{key}.bias")}
+    return affine | running_statistics(state, key)
 
 
-def class_tables(state: State, keys: Mapping[str, str], *, transposed: bool = False) -> dict[str, Tensor]:
-    """A conditional norm's 'scale' (stored less 1) and 'shift', (num_classes, C), or `transposed`, from their keys.
+def class_tables(state: StateDict, keys: Mapping[str, str], *, transposed: bool = False) -> dict[str, Tensor]:
+    """Convert the tables of a conditional batch norm: 'scale' (stored less 1) and 'shift'.
 
-    Spectrally normalised tables keep their vectors, and the 1 is added after the norm.
+    Spectrally normalised tables keep their vectors; our network adds the 1 after the norm.
+
+    Args:
+        keys: the file's key of 'scale' and of 'shift'.
+        transposed: the tables are stored as (C, num_classes), otherwise as (num_classes, C).
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for ours, key in keys.items():
         table = layer(state, key)
         if transposed:
             table["weight"] = table["weight"].T
         if "norm.u" in table:
-            inner = "norm.transposed" if transposed else "norm"
-            found |= {f"{ours}.{name.replace('norm', inner)}": t for name, t in table.items()}
+            norm_name = "norm.transposed" if transposed else "norm"
+            tensors |= {f"{ours}.{name.replace('norm', norm_name)}": t for name, t in table.items()}
+        elif ours == "scale":
+            tensors[ours] = table["weight"] + 1
         else:
-            found[ours] = table["weight"] + (ours == "scale")
-    return found
+            tensors[ours] = table["weight"]
+    return tensors
 
 
-def in_a_row(state: State, place: str, attention: str) -> list[tuple[Kind, str]]:
-    """The stack of a codebase that numbers blocks and attention layers in one row: `place` with {} for the number.
+def numbered_stack(state: StateDict, template: str, attention: str) -> list[tuple[Kind, str]]:
+    """Return the stack of a codebase that numbers blocks and attention layers in one sequence.
 
-    `attention` matches what follows in the key of an attention layer's tensor.
+    Args:
+        template: the key of a block or attention layer, with {} for its number.
+        attention: matches the rest of the key of an attention layer's tensor.
     """
-    first, last = map(re.escape, place.split("{}"))
-    layers = state.numbers(rf"{first}(\d+){last}\.{attention}")
-    count = 1 + max(state.numbers(rf"{first}(\d+)\..+"), default=-1)
-    return [("attention" if i in layers else "block", place.format(i)) for i in range(count)]
+    prefix, suffix = map(re.escape, template.split("{}"))
+    attention_numbers = state.numbers(rf"{prefix}(\d+){suffix}\.{attention}")
+    count = 1 + max(state.numbers(rf"{prefix}(\d+)\..+"), default=-1)
+    return [("attention" if i in attention_numbers else "block", template.format(i)) for i in range(count)]

@@ -1,8 +1,8 @@
-// The page: what happens when something is chosen, and how the answers are shown.
+// The page: reacts to the user and shows the server's answers.
 
-import { about as askAbout, ask, askForFile, newest, source, upload } from "./server.js";
+import { getAbout, newestOnly, pngUrl, post, postForFile, upload } from "./server.js";
 import { Stage } from "./stage.js";
-import { OFF, picture, remember, remembered, restore, state } from "./state.js";
+import { imageSpec, loadFromAddress, restore, saveToAddress, state, TRUNCATION_OFF } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, properties = {}, ...children) => {
@@ -10,70 +10,73 @@ const make = (tag, properties = {}, ...children) => {
   element.append(...children);
   return element;
 };
-const ROWS = 8; // classes of the first grid
-const STRIP = 9;
+const ROWS = 8; // most classes in the first grid, and most scores
+const STRIP_STEPS = 9; // images in a strip
 
-let run; // what the server said of the run
+let run; // the server's description of the run
 let stage;
-let grid = []; // the pictures of the grid: {label, index, png}
-let options = null; // those that `grid` was drawn with
-let command = "";
-let seen = null; // the last answer about the picture
+let grid = []; // the images of the grid: {label, index, png}
+let gridRequest = null; // the request that `grid` answers
+let gridCommand = "";
+let view = null; // the server's last answer about the image
 let maps = new Map(); // "network/layer" -> [{png, peak, distance}], by the points' numbers
-let drawn = { picture: null, smooth: null, points: [] }; // what `maps` are of
-let large = null; // the map that the stage shows instead of the picture: {layer, point}
-let picking = false;
+let mapsRequest = { image: null, smooth: null, points: [] }; // the request that `maps` answer
+let enlarged = null; // the map that the stage shows instead of the image: {layer, point}
+let picking = false; // whether the user is choosing the end of a walk
 
-// --- words -----------------------------------------------------------------------------------------------------------
+// --- text ------------------------------------------------------------------------------------------------------------
 
-function complain(error) {
+function showError(error) {
   $("error").querySelector("p").textContent = error.message ?? String(error);
   $("error").hidden = false;
 }
-const calm = () => { $("error").hidden = true; };
+const hideError = () => { $("error").hidden = true; };
 const className = (label) => run.classes[label] ?? "";
 const nameOf = ({ label, seed, index }) => [className(label), `seed ${seed}`, `no.\u00a0${index + 1}`].filter(Boolean).join(", ");
 function title() {
   if (state.own) return `${state.own.name}, ${state.own.width} × ${state.own.height} px`;
-  if (!state.start) return "Picture";
-  if (picture().kind === "sample") return nameOf(state.start);
+  if (!state.start) return "Image";
+  if (imageSpec().kind === "sample") return nameOf(state.start);
   return `Between ${nameOf(state.start)} and ${nameOf(state.end)}`;
 }
-const fileName = () => (state.own ? "own" : [className(state.start.label) || "picture", state.start.seed, state.start.index + 1].join("-"))
+const fileName = () => (state.own ? "own" : [className(state.start.label) || "image", state.start.seed, state.start.index + 1].join("-"))
   .replace(/[^\p{L}\p{N}-]+/gu, "-");
 
-// --- the grid --------------------------------------------------------------------------------------------------------
+// --- grid ------------------------------------------------------------------------------------------------------------
 
-function askedGrid() {
+function gridParameters() {
   const classes = run.classes.length;
   const labels = !classes ? [] : state.grid.label === null ? [...Array(Math.min(classes, ROWS)).keys()] : [state.grid.label];
-  const most = Math.max(4, Math.min(24, Math.floor(1.5 / run.seconds))); // pictures that about a second and a half will do
-  const count = labels.length > 1 ? Math.max(1, Math.min(6, Math.floor((2 * most) / labels.length))) : most;
+  const affordable = Math.max(4, Math.min(24, Math.floor(1.5 / run.seconds))); // images that take about 1.5 s
+  const count = labels.length > 1 ? Math.max(1, Math.min(6, Math.floor((2 * affordable) / labels.length))) : affordable;
   return { labels, count, seed: state.grid.seed, truncation: state.grid.truncation };
 }
 
-const drawGrid = newest(async (open) => {
+const drawGrid = newestOnly(async (open) => {
   $("grid").classList.add("busy");
   try {
-    const asked = askedGrid();
-    const found = await ask("grid", asked);
-    calm();
-    const [start, end] = [state.start, state.end].map((one) => grid.findIndex((other) => same(whole(other), one)));
-    ({ pictures: grid, command } = found);
-    options = asked;
-    showGrid(asked);
-    if (open || !state.start) openPicture(grid[0]);
-    else if (start >= 0) { // what was open stays open in its place, so that one sees what an option does to it
-      state.start = whole(grid[Math.min(start, grid.length - 1)]);
-      if (end >= 0) state.end = whole(grid[Math.min(end, grid.length - 1)]);
+    const request = gridParameters();
+    const answer = await post("grid", request);
+    hideError();
+    const position = (sample) => grid.findIndex((image) => sameSample(sampleOf(image), sample));
+    const start = position(state.start);
+    const end = position(state.end);
+    grid = answer.images;
+    gridCommand = answer.command;
+    gridRequest = request;
+    showGrid(request);
+    if (open || !state.start) openImage(grid[0]);
+    else if (start >= 0) { // the image at the same position is opened, which shows the effect of an option
+      state.start = sampleOf(grid[Math.min(start, grid.length - 1)]);
+      if (end >= 0) state.end = sampleOf(grid[Math.min(end, grid.length - 1)]);
       showAll();
     }
     showCommands();
   } finally {
     $("grid").classList.remove("busy");
   }
-  remember();
-}, complain);
+  saveToAddress();
+}, showError);
 
 function showGrid({ labels, count }) {
   const rows = labels.length > 1;
@@ -81,10 +84,10 @@ function showGrid({ labels, count }) {
   $("grid").style.gridTemplateColumns = `${rows ? "minmax(2.5rem, 5rem) " : ""}repeat(${columns}, minmax(0, 1fr))`;
   const hadFocus = $("grid").contains(document.activeElement);
   $("grid").replaceChildren();
-  grid.forEach((one, i) => {
-    if (rows && i % count === 0) $("grid").append(make("span", { className: "row", textContent: className(one.label), title: className(one.label) }));
-    const button = make("button", { type: "button", tabIndex: i ? -1 : 0 }, make("img", { src: source(one.png), alt: nameOf({ ...state.grid, ...one }) }));
-    button.addEventListener("click", () => (picking ? endAt(one) : openPicture(one, true)));
+  grid.forEach((image, i) => {
+    if (rows && i % count === 0) $("grid").append(make("span", { className: "row", textContent: className(image.label), title: className(image.label) }));
+    const button = make("button", { type: "button", tabIndex: i ? -1 : 0 }, make("img", { src: pngUrl(image.png), alt: nameOf({ ...state.grid, ...image }) }));
+    button.addEventListener("click", () => (picking ? setEnd(image) : openImage(image, true)));
     $("grid").append(button);
   });
   $("grid").dataset.columns = columns;
@@ -93,13 +96,13 @@ function showGrid({ labels, count }) {
 }
 
 const gridButtons = () => [...$("grid").querySelectorAll("button")];
-const same = (a, b) => a && b && a.seed === b.seed && a.index === b.index && a.label === b.label && a.truncation === b.truncation;
-const whole = ({ label, index }) => ({ seed: options.seed, index, label, truncation: options.truncation });
+const sameSample = (a, b) => a && b && a.seed === b.seed && a.index === b.index && a.label === b.label && a.truncation === b.truncation;
+const sampleOf = ({ label, index }) => ({ seed: gridRequest.seed, index, label, truncation: gridRequest.truncation });
 
 function markGrid() {
   gridButtons().forEach((button, i) => {
-    button.setAttribute("aria-pressed", String(!state.own && same(whole(grid[i]), state.start)));
-    button.classList.toggle("end", same(whole(grid[i]), state.end) === true);
+    button.setAttribute("aria-pressed", String(!state.own && sameSample(sampleOf(grid[i]), state.start)));
+    button.classList.toggle("end", sameSample(sampleOf(grid[i]), state.end) === true);
   });
 }
 
@@ -107,76 +110,80 @@ function gridKey(event) {
   const buttons = gridButtons();
   const i = buttons.indexOf(document.activeElement);
   const columns = Number($("grid").dataset.columns);
-  const to = { ArrowLeft: i - 1, ArrowRight: i + 1, ArrowUp: i - columns, ArrowDown: i + columns, Home: 0, End: buttons.length - 1 }[event.key];
-  if (i < 0 || to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+  const target = { ArrowLeft: i - 1, ArrowRight: i + 1, ArrowUp: i - columns, ArrowDown: i + columns, Home: 0, End: buttons.length - 1 }[event.key];
+  if (i < 0 || target === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
-  if (!buttons[to]) return;
+  if (!buttons[target]) return;
   buttons[i].tabIndex = -1;
-  buttons[to].tabIndex = 0;
-  buttons[to].focus();
+  buttons[target].tabIndex = 0;
+  buttons[target].focus();
 }
 
-// --- the picture -----------------------------------------------------------------------------------------------------
+// --- image -----------------------------------------------------------------------------------------------------------
 
-function openPicture(one, byHand = false) {
+function openImage(image, byUser = false) {
   state.own = null;
-  state.start = whole(one);
+  state.start = sampleOf(image);
   state.latent = state.label = 0;
-  if (!state.end) state.end = whole(grid[(one.index + (options.labels.length > 1 ? options.count + 1 : 1)) % grid.length]);
-  afterOpening(byHand);
+  if (!state.end) { // the next image, in the next row if rows are classes
+    const step = gridRequest.labels.length > 1 ? gridRequest.count + 1 : 1;
+    state.end = sampleOf(grid[(image.index + step) % grid.length]);
+  }
+  showOpened(byUser);
 }
 
-function afterOpening(byHand) {
-  large = null;
+function showOpened(byUser) {
+  enlarged = null;
   markGrid();
   showWalk();
   look();
   drawStrip();
-  if (!byHand) return;
+  if (!byUser) return;
   $("stage").scrollIntoView({ block: "nearest", behavior: "smooth" });
   if ($("grid").contains(document.activeElement) && document.activeElement.matches(":focus-visible")) $("stage").focus({ preventScroll: true });
 }
 
-const look = newest(async (choose = false) => {
-  const asked = { picture: picture(), smooth: state.smooth };
-  if (!asked.picture) return;
-  const key = JSON.stringify(asked.picture);
-  const fresh = drawn.picture !== key || drawn.smooth !== state.smooth;
+// Requests the image, and those maps that are not here yet.
+const look = newestOnly(async (choose = false) => {
+  const request = { image: imageSpec(), smooth: state.smooth };
+  if (!request.image) return;
+  const key = JSON.stringify(request.image);
+  const reset = mapsRequest.image !== key || mapsRequest.smooth !== state.smooth;
   const points = state.points.map((point) => [...point]);
-  const old = (i) => !fresh && drawn.points[i]?.[0] === points[i][0] && drawn.points[i]?.[1] === points[i][1];
-  const only = points.map((_, i) => i).filter((i) => !old(i));
-  const found = await ask("look", choose ? { ...asked, choose } : { ...asked, points, only });
-  calm();
+  const known = (i) => !reset && mapsRequest.points[i]?.[0] === points[i][0] && mapsRequest.points[i]?.[1] === points[i][1];
+  const only = points.map((_, i) => i).filter((i) => !known(i));
+  view = await post("look", choose ? { ...request, choose } : { ...request, points, only });
+  hideError();
   if (choose) {
-    state.points = found.points;
-    stage.setPoints(found.points);
+    state.points = view.points;
+    stage.setPoints(view.points);
   }
-  seen = found;
-  const before = fresh || choose ? new Map() : maps;
-  maps = new Map(found.layers.map((layer) => {
+  const previous = reset || choose ? new Map() : maps;
+  maps = new Map(view.layers.map((layer) => {
     const name = `${layer.network}/${layer.name}`;
-    return [name, found.points.map((_, i) => layer.maps[i] ?? before.get(name)?.[i])];
+    return [name, view.points.map((_, i) => layer.maps[i] ?? previous.get(name)?.[i])];
   }));
-  drawn = { picture: key, smooth: asked.smooth, points: found.points };
-  showPicture();
+  mapsRequest = { image: key, smooth: request.smooth, points: view.points };
+  showImage();
   showMaps();
   showScores();
   showCommands();
-  remember();
+  saveToAddress();
 }, (error) => {
-  drawn = { picture: null, smooth: null, points: [] };
-  complain(error);
+  mapsRequest = { image: null, smooth: null, points: [] };
+  showError(error);
 });
 
-function showPicture() {
+function showImage() {
   $("title").textContent = title();
-  const shown = large && maps.get(large.layer)?.[large.point];
-  if (!shown) large = null;
-  stage.show(source(shown ? shown.png : seen.png), shown ? `Map of point ${large.point + 1} over the picture` : title());
-  $("stage").classList.toggle("map", Boolean(shown));
-  $("stage").style.setProperty("--of", shown ? run.colours[large.point] : "");
-  $("place").textContent = shown ? `Point ${large.point + 1} in ${layerName(large.layer)}. Esc: the picture again` : "";
-  for (const [id, off] of [["remove", !state.points.length], ["clear", !state.points.length], ["save-maps", !state.points.length || !maps.size]]) $(id).disabled = off;
+  const map = enlarged && maps.get(enlarged.layer)?.[enlarged.point];
+  if (!map) enlarged = null;
+  stage.show(pngUrl(map ? map.png : view.png), map ? `Map of point ${enlarged.point + 1} over the image` : title());
+  $("stage").classList.toggle("map", Boolean(map));
+  $("stage").style.setProperty("--of", map ? run.colours[enlarged.point] : "");
+  $("place").textContent = map ? `Point ${enlarged.point + 1} in ${layerName(enlarged.layer)}. Press Esc to return to the image.` : "";
+  $("remove").disabled = $("clear").disabled = !state.points.length;
+  $("save-maps").disabled = !state.points.length || !maps.size;
 }
 
 function layerName(key) {
@@ -188,31 +195,31 @@ function showMaps() {
   const parts = [];
   for (const { network, name, grid: size, keys, gamma } of run.layers) {
     const key = `${network}/${name}`;
-    const found = maps.get(key);
-    if (!found) continue;
-    const facts = make("span", { className: "facts", textContent: ` ${size} × ${size} places look at ${keys} × ${keys}, γ ${gamma.toFixed(3)}` });
+    const layerMaps = maps.get(key);
+    if (!layerMaps) continue;
+    const facts = make("span", { className: "facts", textContent: ` ${size} × ${size} queries, ${keys} × ${keys} keys, γ ${gamma.toFixed(3)}` });
     parts.push(make("h3", {}, layerName(key), facts));
-    parts.push(make("div", { className: "tiles" }, ...found.map((map, i) => tile(key, map, i))));
+    parts.push(make("div", { className: "tiles" }, ...layerMaps.map((map, i) => tile(key, map, i))));
   }
   const notes = [];
-  if (state.own && run.layers.some(({ network }) => network === "generator")) notes.push(`The generator has not drawn this picture, so ${run.missing.discriminator ? "nothing looks" : "only the discriminator’s layers look"} at it.`);
-  for (const what of ["generator_maps", "discriminator_maps"]) if (run.missing[what]) notes.push(`No maps: ${run.missing[what]}.`);
-  if (run.missing.discriminator) notes.push(`Without the discriminator’s maps and scores: ${run.missing.discriminator}.`);
-  if (!state.points.length && maps.size) parts.splice(0, parts.length, make("p", { className: "none", textContent: "Set a point on the picture, and its maps appear here: the brighter, the more that place counts for the point." }));
-  else if (parts.length) parts.push(make("p", { className: "help", textContent: "The brighter, the more the point attends to it; each map goes up to its own peak. Below: the peak in multiples of even attention, and the mean distance to what is attended to. Click a map to enlarge it." }));
+  if (state.own && run.layers.some(({ network }) => network === "generator")) notes.push(`The generator did not generate this image, so ${run.missing.discriminator ? "it has no maps" : "only the discriminator has maps"}.`);
+  for (const key of ["generator_maps", "discriminator_maps"]) if (run.missing[key]) notes.push(`No maps: ${run.missing[key]}.`);
+  if (run.missing.discriminator) notes.push(`No discriminator, so neither its maps nor its scores: ${run.missing.discriminator}.`);
+  if (!state.points.length && maps.size) parts.splice(0, parts.length, make("p", { className: "none", textContent: "Set a point on the image to show its maps here. The brighter a location, the more the point attends to it." }));
+  else if (parts.length) parts.push(make("p", { className: "help", textContent: "The brighter a location, the more the point attends to it; each map is scaled to its own peak. Below each map: its peak in multiples of uniform attention, and the mean attention distance. Click a map to enlarge it." }));
   const focused = document.activeElement?.dataset?.map;
   $("maps").replaceChildren(...parts, ...notes.map((text) => make("p", { className: "help", textContent: text })));
   if (focused) $("maps").querySelector(`[data-map="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function tile(key, map, i) {
-  const pressed = large?.layer === key && large?.point === i;
-  const button = make("button", { type: "button" }, make("img", { src: map ? source(map.png) : "", alt: `${layerName(key)}: map of point ${i + 1}` }));
+  const pressed = enlarged?.layer === key && enlarged?.point === i;
+  const button = make("button", { type: "button" }, make("img", { src: map ? pngUrl(map.png) : "", alt: `${layerName(key)}: map of point ${i + 1}` }));
   button.dataset.map = `${key}/${i}`;
   button.setAttribute("aria-pressed", String(pressed));
   button.addEventListener("click", () => {
-    large = pressed ? null : { layer: key, point: i };
-    showPicture();
+    enlarged = pressed ? null : { layer: key, point: i };
+    showImage();
     showMaps();
   });
   const peak = map ? (map.peak < 9.95 ? map.peak.toFixed(1) : map.peak.toFixed(0)) : "";
@@ -222,37 +229,37 @@ function tile(key, map, i) {
 }
 
 function showScores() {
-  const scores = seen.scores;
+  const scores = view.scores;
   $("score").hidden = !scores;
   if (!scores) return;
-  const end = state.own ? null : picture();
-  const own = !end ? [] : end.kind === "sample" ? [end.label] : [end.start.label, end.end.label];
+  const spec = state.own ? null : imageSpec();
+  const ownClasses = !spec ? [] : spec.kind === "sample" ? [spec.label] : [spec.start.label, spec.end.label];
   let order = scores.map((_, i) => i);
-  if (order.length > ROWS) order = order.sort((a, b) => scores[b] - scores[a]).filter((label, i) => i < ROWS || own.includes(label));
+  if (order.length > ROWS) order = order.sort((a, b) => scores[b] - scores[a]).filter((label, i) => i < ROWS || ownClasses.includes(label));
   const marks = Object.entries(run.logits);
   const values = [0, ...order.map((i) => scores[i]), ...marks.map(([, value]) => value)];
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const place = (value) => ((value - low) / Math.max(1e-9, high - low)) * 96 + 2;
+  const percent = (value) => ((value - low) / Math.max(1e-9, high - low)) * 96 + 2; // position along the track
+  const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
   $("scores").replaceChildren(...order.flatMap((label) => {
     const bar = make("div", { className: "bar" });
-    bar.style.left = `${Math.min(place(0), place(scores[label]))}%`;
-    bar.style.width = `${Math.abs(place(scores[label]) - place(0))}%`;
+    bar.style.left = `${Math.min(percent(0), percent(scores[label]))}%`;
+    bar.style.width = `${Math.abs(percent(scores[label]) - percent(0))}%`;
     const track = make("div", { className: "track" }, bar);
     for (const [kind, value] of [["zero", 0], ...marks]) {
       const mark = make("div", { className: `mark ${kind}` });
-      mark.style.left = `${place(value)}%`;
+      mark.style.left = `${percent(value)}%`;
       track.append(mark);
     }
-    const value = scores[label];
     return [
-      make("span", { className: `name${own.includes(label) ? " own" : ""}`, textContent: run.classes.length ? `as ${className(label)}` : "score", title: className(label) }),
+      make("span", { className: `name${ownClasses.includes(label) ? " own" : ""}`, textContent: run.classes.length ? `as ${className(label)}` : "score", title: className(label) }),
       track,
-      make("span", { textContent: `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}` }),
+      make("span", { textContent: signed(scores[label]) }),
     ];
   }));
-  const words = { real: "real pictures", fake: "generated ones" };
-  $("score-help").replaceChildren("Higher: more like the pictures of training. ", ...marks.flatMap(([kind, value], i) => [
-    i ? ", " : "On average at the end of training: ", make("span", { className: `swatch ${kind}` }), `${words[kind]} ${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`,
+  const names = { real: "real images", fake: "generated images" };
+  $("score-help").replaceChildren("Higher: more like the training images. ", ...marks.flatMap(([kind, value], i) => [
+    i ? ", " : "Means at the end of training: ", make("span", { className: `swatch ${kind}` }), `${names[kind]} ${signed(value)}`,
   ]), marks.length ? "." : "");
 }
 
@@ -275,32 +282,32 @@ function showWalk() {
   $("end-name").textContent = nameOf(state.end);
 }
 
-const drawStrip = newest(async () => {
+const drawStrip = newestOnly(async () => {
   if (state.own || !state.start) return;
-  const end = (kind) => ({ kind: "sample", ...state[kind] });
-  const asked = { walk: { kind: "walk", start: end("start"), end: end("end"), latent: 0, label: 0 }, steps: STRIP };
-  if (!state.together) asked.label = state.label;
-  const { pictures } = await ask("strip", asked);
+  const sample = (side) => ({ kind: "sample", ...state[side] });
+  const request = { walk: { kind: "walk", start: sample("start"), end: sample("end"), latent: 0, label: 0 }, steps: STRIP_STEPS };
+  if (!state.together) request.label = state.label;
+  const { images } = await post("strip", request);
   if (state.together) {
-    $("start").src = source(pictures[0]);
-    $("end").src = source(pictures.at(-1));
-  } else for (const kind of ["start", "end"]) {
-    const { pictures: [one] } = await ask("strip", { walk: { ...asked.walk, start: end(kind), end: end(kind) }, steps: 2 });
-    $(kind).src = source(one);
+    $("start").src = pngUrl(images[0]);
+    $("end").src = pngUrl(images.at(-1));
+  } else for (const side of ["start", "end"]) { // the strip has mixed classes, so its ends are other images
+    const { images: [image] } = await post("strip", { walk: { ...request.walk, start: sample(side), end: sample(side) }, steps: 2 });
+    $(side).src = pngUrl(image);
   }
   $("start").alt = nameOf(state.start);
   $("end").alt = nameOf(state.end);
-  $("strip").replaceChildren(...pictures.map((png, i) => {
-    const share = i / (STRIP - 1);
-    const button = make("button", { type: "button" }, make("img", { src: source(png), alt: `${Math.round(share * 100)} %` }));
+  $("strip").replaceChildren(...images.map((png, i) => {
+    const share = i / (STRIP_STEPS - 1);
+    const button = make("button", { type: "button" }, make("img", { src: pngUrl(png), alt: `${Math.round(share * 100)} %` }));
     button.addEventListener("click", () => walkTo(share, state.together ? share : state.label));
     return button;
   }));
   markStrip();
-}, complain);
+}, showError);
 
 function markStrip() {
-  [...$("strip").children].forEach((button, i) => button.setAttribute("aria-pressed", String(Math.abs(state.latent - i / (STRIP - 1)) < 0.005)));
+  [...$("strip").children].forEach((button, i) => button.setAttribute("aria-pressed", String(Math.abs(state.latent - i / (STRIP_STEPS - 1)) < 0.005)));
 }
 
 function walkTo(latent, label) {
@@ -313,17 +320,17 @@ function walkTo(latent, label) {
   if (classMoved) drawStrip();
 }
 
-function endAt(one) {
-  state.end = whole(one);
-  pick(false);
+function setEnd(image) {
+  state.end = sampleOf(image);
+  setPicking(false);
   $("pick").focus();
   markGrid();
   showWalk();
   drawStrip();
-  if (picture().kind === "walk") look();
+  if (imageSpec().kind === "walk") look();
 }
 
-function pick(on) {
+function setPicking(on) {
   picking = on;
   $("picking").hidden = !on;
   $("pick").setAttribute("aria-pressed", String(on));
@@ -333,16 +340,16 @@ function pick(on) {
   }
 }
 
-// --- one's own pictures and files ------------------------------------------------------------------------------------
+// --- uploads and files -----------------------------------------------------------------------------------------------
 
-async function take(file) {
+async function openFile(file) {
   try {
     if (!file) return;
     if (/\.json$/i.test(file.name)) {
-      if (file.size > 4e6) throw new Error(`${file.name}: not a settings file of this page.`);
+      if (file.size > 4e6) throw new Error(`${file.name}: this is not a settings file of this page.`);
       let saved;
-      try { saved = JSON.parse(await file.text()).state; } catch { /* said below */ }
-      if (!saved) throw new Error(`${file.name}: not a settings file of this page.`);
+      try { saved = JSON.parse(await file.text()).state; } catch { /* reported below */ }
+      if (!saved) throw new Error(`${file.name}: this is not a settings file of this page.`);
       restore(saved, run);
       showOptions();
       stage.setPoints(state.points);
@@ -350,14 +357,14 @@ async function take(file) {
       if (state.start || state.own) showAll();
       return;
     }
-    if (file.size > run.max_upload) throw new Error(`${file.name}: ${(file.size / 1e6).toFixed(0)} MB is too large; ${run.max_upload / 1e6} MB at most.`);
-    const found = await upload(file).catch((error) => { throw new Error(`${file.name}: ${error.message}`); });
-    calm();
-    state.own = { ...found, name: file.name };
-    large = null;
-    afterOpening(true);
+    if (file.size > run.max_upload) throw new Error(`${file.name}: ${(file.size / 1e6).toFixed(0)} MB is too large; the limit is ${run.max_upload / 1e6} MB.`);
+    const uploaded = await upload(file).catch((error) => { throw new Error(`${file.name}: ${error.message}`); });
+    hideError();
+    state.own = { ...uploaded, name: file.name };
+    enlarged = null;
+    showOpened(true);
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 }
 
@@ -367,39 +374,41 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-async function saving(task) {
-  try { await task(); calm(); } catch (error) { complain(error); }
+async function saveOrShowError(task) {
+  try { await task(); hideError(); } catch (error) { showError(error); }
 }
 
 function settings() {
   return {
     sagan: run.version, run: run.run, step: run.step, state,
-    grid: askedGrid(), picture: picture(), points: state.points,
-    commands: [command, ...(seen?.commands ?? [])], python: seen?.python ?? "",
+    grid: gridParameters(), picture: imageSpec(), points: state.points,
+    commands: [gridCommand, ...(view?.commands ?? [])], python: view?.python ?? "",
   };
 }
 
 function showCommands() {
-  const lines = seen?.commands?.length ? [`# the picture${state.points.length ? " and its maps" : ""}: the last of each`, ...seen.commands] : [];
-  $("shell").textContent = [...(command ? ["# the grid", command] : []), ...lines].join("\n");
-  $("python").textContent = seen?.python ?? "";
+  const lines = [];
+  if (gridCommand) lines.push("# the grid", gridCommand);
+  if (view?.commands?.length) lines.push(`# the image${state.points.length ? " and its maps" : ""}: the last of each output`, ...view.commands);
+  $("shell").textContent = lines.join("\n");
+  $("python").textContent = view?.python ?? "";
 }
 
-// --- all of it -------------------------------------------------------------------------------------------------------
+// --- page ------------------------------------------------------------------------------------------------------------
 
 function showOptions() {
   $("label").value = state.grid.label === null ? "" : state.grid.label;
   $("seed").value = state.grid.seed;
-  $("truncation").value = state.grid.truncation === null ? OFF : Math.round(state.grid.truncation * 10);
+  $("truncation").value = state.grid.truncation === null ? TRUNCATION_OFF : Math.round(state.grid.truncation * 10);
   showTruncation();
   $("smooth").checked = state.smooth;
 }
 
 function showTruncation() {
   const value = Number($("truncation").value);
-  const words = value >= OFF ? "off" : `|z| ≤ ${(value / 10).toFixed(1)}`;
-  $("truncation-value").textContent = words;
-  $("truncation").setAttribute("aria-valuetext", words);
+  const text = value >= TRUNCATION_OFF ? "off" : `|z| ≤ ${(value / 10).toFixed(1)}`;
+  $("truncation-value").textContent = text;
+  $("truncation").setAttribute("aria-valuetext", text);
 }
 
 function showAll() {
@@ -409,13 +418,13 @@ function showAll() {
   drawStrip();
 }
 
-function listen() {
+function addListeners() {
   $("options").addEventListener("submit", (event) => event.preventDefault());
   $("label").addEventListener("change", () => { state.grid.label = $("label").value === "" ? null : Number($("label").value); drawGrid(); });
   $("seed").addEventListener("input", () => {
     const seed = Number($("seed").value);
-    if ($("seed").value === "" || !Number.isInteger(seed) || seed < 0 || seed > 4294967295) return complain(new Error("Seed: a whole number from 0 to 4294967295."));
-    calm();
+    if ($("seed").value === "" || !Number.isInteger(seed) || seed < 0 || seed > 4294967295) return showError(new Error("The seed must be an integer from 0 to 4294967295."));
+    hideError();
     state.grid.seed = seed;
     drawGrid();
   });
@@ -426,7 +435,7 @@ function listen() {
   });
   $("truncation").addEventListener("input", () => {
     const value = Number($("truncation").value);
-    state.grid.truncation = value >= OFF ? null : value / 10;
+    state.grid.truncation = value >= TRUNCATION_OFF ? null : value / 10;
     showTruncation();
     drawGrid();
   });
@@ -437,29 +446,29 @@ function listen() {
   $("clear").addEventListener("click", () => stage.update([]));
   $("smooth").addEventListener("change", () => { state.smooth = $("smooth").checked; look(); });
 
-  $("latent").addEventListener("input", () => { const to = Number($("latent").value) / 100; walkTo(to, state.together ? to : state.label); });
-  $("class").addEventListener("input", () => { const to = Number($("class").value) / 100; walkTo(state.together ? to : state.latent, to); });
+  $("latent").addEventListener("input", () => { const share = Number($("latent").value) / 100; walkTo(share, state.together ? share : state.label); });
+  $("class").addEventListener("input", () => { const share = Number($("class").value) / 100; walkTo(state.together ? share : state.latent, share); });
   $("together").addEventListener("change", () => {
     state.together = $("together").checked;
     if (state.together) walkTo(state.latent, state.latent);
     drawStrip();
   });
-  $("pick").addEventListener("click", () => pick(!picking));
-  $("end-button").addEventListener("click", () => pick(!picking));
+  $("pick").addEventListener("click", () => setPicking(!picking));
+  $("end-button").addEventListener("click", () => setPicking(!picking));
   $("end-class").addEventListener("change", () => { state.end = { ...state.end, label: Number($("end-class").value) }; markGrid(); walkTo(state.latent, state.together ? state.latent : state.label); drawStrip(); });
 
-  $("file").addEventListener("change", () => { take($("file").files[0]); $("file").value = ""; });
+  $("file").addEventListener("change", () => { openFile($("file").files[0]); $("file").value = ""; });
   addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
   addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dropping"); });
-  addEventListener("drop", (event) => { event.preventDefault(); document.body.classList.remove("dropping"); take(event.dataTransfer.files[0]); });
+  addEventListener("drop", (event) => { event.preventDefault(); document.body.classList.remove("dropping"); openFile(event.dataTransfer.files[0]); });
 
-  $("save-picture").addEventListener("click", () => saving(async () => {
-    const bytes = Uint8Array.from(atob(seen.png), (letter) => letter.codePointAt(0));
+  $("save-image").addEventListener("click", () => saveOrShowError(async () => {
+    const bytes = Uint8Array.from(atob(view.png), (letter) => letter.codePointAt(0));
     save(new Blob([bytes], { type: "image/png" }), `${fileName()}.png`);
   }));
-  $("save-maps").addEventListener("click", () => saving(async () =>
-    save(await askForFile("figure", { picture: picture(), points: state.points, smooth: state.smooth }), `${fileName()}-maps.png`)));
-  $("save-grid").addEventListener("click", () => saving(async () => save(await askForFile("grid-page", askedGrid()), `grid-${state.grid.seed}.png`)));
+  $("save-maps").addEventListener("click", () => saveOrShowError(async () =>
+    save(await postForFile("figure", { image: imageSpec(), points: state.points, smooth: state.smooth }), `${fileName()}-maps.png`)));
+  $("save-grid").addEventListener("click", () => saveOrShowError(async () => save(await postForFile("grid-page", gridParameters()), `grid-${state.grid.seed}.png`)));
   $("save-settings").addEventListener("click", () => save(new Blob([`${JSON.stringify(settings(), null, 2)}\n`], { type: "application/json" }), `${fileName()}.json`));
   for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", async () => {
     try {
@@ -467,25 +476,25 @@ function listen() {
       button.textContent = "Copied";
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     } catch {
-      complain(new Error("The browser does not let the page copy: mark the text and copy it by hand."));
+      showError(new Error("The browser does not allow the page to copy: select the text and copy it yourself."));
     }
   });
 
-  $("error").querySelector("button").addEventListener("click", calm);
+  $("error").querySelector("button").addEventListener("click", hideError);
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    if (picking) { pick(false); $("pick").focus(); }
-    else if (large) { large = null; showPicture(); showMaps(); }
+    if (picking) { setPicking(false); $("pick").focus(); }
+    else if (enlarged) { enlarged = null; showImage(); showMaps(); }
     else if ($("stage").contains(document.activeElement)) (gridButtons().find((button) => button.ariaPressed === "true") ?? gridButtons()[0])?.focus();
   });
 }
 
-async function begin() {
+async function initialise() {
   try {
-    run = await askAbout();
+    run = await getAbout();
   } catch (error) {
     $("about").textContent = "";
-    return complain(error);
+    return showError(error);
   }
   document.title = `${run.run} · sagan explore`;
   document.body.classList.toggle("checker", run.channels === 4);
@@ -498,18 +507,18 @@ async function begin() {
   $("end-class").append(...run.classes.map((name, i) => make("option", { value: i, textContent: name })));
   stage = new Stage($("stage"), {
     colours: run.colours,
-    changed: (points) => { state.points = points; look(); },
-    said: (text) => { $("place").textContent = text; },
-    full: () => complain(new Error(`${run.colours.length} points at most: remove one first.`)),
+    onChange: (points) => { state.points = points; look(); },
+    onCross: (text) => { $("place").textContent = text; },
+    onFull: () => showError(new Error(`There can be at most ${run.colours.length} points: remove one first.`)),
   });
   stage.resolution = run.resolution;
-  const saved = remembered();
+  const saved = loadFromAddress();
   if (saved) restore(saved, run);
   showOptions();
-  listen();
+  addListeners();
   stage.setPoints(state.points);
   await drawGrid(!state.start);
   if (state.start) showAll();
 }
 
-begin();
+initialise();

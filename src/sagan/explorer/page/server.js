@@ -1,10 +1,10 @@
-// What the page asks of its server.
+// The page's requests to its server.
 
-async function answer(response) {
+async function check(response) {
   if (response.ok) return response;
-  let said = null;
-  try { said = (await response.json()).error; } catch { /* not in words */ }
-  throw new Error(said || `The server answered ${response.status}: ${response.statusText || "try again"}.`);
+  let message = null;
+  try { message = (await response.json()).error; } catch { /* the answer is not JSON */ }
+  throw new Error(message || `The server answered ${response.status}: ${response.statusText || "try again"}.`);
 }
 
 async function send(path, options) {
@@ -14,19 +14,19 @@ async function send(path, options) {
   } catch {
     throw new Error("The server does not answer: is sagan explore still running?");
   }
-  return answer(response);
+  return check(response);
 }
 
-const json = (asked) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked) });
+const jsonPost = (request) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(request) });
 
-export const about = async () => (await send("api/about")).json();
-export const ask = async (what, asked) => (await send(`api/${what}`, json(asked))).json();
-export const askForFile = async (what, asked) => (await send(`api/${what}`, json(asked))).blob();
+export const getAbout = async () => (await send("api/about")).json();
+export const post = async (endpoint, request) => (await send(`api/${endpoint}`, jsonPost(request))).json();
+export const postForFile = async (endpoint, request) => (await send(`api/${endpoint}`, jsonPost(request))).blob();
 export const upload = async (file) =>
   (await send("api/upload", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file })).json();
 
-// Runs a task with the newest argument only: while it runs, what comes in takes the place of what came before.
-export function newest(task, onError) {
+// Returns a function that runs the task one call at a time; of the calls made meanwhile only the newest is run.
+export function newestOnly(task, onError) {
   let running = false;
   let next = null;
   return async (argument) => {
@@ -34,12 +34,12 @@ export function newest(task, onError) {
     if (running) return;
     running = true;
     while (next) {
-      const { argument: now } = next;
+      const { argument: current } = next;
       next = null;
-      try { await task(now); } catch (error) { onError(error); }
+      try { await task(current); } catch (error) { onError(error); }
     }
     running = false;
   };
 }
 
-export const source = (png) => `data:image/png;base64,${png}`;
+export const pngUrl = (png) => `data:image/png;base64,${png}`;

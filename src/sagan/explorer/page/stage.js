@@ -1,22 +1,23 @@
-// The enlarged picture and its points: with the mouse, a finger or the keyboard alone.
+// The large image and its points, for the mouse, a finger or the keyboard alone.
 
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class Stage {
-  // `changed(points)` is called whenever a point is set, moved or removed; `said(text)` with where the cross is.
-  constructor(element, { colours, changed, said, full }) {
+  // Callbacks: `onChange(points)` when a point is set, moved or removed; `onCross(text)` with the position of the cross;
+  // `onFull()` when there are as many points as colours.
+  constructor(element, { colours, onChange, onCross, onFull }) {
     this.element = element;
     this.image = element.querySelector("img");
-    this.mark = element.querySelector("#cross");
-    Object.assign(this, { colours, changed, said, full });
+    this.crossElement = element.querySelector("#cross");
+    Object.assign(this, { colours, onChange, onCross, onFull });
     this.points = [];
     this.resolution = 32;
     this.cross = null;
     element.addEventListener("pointerdown", (event) => this.press(event));
     element.addEventListener("click", (event) => this.tap(event));
     element.addEventListener("keydown", (event) => this.key(event));
-    element.addEventListener("focus", () => this.focused());
-    element.addEventListener("blur", () => { this.mark.hidden = true; });
+    element.addEventListener("focus", () => this.showCrossOnFocus());
+    element.addEventListener("blur", () => { this.crossElement.hidden = true; });
   }
 
   show(url, description) {
@@ -48,7 +49,7 @@ export class Stage {
     button.setAttribute("aria-label", `Point ${i + 1} at ${x}, ${y}`);
   }
 
-  at(event) {
+  pixelAt(event) {
     const box = this.element.getBoundingClientRect();
     const pixel = (offset, side) => Math.max(0, Math.min(this.resolution - 1, Math.floor((offset / side) * this.resolution)));
     return [pixel(event.clientX - box.left, box.width), pixel(event.clientY - box.top, box.height)];
@@ -57,18 +58,18 @@ export class Stage {
   press(event) {
     this.pointer = event.pointerType;
     if (event.pointerType !== "mouse" || event.button !== 0 || event.target.closest(".point")) return;
-    const i = this.add(this.at(event));
+    const i = this.add(this.pixelAt(event));
     if (i !== null) this.drag(event, i);
   }
 
-  tap(event) { // a finger sets a point when it is lifted, so that the page can still be scrolled
+  tap(event) { // a finger sets a point when it is lifted, so that it can still scroll the page
     if (this.pointer === "mouse" || event.target.closest(".point") || event.detail === 0) return;
-    this.add(this.at(event));
+    this.add(this.pixelAt(event));
   }
 
   add(point) {
     if (this.points.length >= this.colours.length) {
-      this.full();
+      this.onFull();
       return null;
     }
     this.update([...this.points, point]);
@@ -79,7 +80,7 @@ export class Stage {
     if (event.button !== 0) return;
     const button = this.element.querySelectorAll(".point")[i];
     button.setPointerCapture(event.pointerId);
-    const move = (moved) => this.move(i, this.at(moved));
+    const move = (moveEvent) => this.move(i, this.pixelAt(moveEvent));
     button.addEventListener("pointermove", move);
     button.addEventListener("lostpointercapture", () => button.removeEventListener("pointermove", move), { once: true });
   }
@@ -91,7 +92,7 @@ export class Stage {
 
   update(points) {
     this.setPoints(points);
-    this.changed(this.points);
+    this.onChange(this.points);
   }
 
   key(event) {
@@ -116,17 +117,17 @@ export class Stage {
     event.preventDefault();
   }
 
-  focused() {
+  showCrossOnFocus() {
     this.cross ||= [this.resolution / 2, this.resolution / 2];
     if (this.element.matches(":focus-visible")) this.drawCross();
   }
 
   drawCross() {
-    const share = 100 / this.resolution;
-    this.mark.hidden = false;
-    Object.assign(this.mark.style, {
-      left: `${this.cross[0] * share}%`, top: `${this.cross[1] * share}%`, width: `${share}%`, height: `${share}%`,
+    const percent = 100 / this.resolution; // of a pixel
+    this.crossElement.hidden = false;
+    Object.assign(this.crossElement.style, {
+      left: `${this.cross[0] * percent}%`, top: `${this.cross[1] * percent}%`, width: `${percent}%`, height: `${percent}%`,
     });
-    this.said(`Cross at ${this.cross[0]}, ${this.cross[1]}`);
+    this.onCross(`Cross at ${this.cross[0]}, ${this.cross[1]}`);
   }
 }

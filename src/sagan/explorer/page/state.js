@@ -1,45 +1,45 @@
-// All that the page shows follows from this; it is what the address and the settings file hold.
+// The state from which everything on the page follows; the address and the settings file store it.
 
-export const OFF = 26; // position of the truncation slider at which latents are not cut off
+export const TRUNCATION_OFF = 26; // position of the truncation slider at which latents are not truncated
 
 export const state = {
   grid: { label: null, seed: 0, truncation: null }, // label null: all classes
-  start: null, // the opened picture: {seed, index, label, truncation}
-  end: null, // what a walk leads to
-  latent: 0, // 0 to 1, from start to end
+  start: null, // the opened image: {seed, index, label, truncation}
+  end: null, // the end of a walk, like start
+  latent: 0, // from 0 (start) to 1 (end)
   label: 0,
   together: true,
-  own: null, // {png, name, width, height}: a picture of the user's own, shown instead
+  own: null, // {png, name, width, height}: an uploaded image, shown instead
   points: [], // [x, y] in pixels
   smooth: true,
 };
 
-const sample = (chosen) => ({ kind: "sample", ...chosen });
+const sampleSpec = (sample) => ({ kind: "sample", ...sample });
 
-// What the server is asked to draw.
-export function picture() {
+// The image to request from the server, or null.
+export function imageSpec() {
   if (state.own) return { kind: "own", png: state.own.png };
   if (!state.start) return null;
-  if (!state.end || (state.latent === 0 && state.label === 0)) return sample(state.start);
-  return { kind: "walk", start: sample(state.start), end: sample(state.end), latent: state.latent, label: state.label };
+  if (!state.end || (state.latent === 0 && state.label === 0)) return sampleSpec(state.start);
+  return { kind: "walk", start: sampleSpec(state.start), end: sampleSpec(state.end), latent: state.latent, label: state.label };
 }
 
-// A settings file's or address's state; what does not fit is left as it was.
+// Restores the state of a settings file or of an address; invalid values are replaced by defaults.
 export function restore(saved, about) {
   const label = (value) => (Number.isInteger(value) && value >= 0 && value < Math.max(1, about.classes.length) ? value : 0);
   const truncation = (value) => (typeof value === "number" && value > 0 && value <= 10 ? value : null);
-  const whole = (value, least, most) => (Number.isInteger(value) && value >= least && value <= most ? value : least);
+  const integer = (value, min, max) => (Number.isInteger(value) && value >= min && value <= max ? value : min);
   const share = (value) => (typeof value === "number" && value >= 0 && value <= 1 ? value : 0);
-  const chosen = (one) => one && {
-    seed: whole(one.seed, 0, 2 ** 32 - 1), index: whole(one.index, 0, 127), label: label(one.label), truncation: truncation(one.truncation),
+  const sample = (value) => value && {
+    seed: integer(value.seed, 0, 2 ** 32 - 1), index: integer(value.index, 0, 127), label: label(value.label), truncation: truncation(value.truncation),
   };
-  const inside = (at) => typeof at === "number" && at >= 0 && at < about.resolution;
+  const inside = (coordinate) => typeof coordinate === "number" && coordinate >= 0 && coordinate < about.resolution;
   state.grid = {
     label: saved.grid?.label == null ? null : label(saved.grid.label),
-    seed: whole(saved.grid?.seed, 0, 2 ** 32 - 1), truncation: truncation(saved.grid?.truncation),
+    seed: integer(saved.grid?.seed, 0, 2 ** 32 - 1), truncation: truncation(saved.grid?.truncation),
   };
-  state.start = chosen(saved.start) || null;
-  state.end = chosen(saved.end) || null;
+  state.start = sample(saved.start) || null;
+  state.end = sample(saved.end) || null;
   state.latent = share(saved.latent);
   state.label = share(saved.label);
   state.together = saved.together !== false;
@@ -49,15 +49,15 @@ export function restore(saved, about) {
   state.smooth = saved.smooth !== false;
 }
 
-let waiting = null;
-export function remember() {
-  clearTimeout(waiting);
-  waiting = setTimeout(() => {
-    const { own, ...rest } = state; // a picture of one's own is too long for an address
+let timer = null;
+export function saveToAddress() {
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    const { own, ...rest } = state; // an uploaded image is too long for an address
     history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(rest))}`);
   }, 300);
 }
 
-export function remembered() {
+export function loadFromAddress() {
   try { return JSON.parse(decodeURIComponent(location.hash.slice(1))); } catch { return null; }
 }

@@ -1,6 +1,7 @@
 """What the commands make of an imported run: of a network unlike ours (heykeetae's), as of one of our own."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,16 +15,16 @@ from sagan.explorer.schemas import Sample
 from sagan.hub.card import write_card
 from sagan.run import Run, read_discriminator, read_generator
 
+DATA = Path(__file__).parent / "data"
+
 
 @pytest.fixture
 def imported(tmp_path, capsys):
-    from test_import import DATA
-
     files = DATA / "heykeetae"
     out = tmp_path / "imported"
     assert main(["import", str(files / "7_G.pth"), "--discriminator", str(files / "7_D.pth"), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "heykeetae: a generator of 64 px pictures, no classes, attention at 16, 32, and its discriminator" in said
+    assert "heykeetae: a generator of 64 px images, no classes, attention at 16, 32, and its discriminator" in said
     return Run(out)
 
 
@@ -52,11 +53,11 @@ def test_its_card_does_not_say_that_it_was_trained_here(imported):
 
 def test_the_page_shows_it(imported):
     explorer = Explorer(read_networks(imported.path))
-    seen = explorer.see(Sample(seed=1, index=2))
+    view = explorer.view(Sample(seed=1, index=2))
     with torch.no_grad():
         x = sagan.load(imported.path)(sagan.draw_latents(3, 6, seed=1)[2:])
         (logit,) = read_discriminator(imported.path).eval()(x).tolist()
-    assert seen.scores.of_classes == pytest.approx((logit,), rel=1e-4)
+    assert view.scores.by_class == pytest.approx((logit,), rel=1e-4)
     found = [(layer.network, layer.name) for layer in explorer.maps(Sample(seed=1, index=2), [(5.0, 9.0)], smooth=True)]
     assert found == [("generator", "16.0"), ("generator", "32.0"), ("discriminator", "8.0"), ("discriminator", "4.0")]
 

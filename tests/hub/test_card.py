@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from small_runs import make_run
 
+from helpers.runs import make_run
 from sagan.hub.card import write_card
 from sagan.metrics.features import sha256
 from sagan.run import Run
@@ -63,8 +63,8 @@ def test_without_classes_evaluations_or_licence(tmp_path):
     run = make_run(tmp_path / "run", names=())
     front, _, page = card(run, licence="unknown")
     assert front["license"] == "unknown"
-    assert "<strong>Unknown.</strong> Whoever published these weights has not said" in page
-    assert "pictures = generator(z)  #" in page
+    assert "<strong>Unknown.</strong>" in page
+    assert "images = generator(z)  #" in page
     assert "These weights have not been evaluated." in page
     assert "attend.png" not in page
     assert "Classes" not in page
@@ -95,4 +95,4 @@ def test_every_code_block_runs_as_python(tmp_path, monkeypatch):
         code = body.split("```python\n")[1].split("```")[0]
         found = {}
         exec(code, found)
-        assert found["pictures"].shape == (8, 3, 32, 32)
+        assert found["images"].shape == (8, 3, 32, 32)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from sagan.errors import UserError
 from sagan.importers.importer import import_networks, write_import
-from sagan.importers.mmgeneration import model_of
+from sagan.importers.mmgeneration import parse_model_config
 from sagan.model.config import ModelConfig
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import read_discriminator, read_generator
@@ -79,11 +79,11 @@ def test_steps_are_those_of_the_file(codebase, step):
 def test_facts_of_a_configuration_in_the_file_go_before_the_codebase_s_defaults():
     found = import_networks(recorded("mmgeneration")[0])
     assert found.config.shortcut == "rectified"  # the default is plain
-    assert "shortcut" not in found.assumed
+    assert "shortcut" not in found.assumed_fields
     path, discriminator, _ = recorded("studiogan")
-    given = import_networks(path, discriminator=discriminator, given={"batch_norm_eps": 0.5})
+    given = import_networks(path, discriminator=discriminator, overrides={"batch_norm_eps": 0.5})
     assert given.config.batch_norm_eps == 0.5
-    assert "batch_norm_eps" not in given.assumed
+    assert "batch_norm_eps" not in given.assumed_fields
 
 
 def test_average_and_generator_are_kept_apart():
@@ -115,18 +115,18 @@ def test_a_parallel_wrapper_s_prefix_does_not_matter(tmp_path):
 
 def test_a_configuration_is_read_and_not_run():
     text = "model = dict(generator=dict(norm_eps=1e-5, act_cfg={'inplace': True}), type='X')\nother = open('f')"
-    assert model_of(text) == {"generator": {"norm_eps": 1e-5, "act_cfg": {"inplace": True}}, "type": "X"}
-    assert model_of("model = dict(a=__import__('os').getcwd())") is None
-    assert model_of("model = (") is None
-    assert model_of("nothing = 1") is None
+    assert parse_model_config(text) == {"generator": {"norm_eps": 1e-5, "act_cfg": {"inplace": True}}, "type": "X"}
+    assert parse_model_config("model = dict(a=__import__('os').getcwd())") is None
+    assert parse_model_config("model = (") is None
+    assert parse_model_config("nothing = 1") is None
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ("model = dict(generator=dict(init_cfg=dict(type='SAGAN')))", "init_cfg SAGAN"),
-        ("model = dict(discriminator=dict(act_cfg=dict(type='LeakyReLU')))", "has activation LeakyReLU"),
-        ("model = dict(discriminator=dict(downsample_cfg=[True]))", "has downsample_cfg"),
+        ("model = dict(discriminator=dict(act_cfg=dict(type='LeakyReLU')))", "activation LeakyReLU"),
+        ("model = dict(discriminator=dict(downsample_cfg=[True]))", "downsample_cfg"),
     ],
 )
 def test_a_configuration_that_is_not_covered_is_refused(tmp_path, config, message):
@@ -158,9 +158,9 @@ WRONG = {
     "missing block": (lambda s: [s.pop(k) for k in list(s) if k.startswith("blocks.1.")], "lacks blocks.1.0"),
     "extra key": (lambda s: s.update(novel=torch.zeros(1)), "holds more than this network needs: novel;"),
     "shape": (lambda s: s.update({"output_layer.2.weight": torch.zeros(3, 7, 3, 3)}), "output_layer.2 has the shape"),
-    "a BigGAN": (lambda s: s.update({"shared.weight": torch.zeros(5, 20)}), "is a BigGAN, no SAGAN"),
+    "a BigGAN": (lambda s: s.update({"shared.weight": torch.zeros(5, 20)}), "is a BigGAN"),
     "singular values": (lambda s: s.update({"linear.u1": torch.zeros(1, 9)}), "several singular values"),
-    "nothing known": (lambda s: s.pop("linear.weight"), "holds no network that is known by its keys"),
+    "nothing known": (lambda s: s.pop("linear.weight"), "supported codebases"),
 }
 
 
@@ -189,7 +189,7 @@ def test_truncated_and_other_files_are_named(tmp_path):
     path = tmp_path / "G.pth"
     for size in (0, 100, source.stat().st_size // 2, source.stat().st_size - 1):
         path.write_bytes(source.read_bytes()[:size])
-        with pytest.raises(UserError, match=r"G\.pth is damaged, or no file of tensors"):
+        with pytest.raises(UserError, match=r"G\.pth is damaged"):
             import_networks(path)
     for name, message in (("G.npz", "damaged"), ("G.safetensors", "damaged"), ("gone.pth", "does not exist")):
         if name != "gone.pth":
@@ -202,13 +202,13 @@ def test_truncated_and_other_files_are_named(tmp_path):
 
 def test_files_in_each_other_s_place():
     generator, discriminator, _ = recorded("studiogan")
-    with pytest.raises(UserError, match=r"D\.pth is a discriminator: give the generator's file"):
+    with pytest.raises(UserError, match=r"D\.pth is a discriminator: .*--discriminator"):
         import_networks(discriminator)
     with pytest.raises(UserError, match=r"--discriminator .*G\.pth is a generator"):
         import_networks(generator, discriminator=generator)
-    with pytest.raises(UserError, match="holds no network of mimicry"):
+    with pytest.raises(UserError, match=r"network of mimicry; .*--from"):
         import_networks(generator, codebase="mimicry")
-    with pytest.raises(UserError, match="holds no network of studiogan"):
+    with pytest.raises(UserError, match=r"--discriminator .*netD\.pth .*studiogan"):
         import_networks(generator, discriminator=recorded("mimicry")[1])
 
 
@@ -217,7 +217,7 @@ def test_a_discriminator_of_other_classes_is_refused(tmp_path):
     state = torch.load(discriminator)
     state |= {"embed.weight": torch.zeros(9, 8), "embed.u0": torch.ones(1, 9)}
     torch.save(state, tmp_path / "D.pth")
-    with pytest.raises(UserError, match="does not belong to the generator: num_classes is 9 here, 5 there"):
+    with pytest.raises(UserError, match=r"does not match the generator: num_classes is 9 .*, 5 "):
         import_networks(generator, discriminator=tmp_path / "D.pth")
 
 

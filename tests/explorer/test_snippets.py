@@ -9,10 +9,10 @@ from explorer_runs import NAMES, make_run
 from PIL import Image
 
 from sagan.cli import main
-from sagan.explorer.engine import to_png, to_text
+from sagan.explorer.engine import to_base64, to_png
 from sagan.explorer.networks import read_networks
-from sagan.explorer.schemas import Grid, Own, Sample, Walk
-from sagan.explorer.snippets import OWN_NAME, grid_command, picture_commands, python
+from sagan.explorer.schemas import Grid, Sample, Upload, Walk
+from sagan.explorer.snippets import UPLOAD_NAME, grid_command, image_commands, python_program
 
 POINTS = [(3.0, 4.0), (20.0, 31.0)]
 
@@ -34,14 +34,14 @@ def test_the_grid_s_command_writes_the_grid(explorer, tmp_path, monkeypatch, lab
 def test_the_picture_s_commands_write_the_picture_and_its_maps(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     picture = Sample(seed=4, index=2, label=2)
-    sample, attend = picture_commands(explorer.networks, picture, POINTS)
+    sample, attend = image_commands(explorer.networks, picture, POINTS)
     execute(sample)
-    last = np.asarray(Image.open(sorted((tmp_path / "pictures").iterdir())[-1]))
-    assert np.abs(last.astype(int) - explorer.see(picture).image).max() <= 1
+    last = np.asarray(Image.open(sorted((tmp_path / "images").iterdir())[-1]))
+    assert np.abs(last.astype(int) - explorer.view(picture).image).max() <= 1
     execute(attend)
     assert "--points 3,4 20,31" in attend
     assert Image.open("attend.png").height > 3 * 2 * 112
-    assert picture_commands(explorer.networks, picture, []) == [sample]
+    assert image_commands(explorer.networks, picture, []) == [sample]
 
 
 def values(program):
@@ -72,40 +72,40 @@ def close(maps, drawn):
     ],
 )
 def test_the_program_computes_the_picture_its_maps_and_scores(explorer, picture):
-    found = values(python(explorer.networks, picture, POINTS))
-    seen = explorer.see(picture)
-    assert np.abs(found["picture"].astype(int) - seen.image).max() <= 1
+    found = values(python_program(explorer.networks, picture, POINTS))
+    view = explorer.view(picture)
+    assert np.abs(found["image"].astype(int) - view.image).max() <= 1
     drawn = explorer.maps(picture, POINTS, smooth=True)
     close(found["maps"], [layer for layer in drawn if layer.network == "generator"])
-    close(found["seen"], [layer for layer in drawn if layer.network == "discriminator"])
-    assert torch.allclose(found["scores"], torch.tensor(seen.scores.of_classes), rtol=1e-3, atol=1e-4)
+    close(found["discriminator_maps"], [layer for layer in drawn if layer.network == "discriminator"])
+    assert torch.allclose(found["scores"], torch.tensor(view.scores.by_class), rtol=1e-3, atol=1e-4)
 
 
 def test_the_program_for_a_picture_of_ones_own(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
-    (tmp_path / OWN_NAME).write_bytes(to_png(image))
-    own = Own(png=to_text(image))
-    found = values(python(explorer.networks, own, POINTS))
-    close(found["seen"], explorer.maps(own, POINTS, smooth=True))
-    assert torch.allclose(found["scores"], torch.tensor(explorer.see(own).scores.of_classes), rtol=1e-3, atol=1e-4)
-    assert picture_commands(explorer.networks, own, POINTS) == []
+    (tmp_path / UPLOAD_NAME).write_bytes(to_png(image))
+    own = Upload(png=to_base64(image))
+    found = values(python_program(explorer.networks, own, POINTS))
+    close(found["discriminator_maps"], explorer.maps(own, POINTS, smooth=True))
+    assert torch.allclose(found["scores"], torch.tensor(explorer.view(own).scores.by_class), rtol=1e-3, atol=1e-4)
+    assert image_commands(explorer.networks, own, POINTS) == []
 
 
 def test_names_are_quoted(tmp_path):
     folder = make_run(tmp_path / "a run; rm", ("--count", "white mice", 'a"\n$(b)'), checkpoint=False)
     networks = read_networks(folder)
     for label, name in enumerate(networks.class_names):
-        sample, *_ = picture_commands(networks, Sample(seed=0, index=0, label=label), [])
+        sample, *_ = image_commands(networks, Sample(seed=0, index=0, label=label), [])
         words = shlex.split(sample)
         assert words[:4] == ["sagan", "sample", str(folder), "--classes"]
         assert words[4] == ("0" if label == 0 else name)
         assert words[5] == "--count"
-        compile(python(networks, Sample(seed=0, index=0, label=label), POINTS), "program", "exec")
+        compile(python_program(networks, Sample(seed=0, index=0, label=label), POINTS), "program", "exec")
 
 
 def test_without_classes(tmp_path):
     networks = read_networks(make_run(tmp_path / "run", ()))
     assert "--classes" not in grid_command(networks, Grid(count=3, seed=0))
-    assert values(python(networks, Sample(seed=0, index=1), POINTS))["picture"].shape == (32, 32, 3)
+    assert values(python_program(networks, Sample(seed=0, index=1), POINTS))["image"].shape == (32, 32, 3)
     assert len(NAMES) == 3
