@@ -7,42 +7,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagan.cli import COMMANDS, main
+from sagan.cli import COMMANDS
 from sagan.run import Run, only_training
 
 
-def run(capsys, *arguments):
-    """Exit status, standard output and errors of a command."""
-    try:
-        status = main([str(a) for a in arguments])
-    except SystemExit as error:  # --help
-        status = error.code
-    output = capsys.readouterr()
-    return status, output.out, output.err
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
-def test_help_lists_the_commands(capsys, arguments):
-    status, output, _ = run(capsys, *arguments)
+def test_help_lists_the_commands(command, arguments):
+    status, output, _ = command(*arguments)
     assert status == 0
-    assert all(f"sagan {command} " in output for command in COMMANDS)
+    assert all(f"sagan {name} " in output for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_each_command(capsys, command):
-    status, output, _ = run(capsys, command, "--help")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command(command, name):
+    status, output, _ = command(name, "--help")
     assert not status
-    assert f"usage: sagan {command}" in output
+    assert f"usage: sagan {name}" in output
 
 
-def test_help_shows_the_preset_s_defaults(capsys):
-    _, output, _ = run(capsys, "train", "--preset", "imagenet128", "--help")
+def test_help_shows_the_preset_s_defaults(command):
+    _, output, _ = command("train", "--preset", "imagenet128", "--help")
     assert "--batch-size INT" in output
     assert "(default: 256)" in output
 
 
-def test_version(capsys):
-    assert run(capsys, "--version")[:2] == (0, "0.1.0\n")
+def test_version(command):
+    assert command("--version")[:2] == (0, "0.1.0\n")
 
 
 @pytest.mark.parametrize(
@@ -78,10 +68,10 @@ def test_version(capsys):
         ("data", "SOURCE"),
     ],
 )
-def test_bad_input_is_one_clear_line(capsys, tmp_path, monkeypatch, arguments, message):
+def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
-    status, output, errors = run(capsys, *arguments.split())
+    status, output, errors = command(*arguments.split())
     assert status == 2
     assert output == ""
     assert errors.count("\n") == 1, errors
@@ -90,10 +80,10 @@ def test_bad_input_is_one_clear_line(capsys, tmp_path, monkeypatch, arguments, m
     assert [p for p in tmp_path.iterdir() if p.name != "cache"] == []
 
 
-def test_from_a_folder_to_pictures(capsys, tmp_path, train_options, pictures):
+def test_from_a_folder_to_pictures(command, tmp_path, train_options, pictures):
     folder = tmp_path / "run"
     (pictures / "cats" / "broken.png").write_bytes(b"not a picture")
-    status, output, errors = run(capsys, "train", *train_options, "--steps", 8, "--out", folder)
+    status, output, errors = command("train", *train_options, "--steps", 8, "--out", folder)
     assert status == 0, errors
     assert "24 pictures, 2 classes" in output
     assert "broken.png" in errors
@@ -115,38 +105,38 @@ def test_from_a_folder_to_pictures(capsys, tmp_path, train_options, pictures):
     assert set(rows[0]) == wanted
 
     for out in ("a.npz", "b.npz"):
-        status, output, _ = run(capsys, "sample", folder, "--out", tmp_path / out, "--classes", "dogs", "--count", 5)
+        status, output, _ = command("sample", folder, "--out", tmp_path / out, "--classes", "dogs", "--count", 5)
         assert (status, output.strip()) == (0, str(tmp_path / out))
     a, b = (np.load(tmp_path / out) for out in ("a.npz", "b.npz"))
     assert a["images"].shape == (5, 32, 32, 3)
     assert a["labels"].tolist() == [1] * 5
     assert np.array_equal(a["images"], b["images"])
 
-    run(capsys, "sample", folder, "--out", tmp_path / "c.npz", "--classes", "1", "--count", 5, "--seed", 1)
+    command("sample", folder, "--out", tmp_path / "c.npz", "--classes", "1", "--count", 5, "--seed", 1)
     assert not np.array_equal(a["images"], np.load(tmp_path / "c.npz")["images"])
 
-    assert run(capsys, "sample", folder)[0] == 0
+    assert command("sample", folder)[0] == 0
     assert Image.open(folder / "samples-0.png").width > 8 * 32
 
-    assert run(capsys, "sample", folder, "--out", tmp_path / "singles", "--count", 2)[0] == 0
+    assert command("sample", folder, "--out", tmp_path / "singles", "--count", 2)[0] == 0
     names = sorted(p.name for p in (tmp_path / "singles").iterdir())
     assert names == ["cats-00000.png", "cats-00001.png", "dogs-00000.png", "dogs-00001.png"]
     assert Image.open(tmp_path / "singles" / names[0]).size == (32, 32)
 
-    status, _, errors = run(capsys, "sample", folder, "--classes", "fish")
+    status, _, errors = command("sample", folder, "--classes", "fish")
     assert (status, errors.count("\n")) == (2, 1)
     assert "0 cats, 1 dogs" in errors
-    assert run(capsys, "sample", folder, "--out", tmp_path / "x.jpeg")[0] == 2
+    assert command("sample", folder, "--out", tmp_path / "x.jpeg")[0] == 2
 
-    status, _, errors = run(capsys, "train", *train_options, "--out", folder)
+    status, _, errors = command("train", *train_options, "--out", folder)
     assert status == 2
     assert "holds a run already" in errors
 
 
-def test_tensorboard_reads_the_events(capsys, tmp_path, train_options):
+def test_tensorboard_reads_the_events(command, tmp_path, train_options):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert run(capsys, "train", *train_options, "--steps", 4, "--out", tmp_path / "run")[0] == 0
+    assert command("train", *train_options, "--steps", 4, "--out", tmp_path / "run")[0] == 0
     events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
     rows = Run(tmp_path / "run").metrics()
     for name in set(rows[0]) - {"step"}:
@@ -155,15 +145,15 @@ def test_tensorboard_reads_the_events(capsys, tmp_path, train_options):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_grey_and_transparent_pictures_without_classes(capsys, tmp_path, train_options, channels):
+def test_grey_and_transparent_pictures_without_classes(command, tmp_path, train_options, channels):
     arguments = [*train_options, "--image-channels", channels, "--labels", "False", "--steps", 2]
-    assert run(capsys, "train", *arguments, "--out", tmp_path / "run")[0] == 0
+    assert command("train", *arguments, "--out", tmp_path / "run")[0] == 0
     assert Run(tmp_path / "run").info.class_names == ()
-    assert run(capsys, "sample", tmp_path / "run", "--out", tmp_path / "x.npz", "--count", 3)[0] == 0
+    assert command("sample", tmp_path / "run", "--out", tmp_path / "x.npz", "--count", 3)[0] == 0
     assert np.load(tmp_path / "x.npz")["images"].shape == (3, 32, 32, channels)
 
 
-def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatch):
+def test_the_best_checkpoint_is_kept(command, tmp_path, train_options, monkeypatch):
     """Evaluations whose values are given here: the smallest, at step 4, outlives the newer ones."""
     from sagan.training import records
 
@@ -178,7 +168,7 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
 
     monkeypatch.setattr(records, "Monitor", Given)
     options = ["--steps", 10, "--evaluate-every", 2, "--checkpoint-every", 100, "--out", tmp_path / "run"]
-    assert run(capsys, "train", *train_options, *options)[0] == 0
+    assert command("train", *train_options, *options)[0] == 0
     trained = Run(tmp_path / "run")
     assert trained.best_step() == 4
     assert [int(p.stem.removeprefix("step-")) for p in trained.checkpoints()] == [4, 8, 10]
@@ -188,34 +178,34 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
 
 
 def test_without_the_packages_of_evaluation_training_goes_on_and_says_what_to_install(
-    capsys, tmp_path, train_options, monkeypatch
+    command, tmp_path, train_options, monkeypatch
 ):
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
     options = ["--steps", 2, "--evaluate-every", 2, "--out", tmp_path / "run"]
-    status, _, errors = run(capsys, "train", *train_options, *options)
+    status, _, errors = command("train", *train_options, *options)
     assert status == 0
     assert "training goes on without evaluations" in errors
     assert "pip install 'sagan[metrics]'" in errors
 
 
-def test_features_asked_for_that_are_missing_are_an_error(capsys, tmp_path, train_options):
+def test_features_asked_for_that_are_missing_are_an_error(command, tmp_path, train_options):
     options = ["--evaluate-every", 2, "--evaluate-features", "nothing.pt", "--out", tmp_path / "run"]
-    status, _, errors = run(capsys, "train", *train_options, *options)
+    status, _, errors = command("train", *train_options, *options)
     assert status == 2
     assert "--features nothing.pt: no such file" in errors
 
 
-def test_training_evaluates_and_draws_the_curve(capsys, tmp_path, train_options):
+def test_training_evaluates_and_draws_the_curve(command, tmp_path, train_options):
     pytest.importorskip("efficientnet_lite_pytorch")
     options = ["--steps", 4, "--evaluate-every", 2, "--evaluate-count", 8, "--out", tmp_path / "run"]
-    assert run(capsys, "train", *train_options, *options)[0] == 0
+    assert command("train", *train_options, *options)[0] == 0
     rows = [row for row in Run(tmp_path / "run").metrics() if "frechet_distance/EfficientNet-Lite0" in row]
     assert [row["step"] for row in rows] == [2, 4]
     assert all(row["frechet_distance/EfficientNet-Lite0"] > 0 and row["diversity"] > 0 for row in rows)
     assert Image.open(Run(tmp_path / "run").curve_path).size > (500, 300)
 
 
-def test_training_warns_once_of_what_goes_wrong(capsys, tmp_path, train_options, monkeypatch):
+def test_training_warns_once_of_what_goes_wrong(command, tmp_path, train_options, monkeypatch):
     """Evaluations whose values are given here, since a training that collapses takes hours to come by."""
     from sagan.training import records
 
@@ -230,65 +220,65 @@ def test_training_warns_once_of_what_goes_wrong(capsys, tmp_path, train_options,
 
     monkeypatch.setattr(records, "Monitor", Given)
     options = ["--steps", 12, "--evaluate-every", 2, "--out", tmp_path / "run"]
-    errors = run(capsys, "train", *train_options, *options)[2]
+    errors = command("train", *train_options, *options)[2]
     assert errors.count("fid has risen 3 times in a row, to 8 (best: 5 at step 4") == 1
     assert errors.count("diversity 0.30, at step 2 1.00") == 1
     assert errors.count("step 10: ") == 2
     assert errors.count("step 12: ") == 0
 
 
-def test_changed_data_are_noticed(capsys, tmp_path, train_options, pictures):
+def test_changed_data_are_noticed(command, tmp_path, train_options, pictures):
     folder = tmp_path / "run"
-    assert run(capsys, "train", *train_options, "--steps", 2, "--out", folder)[0] == 0
+    assert command("train", *train_options, "--steps", 2, "--out", folder)[0] == 0
     (pictures / "cats" / "0.png").unlink()
-    status, _, errors = run(capsys, "train", "--resume", folder)
+    status, _, errors = command("train", "--resume", folder)
     assert status == 2
     assert "has changed since" in errors
     assert "gone: cats/0.png" in errors
 
 
-def test_a_second_training_in_the_same_folder_is_refused(capsys, tmp_path, train_options):
+def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path, train_options):
     folder = tmp_path / "run"
     with only_training(folder):
         for options in (["--steps", 2, "--out", folder], ["--steps", 2, "--out", folder, "--seed", 1]):
-            status, _, errors = run(capsys, "train", *train_options, *options)
+            status, _, errors = command("train", *train_options, *options)
             assert status == 2
             assert f"{folder} is being trained by process" in errors.splitlines()[-1]
         assert [path.name for path in folder.iterdir()] == [".lock"]
-    assert run(capsys, "train", *train_options, "--steps", 2, "--out", folder)[0] == 0
+    assert command("train", *train_options, "--steps", 2, "--out", folder)[0] == 0
     assert not (folder / ".lock").exists()
 
 
-def test_an_absurd_learning_rate_ends_in_words(capsys, tmp_path, train_options):
+def test_an_absurd_learning_rate_ends_in_words(command, tmp_path, train_options):
     options = ["--generator-lr", "1e30", "--discriminator-lr", "1e30", "--discriminator-spectral-norm", "False"]
-    status, _, errors = run(capsys, "train", *train_options, *options, "--steps", 50, "--out", tmp_path / "run")
+    status, _, errors = command("train", *train_options, *options, "--steps", 50, "--out", tmp_path / "run")
     assert status == 2
     assert "training has come apart 4 times after step 0" in errors.splitlines()[-1]
 
 
-def test_the_log_is_json_lines(capsys, tmp_path, train_options):
-    assert run(capsys, "train", *train_options, "--steps", 2, "--out", tmp_path / "run")[0] == 0
+def test_the_log_is_json_lines(command, tmp_path, train_options):
+    assert command("train", *train_options, "--steps", 2, "--out", tmp_path / "run")[0] == 0
     lines = Run(tmp_path / "run").metrics_path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2]
 
 
-def test_import_makes_a_run_that_the_other_commands_take(capsys, tmp_path):
+def test_import_makes_a_run_that_the_other_commands_take(command, tmp_path):
     data, out = Path(__file__).parent / "interop" / "data" / "studiogan", tmp_path / "run"
     files = (data / "G.pth", "--discriminator", data / "D.pth", "--out", out)
-    status, output, errors = run(capsys, "import", *files)
+    status, output, errors = command("import", *files)
     assert (status, errors) == (0, "")
     assert "studiogan: a generator of 32 px pictures, 5 classes, attention at 16, and its discriminator" in output
     assert "batch_norm_eps 0.0001" in output  # what no tensor tells is said
-    assert run(capsys, "sample", out, "--count", "1")[0] == 0
-    assert run(capsys, "attend", out)[0] == 0
-    assert "no source of pictures" in run(capsys, "evaluate", out)[2]
-    assert "no source of pictures" in run(capsys, "attend", out, "--network", "discriminator")[2]
+    assert command("sample", out, "--count", "1")[0] == 0
+    assert command("attend", out)[0] == 0
+    assert "no source of pictures" in command("evaluate", out)[2]
+    assert "no source of pictures" in command("attend", out, "--network", "discriminator")[2]
     assert (
         f"was imported, so has no training to resume: start from it with --from {out}"
-        in (run(capsys, "train", "--resume", out)[2])
+        in (command("train", "--resume", out)[2])
     )
-    again = run(capsys, "import", *files)
+    again = command("import", *files)
     assert again[0] == 2
     assert "holds a run already" in again[2]
-    assert run(capsys, "import", data / "D.pth")[0] == 2
-    assert "batch_norm_eps must be above 0" in run(capsys, "import", data / "G.pth", "--batch-norm-eps", "0")[2]
+    assert command("import", data / "D.pth")[0] == 2
+    assert "batch_norm_eps must be above 0" in command("import", data / "G.pth", "--batch-norm-eps", "0")[2]

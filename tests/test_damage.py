@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-import damage
+from helpers import damage
 from sagan import Config, ModelConfig, TrainingConfig, UserError
 from sagan.cli import main
 from sagan.config import DataConfig

@@ -11,14 +11,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from helpers.runs import make_run
 from sagan import PRESETS, Config, DataConfig, Generator, ModelConfig, OutputConfig, TrainingConfig
 from sagan.cli import Train, _parse, main
 from sagan.figures.grid import animate, draw_grid, save
 from sagan.report import compare_with_preset, train_command
-from sagan.run import Run, RunInfo
+from sagan.run import Run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & \u202e {{ 7 * 7 }}"
 VOID = {"meta", "img", "wbr"}
@@ -50,12 +50,6 @@ class Page(HTMLParser):
 
     def all(self, name):
         return [attributes for tag, attributes in self.tags if tag == name]
-
-
-def report(capsys, *arguments):
-    status = main(["report", *map(str, arguments)])
-    output = capsys.readouterr()
-    return status, output.out, output.err
 
 
 def read(path):
@@ -91,12 +85,6 @@ def assert_self_contained(page):
 def pictures(page, mime):
     found = (a["src"].partition(";base64,") for _, a in page.tags if "src" in a)
     return [base64.b64decode(data) for head, _, data in found if head == f"data:{mime}"]
-
-
-def bare_run(path, names=("cats", "dogs"), source="pictures/", model=None):
-    model = model or ModelConfig(resolution=32, num_classes=len(names), latent_dim=8, base_channels=4)
-    config = Config(data=DataConfig(source=source), model=model)
-    return Run.create(path, RunInfo(config, tuple(names), "the key"))
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +131,8 @@ def write_evaluation(run, content, name="step-00000006"):
     return path
 
 
-def test_a_finished_run(capsys, run):
-    status, output, errors = report(capsys, run.path)
+def test_a_finished_run(command, run):
+    status, output, errors = command("report", run.path)
     assert (status, output, errors) == (0, f"{run.report_path}\n", "")
     page = read(run.report_path)
     assert_self_contained(page)
@@ -168,7 +156,7 @@ def test_a_finished_run(capsys, run):
     assert [p.name for p in run.path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_everything_that_the_run_has_is_in_it(capsys, run):
+def test_everything_that_the_run_has_is_in_it(command, run):
     first = {"step": 6, "frechet_distance/EfficientNet-Lite0": 21.5, "diversity": 0.5}
     with open(run.metrics_path, "a") as file:
         file.write(json.dumps(first) + "\n" + json.dumps(first | {"frechet_distance/EfficientNet-Lite0": 30.25}) + "\n")
@@ -177,7 +165,7 @@ def test_everything_that_the_run_has_is_in_it(capsys, run):
         save(draw_grid(images + number, columns=2), run.path / name)
     animate([draw_grid(images + i, columns=2) for i in (0, 90)], run.path / "interpolation.gif", 0.1)
     write_evaluation(run, EVALUATION)
-    assert report(capsys, run.path)[0] == 0
+    assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert_self_contained(page)
     assert page.headings == [
@@ -202,18 +190,18 @@ def test_everything_that_the_run_has_is_in_it(capsys, run):
     assert "/home/me" not in page.text
 
 
-def test_a_film_is_embedded(capsys, tmp_path):
-    run = bare_run(tmp_path / "run")
+def test_a_film_is_embedded(command, tmp_path):
+    run = make_run(tmp_path / "run", weights=False)
     run.interpolation_path.with_suffix(".mp4").write_bytes(b"film")
-    assert report(capsys, run.path)[0] == 0
+    assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert_self_contained(page)
     assert pictures(page, "video/mp4") == [b"film"]
 
 
-def test_a_run_that_has_only_begun(capsys, tmp_path):
-    run = bare_run(tmp_path / "run", names=())
-    assert report(capsys, run.path)[0] == 0
+def test_a_run_that_has_only_begun(command, tmp_path):
+    run = make_run(tmp_path / "run", (), weights=False)
+    assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert_self_contained(page)
     assert page.headings == ["The run", "Configuration", "How to repeat it", "Left out"]
@@ -221,8 +209,8 @@ def test_a_run_that_has_only_begun(capsys, tmp_path):
     assert "metrics.jsonl holds nothing yet" in page.text
 
 
-def test_nothing_from_outside_is_markup(capsys, tmp_path):
-    run = bare_run(tmp_path / "a<b>&'c", names=(HOSTILE, "dogs"), source=HOSTILE)
+def test_nothing_from_outside_is_markup(command, tmp_path):
+    run = make_run(tmp_path / "a<b>&'c", (HOSTILE, "dogs"), source=HOSTILE, weights=False)
     run.metrics_path.write_text(json.dumps({"step": 1, HOSTILE: 2.0, "fid": 1.0}) + "\n")
     images = np.zeros((16, 32, 32, 3), np.uint8)
     save(draw_grid(images, columns=8, row_labels=run.info.class_names), run.sample_path(1))
@@ -230,7 +218,7 @@ def test_nothing_from_outside_is_markup(capsys, tmp_path):
     content = {"generated": HOSTILE, "reference": {HOSTILE: HOSTILE}, "features": {"network": HOSTILE}}
     write_evaluation(run, content | {"figures": [figure], "classes": {HOSTILE: 1.0}, "remarks": [HOSTILE]})
     write_evaluation(run, {"figures": [{"name": HOSTILE, "value": HOSTILE}]}, "wrong")
-    assert report(capsys, run.path)[0] == 0
+    assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert_self_contained(page)
     assert page.text.count(HOSTILE) >= 12
@@ -238,18 +226,18 @@ def test_nothing_from_outside_is_markup(capsys, tmp_path):
     assert "49" not in page.text
 
 
-@pytest.mark.parametrize("model", [ModelConfig(num_classes=40, generator_attention=((8, "channel"), (32, "residual")))])
-def test_many_classes_and_other_layers(capsys, tmp_path, model):
-    run = bare_run(tmp_path / "run", [f"class {i}" for i in range(40)], model=model)
-    assert report(capsys, run.path)[0] == 0
+def test_many_classes_and_other_layers(command, tmp_path):
+    layers = ((8, "channel"), (32, "residual"))
+    run = make_run(tmp_path / "run", [f"class {i}" for i in range(40)], weights=False, generator_attention=layers)
+    assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert "class 11 and 28 more" in page.text
     assert "class 38, class 39" in page.text
     assert "channel attention at 8\u00a0×\u00a08, residual at 32\u00a0×\u00a032" in page.text
 
 
-def test_an_evaluation_that_is_none_is_left_out_by_name(capsys, tmp_path):
-    run = bare_run(tmp_path / "run")
+def test_an_evaluation_that_is_none_is_left_out_by_name(command, tmp_path):
+    run = make_run(tmp_path / "run", weights=False)
     write_evaluation(run, EVALUATION)
     wrong = [
         "",
@@ -263,31 +251,31 @@ def test_an_evaluation_that_is_none_is_left_out_by_name(capsys, tmp_path):
     ]
     for number, content in enumerate([*wrong, "\xff"]):
         (run.evaluations_path / f"wrong{number}.json").write_bytes(content.encode("latin-1"))
-    assert report(capsys, run.path)[0] == 0
+    assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert page.headings[-1] == "Left out"
     assert [f"evaluations/wrong{i}.json could not be read" in page.text for i in range(9)] == [True] * 9
     assert "121.9" in page.text
 
 
-def test_a_figure_without_more_than_its_value(capsys, tmp_path):
-    run = bare_run(tmp_path / "run")
+def test_a_figure_without_more_than_its_value(command, tmp_path):
+    run = make_run(tmp_path / "run", weights=False)
     run.metrics_path.write_text('{"step": 1, "fid": 13.0}\n')
     write_evaluation(run, {"figures": [{"name": "fid", "value": 12.5}]})
-    assert report(capsys, run.path)[0] == 0
+    assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert "12.5" in page.text
     assert "Left out" not in page.headings
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n cut off"])
-def test_a_damaged_picture_is_left_out_by_name(capsys, tmp_path, content):
-    run = bare_run(tmp_path / "run")
+def test_a_damaged_picture_is_left_out_by_name(command, tmp_path, content):
+    run = make_run(tmp_path / "run", weights=False)
     names = ["samples/step-00000006.png", "attend.png", "interpolation.gif"]
     for name in names:
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_bytes(content)
-    assert report(capsys, run.path)[0] == 0
+    assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert_self_contained(page)
     assert page.headings == ["The run", "Configuration", "How to repeat it", "Left out"]
@@ -295,15 +283,15 @@ def test_a_damaged_picture_is_left_out_by_name(capsys, tmp_path, content):
     assert f"{run.sample_path(6)} is damaged, no PNG that can be read" in page.text  # what the film strip is cut from
 
 
-def test_where_it_cannot_be_written(capsys, tmp_path):
-    run = bare_run(tmp_path / "run")
+def test_where_it_cannot_be_written(command, tmp_path):
+    run = make_run(tmp_path / "run", weights=False)
     (tmp_path / "file").write_text("")
     for out, message in ((tmp_path / "file" / "x.html", "could not be written"), (tmp_path / "x.pdf", "give a .html")):
-        status, _, errors = report(capsys, run.path, "--out", out)
+        status, _, errors = command("report", run.path, "--out", out)
         assert (status, errors.count("\n")) == (2, 1)
         assert message in errors
-    assert report(capsys, tmp_path)[0] == 2
-    assert report(capsys, run.path, "--out", tmp_path / "new" / "x.html")[0] == 0
+    assert command("report", tmp_path)[0] == 2
+    assert command("report", run.path, "--out", tmp_path / "new" / "x.html")[0] == 0
 
 
 CONFIGS = [
@@ -343,9 +331,7 @@ def test_the_nearest_preset_and_what_differs():
     assert compare_with_preset(config) == ("demo", [("--steps", "300", "1200")])
 
 
-def test_the_weights_step_is_that_of_the_file(capsys, tmp_path):
-    run = bare_run(tmp_path / "run")
-    torch.manual_seed(0)
-    run.save_generator(Generator(run.info.config.model), 3)
-    assert report(capsys, run.path)[0] == 0
+def test_the_weights_step_is_that_of_the_file(command, tmp_path):
+    run = make_run(tmp_path / "run", step=3)
+    assert command("report", run.path)[0] == 0
     assert "those of step 3 (averaged)" in read(run.report_path).text

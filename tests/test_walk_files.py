@@ -7,37 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from sagan import Config, Generator, ModelConfig, load
-from sagan.cli import main
-from sagan.run import Run, RunInfo
+from helpers.runs import make_run
+from sagan import load
 from sagan.sampling import draw_latents, sample
 from sagan.walk_files import draw_images
 
 NAMES = ("cats", "dogs", "fish")
 
 
-def interpolate(capsys, *arguments):
-    status = main(["interpolate", *map(str, arguments)])
-    output = capsys.readouterr()
-    return status, output.out, output.err
-
-
 @pytest.fixture
 def folder(tmp_path):
-    """A run of three classes, untrained, its classes far apart."""
-    return small_run(tmp_path / "run", 3)
-
-
-def small_run(path, classes, **options):
-    model = ModelConfig(resolution=32, num_classes=classes, latent_dim=8, base_channels=4, **options)
-    run = Run.create(path, RunInfo(Config(model=model), NAMES[:classes], "key"))
-    torch.manual_seed(0)
-    generator = Generator(model)
-    for norm in (m for m in generator.modules() if getattr(m, "num_classes", 0)):
-        torch.nn.init.normal_(norm.scale, 1, 0.5)
-    generator(torch.randn(64, 8), torch.arange(64) % max(1, classes))
-    run.save_generator(generator, 0)
-    return run.path
+    return make_run(tmp_path / "run", NAMES).path
 
 
 def tile(page, row, column, rows, columns):
@@ -53,8 +33,8 @@ def same(a, b):
     np.testing.assert_allclose(a.astype(int), b.astype(int), atol=1)
 
 
-def test_the_grid_s_pictures_are_the_generator_s(capsys, folder):
-    status, output, errors = interpolate(capsys, folder)
+def test_the_grid_s_pictures_are_the_generator_s(command, folder):
+    status, output, errors = command("interpolate", folder)
     assert (status, output, errors) == (0, f"{folder / 'interpolation.png'}\n", "")
     page = Image.open(folder / "interpolation.png")
     z = draw_latents(2, 8, seed=0)
@@ -66,16 +46,16 @@ def test_the_grid_s_pictures_are_the_generator_s(capsys, folder):
         assert not np.array_equal(tile(page, label, 4, 4, 9), ends[0])
 
 
-def test_chosen_classes_count_steps_and_seed(capsys, folder, tmp_path):
+def test_chosen_classes_count_steps_and_seed(command, folder, tmp_path):
     options = ["--classes", "fish", "0", "--count", 2, "--steps", 3, "--seed", 5]
-    assert interpolate(capsys, folder / "generator.safetensors", "--out", tmp_path / "x.png", *options)[0] == 0
+    assert command("interpolate", folder / "generator.safetensors", "--out", tmp_path / "x.png", *options)[0] == 0
     page = Image.open(tmp_path / "x.png")
     z = draw_latents(4, 8, seed=5)
     ends = sample(load(folder), z, torch.full((4,), 2))
     for row in range(2):
         for column in range(2):
             same(tile(page, row, 2 * column, 6, 3), ends[2 * row + column])
-    assert interpolate(capsys, folder, "--out", tmp_path / "y.png", *options, "--truncation", 0.5)[0] == 0
+    assert command("interpolate", folder, "--out", tmp_path / "y.png", *options, "--truncation", 0.5)[0] == 0
     assert not np.array_equal(page, Image.open(tmp_path / "y.png"))
 
 
@@ -87,20 +67,20 @@ def test_the_walks_of_a_generator(folder, classes, walks, closed):
     assert images.dtype == np.uint8
 
 
-def test_without_classes(capsys, tmp_path):
-    folder = small_run(tmp_path / "run", 0, image_channels=1)
-    assert interpolate(capsys, folder, "--count", 3)[0] == 0
+def test_without_classes(command, tmp_path):
+    folder = make_run(tmp_path / "run", (), image_channels=1).path
+    assert command("interpolate", folder, "--count", 3)[0] == 0
     page = Image.open(folder / "interpolation.png")
     ends = sample(load(folder), draw_latents(6, 8, seed=0), torch.zeros(6, dtype=torch.int64))
     same(tile(page, 2, 8, 3, 9)[..., :1], ends[5])
-    assert interpolate(capsys, folder, "--out", tmp_path / "x.gif", "--steps", 4)[0] == 0
+    assert command("interpolate", folder, "--out", tmp_path / "x.gif", "--steps", 4)[0] == 0
     assert Image.open(tmp_path / "x.gif").size == (2 * 12 + 4 * 67 - 3, 2 * 12 + 2 * 67 - 3)
-    status, _, errors = interpolate(capsys, folder, "--classes", "cats")
+    status, _, errors = command("interpolate", folder, "--classes", "cats")
     assert (status, "the run has none" in errors or "it has none" in errors) == (2, True)
 
 
-def test_a_gif_has_its_frames_and_repeats(capsys, folder, tmp_path):
-    assert interpolate(capsys, folder, "--out", tmp_path / "x.gif", "--steps", 20, "--seconds", 2)[0] == 0
+def test_a_gif_has_its_frames_and_repeats(command, folder, tmp_path):
+    assert command("interpolate", folder, "--out", tmp_path / "x.gif", "--steps", 20, "--seconds", 2)[0] == 0
     gif = Image.open(tmp_path / "x.gif")
     assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (20, 100, 0)
     frames = []
@@ -110,22 +90,22 @@ def test_a_gif_has_its_frames_and_repeats(capsys, folder, tmp_path):
     steps = [abs(a - b).mean() for a, b in zip(frames, [*frames[1:], frames[0]], strict=True)]
     assert steps[-1] <= 1.2 * max(steps[:-1])
     assert frames[0][0, 0].tolist() == [255, 255, 255]
-    assert interpolate(capsys, folder, "--out", tmp_path / "y.gif", "--seconds", 0.8)[0] == 0
+    assert command("interpolate", folder, "--out", tmp_path / "y.gif", "--seconds", 0.8)[0] == 0
     assert Image.open(tmp_path / "y.gif").n_frames == 10
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_an_mp4_is_read_back(capsys, folder, tmp_path, count):
+def test_an_mp4_is_read_back(command, folder, tmp_path, count):
     imageio = pytest.importorskip("imageio.v3")
     pytest.importorskip("imageio_ffmpeg")
     out = tmp_path / "x.mp4"
-    assert interpolate(capsys, folder, "--out", out, "--steps", 12, "--seconds", 1, "--count", count)[0] == 0
+    assert command("interpolate", folder, "--out", out, "--steps", 12, "--seconds", 1, "--count", count)[0] == 0
     film = imageio.imread(out, plugin="FFMPEG")
     about = imageio.immeta(out, plugin="FFMPEG")
     assert len(film) == 12
     assert (about["codec"], about["fps"]) == ("h264", 12)
     assert about["pix_fmt"].startswith("yuv420p")
-    interpolate(capsys, folder, "--out", tmp_path / "x.gif", "--steps", 12, "--seconds", 1, "--count", count)
+    command("interpolate", folder, "--out", tmp_path / "x.gif", "--steps", 12, "--seconds", 1, "--count", count)
     frame = np.asarray(Image.open(tmp_path / "x.gif").convert("RGB"), np.float64)
     height, width = frame.shape[:2]
     assert film.shape[1:] == (height + height % 2, width + width % 2, 3)
@@ -134,11 +114,11 @@ def test_an_mp4_is_read_back(capsys, folder, tmp_path, count):
 
 
 @pytest.mark.parametrize("missing", ["imageio", "imageio_ffmpeg"])
-def test_without_its_packages_an_mp4_says_what_to_install(capsys, folder, monkeypatch, missing):
+def test_without_its_packages_an_mp4_says_what_to_install(command, folder, monkeypatch, missing):
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
-    status, _, errors = interpolate(capsys, folder, "--out", folder / "x.mp4")
+    status, _, errors = command("interpolate", folder, "--out", folder / "x.mp4")
     assert (status, errors.count("\n")) == (2, 1)
     assert "pip install 'sagan[video]'" in errors
 
@@ -155,9 +135,9 @@ def test_without_its_packages_an_mp4_says_what_to_install(capsys, folder, monkey
         ("--steps 100000", "50,000 at most"),
     ],
 )
-def test_bad_input_is_one_clear_line(capsys, folder, tmp_path, monkeypatch, options, message):
+def test_bad_input_is_one_clear_line(command, folder, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
-    status, output, errors = interpolate(capsys, folder, *options.split())
+    status, output, errors = command("interpolate", folder, *options.split())
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert message in errors
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]

@@ -8,8 +8,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from shard_files import add, serve, write_shards
 
+from helpers.shards import add, serve, write_shards
 from sagan.config import DataConfig
 from sagan.data import Batches, prepare, remote, shards
 from sagan.data.pack import pack

@@ -8,8 +8,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from shard_files import add
 
+from helpers.shards import add
 from sagan.data.tar_index import MOST_PROBLEMS, scan
 from sagan.errors import UserError
 

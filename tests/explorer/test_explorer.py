@@ -9,9 +9,9 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from explorer_runs import NAMES, make_run
 from PIL import Image
 
+from helpers.runs import NAMES, make_run
 from sagan import UserError, attention_maps, draw_latents, lay_on_picture, load
 from sagan.attention import attention_layers
 from sagan.cli import main
@@ -241,7 +241,7 @@ def test_a_generator_alone_is_enough_for_the_rest(run, tmp_path):
 
 
 def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
-    folder = make_run(tmp_path / "run", (), checkpoint=False, generator_attention=((8, "channel"),), image_channels=1)
+    folder = make_run(tmp_path / "run", (), generator_attention=((8, "channel"),), image_channels=1).path
     explorer = Explorer(read_networks(folder))
     missing = explorer.describe()["missing"]
     assert "has no checkpoint" in missing["discriminator"]
@@ -254,7 +254,7 @@ def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
 
 
 def test_transparent_pictures_keep_their_alpha(tmp_path):
-    explorer = Explorer(read_networks(make_run(tmp_path / "run", ("a", "b"), image_channels=4)))
+    explorer = Explorer(read_networks(make_run(tmp_path / "run", ("a", "b"), image_channels=4).path))
     image = explorer.grid(Grid(labels=(0,), count=1, seed=0))[0]
     assert np.array_equal(picture_of(to_text(image)), image)
     assert np.array_equal(explorer.see(Own(png=to_text(image))).image.shape, (32, 32, 4))

@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("selenium")
 pytest.importorskip("starlette")
 
-from chromium import BROWSER, DRIVER, Chromium
+from helpers.chromium import BROWSER, DRIVER, Chromium
 
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="no browser here: apt-get install chromium chromium-driver"

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.runs import STEP
+
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
 
 from sagan import UserError  # noqa: E402
-from sagan.cli import main  # noqa: E402
 from sagan.explorer.app import MAX_REQUEST, MAX_UPLOAD, create_app  # noqa: E402
 from sagan.explorer.asked import Grid, Sample  # noqa: E402
 from sagan.explorer.explorer import to_png  # noqa: E402
@@ -224,7 +225,7 @@ def test_sagan_explore_serves_and_ends_quietly(run):
             line = process.stdout.readline()
             port = int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
             client = Client(port)
-            assert client.ask("/api/about")[2]["step"] == 3
+            assert client.ask("/api/about")[2]["step"] == STEP
             time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             output, errors = process.communicate(timeout=20)
@@ -242,16 +243,16 @@ def test_sagan_explore_serves_and_ends_quietly(run):
         ("RUN --device cuda:99", "--device cuda:99: not available here"),
     ],
 )
-def test_bad_options_are_one_clear_line(capsys, run, arguments, message):
-    assert main(["explore", *(str(run) if word == "RUN" else word for word in arguments.split())]) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.count("\n") == 1
-    assert message in output.err
+def test_bad_options_are_one_clear_line(command, run, arguments, message):
+    words = [run if word == "RUN" else word for word in arguments.split()]
+    status, output, errors = command("explore", *words)
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert message in errors
 
 
-def test_without_the_server_s_packages_what_to_install_is_said(capsys, run, monkeypatch):
+def test_without_the_server_s_packages_what_to_install_is_said(command, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "sagan.explorer.app", None)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert main(["explore", str(run)]) == 2
-    assert "pip install 'sagan[explore]'" in capsys.readouterr().err
+    status, _, errors = command("explore", run)
+    assert status == 2
+    assert "pip install 'sagan[explore]'" in errors

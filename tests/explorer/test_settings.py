@@ -5,9 +5,9 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from explorer_runs import NAMES, make_run
 from PIL import Image
 
+from helpers.runs import make_run
 from sagan.cli import main
 from sagan.explorer.asked import Grid, Own, Sample, Walk
 from sagan.explorer.explorer import to_png, to_text
@@ -93,7 +93,7 @@ def test_the_program_for_a_picture_of_ones_own(explorer, tmp_path, monkeypatch):
 
 
 def test_names_are_quoted(tmp_path):
-    folder = make_run(tmp_path / "a run; rm", ("--count", "white mice", 'a"\n$(b)'), checkpoint=False)
+    folder = make_run(tmp_path / "a run; rm", ("--count", "white mice", 'a"\n$(b)')).path
     networks = read_networks(folder)
     for label, name in enumerate(networks.class_names):
         sample, *_ = picture_commands(networks, Sample(seed=0, index=0, label=label), [])
@@ -105,7 +105,7 @@ def test_names_are_quoted(tmp_path):
 
 
 def test_without_classes(tmp_path):
-    networks = read_networks(make_run(tmp_path / "run", ()))
+    networks = read_networks(make_run(tmp_path / "run", ()).path)
     assert "--classes" not in grid_command(networks, Grid(count=3, seed=0))
     assert values(python(networks, Sample(seed=0, index=1), POINTS))["picture"].shape == (32, 32, 3)
     assert len(NAMES) == 3

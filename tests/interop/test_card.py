@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from small_runs import make_run
 
+from helpers.runs import make_run
 from sagan.interop.card import write_card
 from sagan.metrics.features import sha256
 from sagan.run import Run
@@ -47,7 +47,7 @@ def test_front_matter_and_contents(tmp_path):
     assert front["license"] == "mit"
     assert front["library_name"] == "sagan"
     assert 'sagan.load("someone/pets")' in body
-    assert "0 cats, 1 dogs, 2 owls" in page
+    assert "0 cats, 1 dogs, 2 white mice" in page
     assert "<td>FID</td>\n<td>12.5</td>\n<td>0 is best</td>" in page
     assert "99.2" not in page  # measured of other weights
     for protocol in ("pictures 2,000", "seed 0", "pets, pictures 1,234", "Inception", "resize bicubic", "a remark"):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import NAMES, make_run
 
 import sagan
+from helpers.runs import NAMES, make_run
 from sagan.errors import UserError
 from sagan.files import load_tensors
 from sagan.interop import export as module

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from small_runs import NAMES, make_run
 
 import sagan
+from helpers.runs import NAMES, make_run
 from sagan.cli import main
 from sagan.errors import UserError
 from sagan.files import load_tensors, save_tensors
@@ -136,7 +136,7 @@ def test_a_fetched_repository_is_a_run(server, tmp_path):
     for name, data in server.files["someone/owls"].items():
         (tmp_path / "fetched" / name).write_bytes(data)
     assert Run(tmp_path / "fetched").info == run.info
-    assert main(["sample", str(tmp_path / "fetched"), "--classes", "owls", "--count", "2"]) == 0
+    assert main(["sample", str(tmp_path / "fetched"), "--classes", "white mice", "--count", "2"]) == 0
 
 
 def test_a_local_path_wins(server, tmp_path, monkeypatch):

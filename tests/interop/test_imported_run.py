@@ -1,6 +1,7 @@
 """What the commands make of an imported run: of a network unlike ours (heykeetae's), as of one of our own."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from sagan.explorer.networks import read_networks
 from sagan.interop.card import write_card
 from sagan.run import Run, read_discriminator, read_generator
 
+DATA = Path(__file__).parent / "data"
+
 
 @pytest.fixture
 def imported(tmp_path, capsys):
-    from test_import import DATA
-
     files = DATA / "heykeetae"
     out = tmp_path / "imported"
     assert main(["import", str(files / "7_G.pth"), "--discriminator", str(files / "7_D.pth"), "--out", str(out)]) == 0

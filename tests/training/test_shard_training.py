@@ -1,18 +1,13 @@
 """Training on shards: a run that is stopped by a server that vanishes goes on as if nothing had been."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from helpers.shards import serve
 from sagan.cli import main
 from sagan.data import remote, shards
 from sagan.files import load_tensors
 from sagan.run import Run
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from shard_files import serve
 
 
 @pytest.fixture(autouse=True)
