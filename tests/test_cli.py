@@ -1,13 +1,18 @@
 """The command line: what it says, its exit status, and its commands from one end to the other."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import sagan
 from sagan.cli import COMMANDS
+from sagan.figures.curves import draw_curves, save_figure
+from sagan.figures.grid import cut_grid
 from sagan.run import Run, only_training
 
 
@@ -32,37 +37,37 @@ def test_help_shows_the_preset_s_defaults(command):
 
 
 def test_version(command):
-    assert command("--version")[:2] == (0, "0.1.0\n")
+    assert command("--version") == (0, f"{sagan.__version__}\n", "")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("trian", "trian: no such command; did you mean train?"),
+        ("trian", r"trian\b.*\btrain\b"),
         ("train --preset smal", "'smal'"),
         ("train --preset", "--preset"),
-        ("train --resolutoin 64", "--resolutoin, 64; did you mean --resolution?"),
-        ("train --resolution 48", "resolution must be 32, 64, 128 or 256, got 48"),
-        ("train --batch-size x", "--batch-size: invalid literal"),
+        ("train --resolutoin 64", r"--resolutoin\b.*--resolution\b"),
+        ("train --resolution 48", r"resolution\b.*\b48\b"),
+        ("train --batch-size x", r"--batch-size\b"),
         ("train --loss hing", "'hing'"),
-        ("train --accumulate 3", "accumulate must be a divisor of batch_size 32, got 3"),
-        ("train --evaluate-count 1", "evaluate_count must be 2 or more, got 1"),
-        ("train", "--data is missing"),
+        ("train --accumulate 3", r"accumulate\b.*\b3\b"),
+        ("train --evaluate-count 1", r"evaluate.count\b.*\b1\b"),
+        ("train", "--data"),
         ("train --data nothing-here", "nothing-here"),
-        ("train --freeze-discriminator 2", "freeze_discriminator must be 0 without --from, got 2"),
-        ("train --data robots --device cuda:99", "--device cuda:99: not available here"),
-        ("train --resume nothing-here", "nothing-here is not a run"),
-        ("sample nothing-here", "nothing-here is not a run"),
-        ("sample x --count 0", "count must be 1 or more, got 0"),
-        ("sample x --truncation -1", "truncation must be above 0, got -1"),
-        ("evaluate nothing-here", "nothing-here does not exist: give a run, or two folders of pictures"),
-        ("evaluate x --count 1", "count must be 2 or more, got 1"),
-        ("evaluate x --features y --resize legacy", "resize legacy is what the Inception network does by itself"),
-        ("evaluate x --out figures.txt", "--out figures.txt: give a .json file"),
-        ("export nothing-here", "nothing-here is not a run"),
-        ("export x --to safetensors --uint8 True", "truncation and uint8 are for onnx and torch-export"),
-        ("export x --to torch-export --opset 18", "opset is ONNX's: torch-export has none"),
-        ("push nothing-here a/b", "nothing-here is not a run"),
+        ("train --freeze-discriminator 2", r"freeze.discriminator\b.*--from\b.*\b2\b"),
+        ("train --data robots --device cuda:99", r"--device cuda:99\b"),
+        ("train --resume nothing-here", r"nothing-here\b.*\brun\b"),
+        ("sample nothing-here", r"nothing-here\b.*\brun\b"),
+        ("sample x --count 0", r"count\b.*\b0\b"),
+        ("sample x --truncation -1", r"truncation\b.*-1\b"),
+        ("evaluate nothing-here", r"nothing-here\b.*\brun\b"),
+        ("evaluate x --count 1", r"count\b.*\b1\b"),
+        ("evaluate x --features y --resize legacy", r"resize\b.*legacy\b.*Inception"),
+        ("evaluate x --out figures.txt", r"figures\.txt\b.*\.json\b"),
+        ("export nothing-here", r"nothing-here\b.*\brun\b"),
+        ("export x --to safetensors --uint8 True", r"uint8\b.*\bonnx\b"),
+        ("export x --to torch-export --opset 18", r"opset\b.*torch-export"),
+        ("push nothing-here a/b", r"nothing-here\b.*\brun\b"),
         ("push x", "USER/NAME"),
         ("data nothing-here", "nothing-here"),
         ("data", "SOURCE"),
@@ -76,7 +81,7 @@ def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, 
     assert output == ""
     assert errors.count("\n") == 1, errors
     assert errors.startswith("sagan: ")
-    assert message in errors
+    assert re.search(message, errors)
     assert [p for p in tmp_path.iterdir() if p.name != "cache"] == []
 
 
@@ -85,7 +90,7 @@ def test_from_a_folder_to_pictures(command, tmp_path, train_options, pictures):
     (pictures / "cats" / "broken.png").write_bytes(b"not a picture")
     status, output, errors = command("train", *train_options, "--steps", 8, "--out", folder)
     assert status == 0, errors
-    assert "24 pictures, 2 classes" in output
+    assert re.search(r"\b24\b.*\b2 classes\b", output)
     assert "broken.png" in errors
 
     trained = Run(folder)
@@ -95,7 +100,9 @@ def test_from_a_folder_to_pictures(command, tmp_path, train_options, pictures):
     assert [p.name for p in trained.samples()] == ["step-00000004.png", "step-00000008.png"]
     assert trained.samples_path.read_bytes() == trained.sample_path(8).read_bytes()
     assert Image.open(trained.animation_path).n_frames == 2
-    assert Image.open(folder / "attend.png").width > 300
+    default = np.asarray(Image.open(folder / "attend.png"))
+    assert command("attend", folder, "--out", tmp_path / "attend.png")[0] == 0
+    assert np.array_equal(default, Image.open(tmp_path / "attend.png"))
 
     rows = trained.metrics()
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
@@ -116,7 +123,10 @@ def test_from_a_folder_to_pictures(command, tmp_path, train_options, pictures):
     assert not np.array_equal(a["images"], np.load(tmp_path / "c.npz")["images"])
 
     assert command("sample", folder)[0] == 0
-    assert Image.open(folder / "samples-0.png").width > 8 * 32
+    page = Image.open(folder / "samples-0.png")
+    command("sample", folder, "--out", tmp_path / "d.npz")
+    drawn = np.load(tmp_path / "d.npz")["images"]
+    assert np.array_equal(cut_grid(page, 32, columns=8).reshape(drawn.shape), drawn)
 
     assert command("sample", folder, "--out", tmp_path / "singles", "--count", 2)[0] == 0
     names = sorted(p.name for p in (tmp_path / "singles").iterdir())
@@ -125,12 +135,12 @@ def test_from_a_folder_to_pictures(command, tmp_path, train_options, pictures):
 
     status, _, errors = command("sample", folder, "--classes", "fish")
     assert (status, errors.count("\n")) == (2, 1)
-    assert "0 cats, 1 dogs" in errors
+    assert re.search(r"fish\b.*\bcats\b.*\bdogs\b", errors)
     assert command("sample", folder, "--out", tmp_path / "x.jpeg")[0] == 2
 
     status, _, errors = command("train", *train_options, "--out", folder)
     assert status == 2
-    assert "holds a run already" in errors
+    assert re.search(rf"{re.escape(str(folder))}\b.*--resume\b", errors)
 
 
 def test_tensorboard_reads_the_events(command, tmp_path, train_options):
@@ -184,7 +194,7 @@ def test_without_the_packages_of_evaluation_training_goes_on_and_says_what_to_in
     options = ["--steps", 2, "--evaluate-every", 2, "--out", tmp_path / "run"]
     status, _, errors = command("train", *train_options, *options)
     assert status == 0
-    assert "training goes on without evaluations" in errors
+    assert "evaluations" in errors
     assert "pip install 'sagan[metrics]'" in errors
 
 
@@ -192,7 +202,7 @@ def test_features_asked_for_that_are_missing_are_an_error(command, tmp_path, tra
     options = ["--evaluate-every", 2, "--evaluate-features", "nothing.pt", "--out", tmp_path / "run"]
     status, _, errors = command("train", *train_options, *options)
     assert status == 2
-    assert "--features nothing.pt: no such file" in errors
+    assert "nothing.pt" in errors
 
 
 def test_training_evaluates_and_draws_the_curve(command, tmp_path, train_options):
@@ -202,7 +212,8 @@ def test_training_evaluates_and_draws_the_curve(command, tmp_path, train_options
     rows = [row for row in Run(tmp_path / "run").metrics() if "frechet_distance/EfficientNet-Lite0" in row]
     assert [row["step"] for row in rows] == [2, 4]
     assert all(row["frechet_distance/EfficientNet-Lite0"] > 0 and row["diversity"] > 0 for row in rows)
-    assert Image.open(Run(tmp_path / "run").curve_path).size > (500, 300)
+    save_figure(draw_curves(rows, ["frechet_distance/EfficientNet-Lite0", "diversity"]), tmp_path / "curve.png")
+    assert Run(tmp_path / "run").curve_path.read_bytes() == (tmp_path / "curve.png").read_bytes()
 
 
 def test_training_warns_once_of_what_goes_wrong(command, tmp_path, train_options, monkeypatch):
@@ -221,10 +232,10 @@ def test_training_warns_once_of_what_goes_wrong(command, tmp_path, train_options
     monkeypatch.setattr(records, "Monitor", Given)
     options = ["--steps", 12, "--evaluate-every", 2, "--out", tmp_path / "run"]
     errors = command("train", *train_options, *options)[2]
-    assert errors.count("fid has risen 3 times in a row, to 8 (best: 5 at step 4") == 1
-    assert errors.count("diversity 0.30, at step 2 1.00") == 1
-    assert errors.count("step 10: ") == 2
-    assert errors.count("step 12: ") == 0
+    warnings = [line for line in errors.splitlines() if re.search(r"\bstep \d", line)]
+    rising, collapsing = sorted(warnings, key=lambda line: "diversity" in line)
+    assert re.search(r"step 10\b.*\bfid\b.*\b3\b.*\b8\b.*\b5\b.*\bstep 4\b", rising)
+    assert re.search(r"step 10\b.*\bdiversity 0\.30\b.*\bstep 2\b.*1\.00", collapsing)
 
 
 def test_changed_data_are_noticed(command, tmp_path, train_options, pictures):
@@ -233,8 +244,7 @@ def test_changed_data_are_noticed(command, tmp_path, train_options, pictures):
     (pictures / "cats" / "0.png").unlink()
     status, _, errors = command("train", "--resume", folder)
     assert status == 2
-    assert "has changed since" in errors
-    assert "gone: cats/0.png" in errors
+    assert re.search(r"changed\b.*\bcats/0\.png", errors)
 
 
 def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path, train_options):
@@ -243,7 +253,7 @@ def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path, trai
         for options in (["--steps", 2, "--out", folder], ["--steps", 2, "--out", folder, "--seed", 1]):
             status, _, errors = command("train", *train_options, *options)
             assert status == 2
-            assert f"{folder} is being trained by process" in errors.splitlines()[-1]
+            assert re.search(rf"{re.escape(str(folder))}\b.*\b{os.getpid()}\b", errors.splitlines()[-1])
         assert [path.name for path in folder.iterdir()] == [".lock"]
     assert command("train", *train_options, "--steps", 2, "--out", folder)[0] == 0
     assert not (folder / ".lock").exists()
@@ -253,7 +263,7 @@ def test_an_absurd_learning_rate_ends_in_words(command, tmp_path, train_options)
     options = ["--generator-lr", "1e30", "--discriminator-lr", "1e30", "--discriminator-spectral-norm", "False"]
     status, _, errors = command("train", *train_options, *options, "--steps", 50, "--out", tmp_path / "run")
     assert status == 2
-    assert "training has come apart 4 times after step 0" in errors.splitlines()[-1]
+    assert re.search(r"\b4 times\b.*\bstep 0\b", errors.splitlines()[-1])
 
 
 def test_the_log_is_json_lines(command, tmp_path, train_options):
@@ -267,18 +277,15 @@ def test_import_makes_a_run_that_the_other_commands_take(command, tmp_path):
     files = (data / "G.pth", "--discriminator", data / "D.pth", "--out", out)
     status, output, errors = command("import", *files)
     assert (status, errors) == (0, "")
-    assert "studiogan: a generator of 32 px pictures, 5 classes, attention at 16, and its discriminator" in output
-    assert "batch_norm_eps 0.0001" in output  # what no tensor tells is said
+    assert re.search(r"studiogan\b.*\b32 px\b.*\b5 classes\b.*\b16\b.*\bdiscriminator\b", output)
+    assert re.search(r"batch.norm.eps\b.*\b0\.0001\b", output)  # what no tensor tells is said
     assert command("sample", out, "--count", "1")[0] == 0
     assert command("attend", out)[0] == 0
-    assert "no source of pictures" in command("evaluate", out)[2]
-    assert "no source of pictures" in command("attend", out, "--network", "discriminator")[2]
-    assert (
-        f"was imported, so has no training to resume: start from it with --from {out}"
-        in (command("train", "--resume", out)[2])
-    )
+    assert re.search(r"\bimported\b", command("evaluate", out)[2])
+    assert re.search(r"\bimported\b", command("attend", out, "--network", "discriminator")[2])
+    assert f"--from {out}" in command("train", "--resume", out)[2]
     again = command("import", *files)
     assert again[0] == 2
-    assert "holds a run already" in again[2]
+    assert str(out) in again[2]
     assert command("import", data / "D.pth")[0] == 2
-    assert "batch_norm_eps must be above 0" in command("import", data / "G.pth", "--batch-norm-eps", "0")[2]
+    assert re.search(r"batch.norm.eps\b.*\b0\b", command("import", data / "G.pth", "--batch-norm-eps", "0")[2])

@@ -1,5 +1,7 @@
 """From a run to its curves and film strip: sagan plot from one end to the other, and what can go wrong."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,7 +35,8 @@ def test_a_run_without_samples_has_curves_alone(command, tmp_path):
     status, output, _ = command("plot", run.path)
     lines = output.splitlines()
     assert (status, lines[0]) == (0, str(run.curves_path))
-    assert "no grid of samples yet" in lines[1]
+    assert len(lines) == 2
+    assert "grid" in lines[1]
     assert not run.film_strip_path.exists()
 
 
@@ -44,7 +47,7 @@ def test_a_log_with_nothing_in_it(command, tmp_path, text):
         run.metrics_path.write_text(text)
     status, output, errors = command("plot", run.path)
     assert (status, output, errors.count("\n")) == (2, "", 1)
-    assert f"{run.metrics_path} holds nothing to draw yet" in errors
+    assert str(run.metrics_path) in errors
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", None])
@@ -56,18 +59,18 @@ def test_a_grid_that_is_none_is_named(command, tmp_path, content):
         run.sample_path(8).write_bytes(content)
     status, _, errors = command("plot", run.path)
     assert (status, errors.count("\n")) == (2, 1)
-    what = "is not a grid of this run's samples" if content is None else "is damaged, no PNG that can be read"
-    assert f"{run.sample_path(8)} {what}" in errors
+    assert str(run.sample_path(8)) in errors
+    assert ("damaged" in errors) == (content is not None)
 
 
 def test_where_a_figure_cannot_be_written(command, tmp_path):
     run = make_run(tmp_path / "run", rows=[{"step": 1, "fid": 4.0}])
     (tmp_path / "file").write_text("")
     for out, message in (
-        (tmp_path / "file" / "x.png", "could not be written"),
-        ("x.pdf", "x.pdf: give a .png or a .svg"),
+        (tmp_path / "file" / "x.png", r"x\.png\b"),
+        ("x.pdf", r"x\.pdf\b.*\.png\b.*\.svg\b"),
     ):
         status, _, errors = command("plot", run.path, "--out", out)
         assert (status, errors.count("\n")) == (2, 1)
-        assert message in errors
+        assert re.search(message, errors)
     assert command("plot", tmp_path)[0] == 2

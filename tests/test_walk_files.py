@@ -1,5 +1,6 @@
 """From a run to its walks: sagan interpolate from one end to the other, and what can go wrong."""
 
+import re
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from helpers.runs import make_run
 from sagan import load
+from sagan.figures.walk import walk_classes, walk_latents
 from sagan.sampling import draw_latents, sample
 from sagan.walk_files import draw_images
 
@@ -59,12 +61,25 @@ def test_chosen_classes_count_steps_and_seed(command, folder, tmp_path):
     assert not np.array_equal(page, Image.open(tmp_path / "y.png"))
 
 
-@pytest.mark.parametrize(("classes", "walks"), [([], 2), ([1], 2), ([0, 2], 6)])
+@pytest.mark.parametrize("classes", [[], [1], [0, 2]])
 @pytest.mark.parametrize("closed", [False, True])
-def test_the_walks_of_a_generator(folder, classes, walks, closed):
-    images = draw_images(load(folder), classes or [0], 6, 2, closed=closed)
-    assert images.shape == (walks if classes else 2, 6, 32, 32, 3)
-    assert images.dtype == np.uint8
+def test_the_walks_of_a_generator(folder, classes, closed):
+    """Two within each class, whose latents move and whose class stays; then two whose class moves."""
+    generator, steps = load(folder), 6
+    points = 3 if closed else 2
+    z = draw_latents(2 * points, 8, seed=3, truncation=0.8).view(2, points, 8)
+    wanted = [
+        sample(generator, walk_latents(ends, steps, closed=closed), torch.full((steps,), label))
+        for label in classes or [0]
+        for ends in z
+    ]
+    if len(classes) > 1:
+        y = walk_classes(classes, 3, steps, closed=closed)
+        wanted += [sample(generator, ends[:1].expand(steps, -1), y) for ends in z]
+    found = draw_images(generator, classes, steps, 2, closed=closed, seed=3, truncation=0.8)
+    assert found.dtype == np.uint8
+    assert found.std() > 10  # images that differ, so that being near them says something
+    same(found, np.stack(wanted))
 
 
 def test_without_classes(command, tmp_path):
@@ -76,7 +91,8 @@ def test_without_classes(command, tmp_path):
     assert command("interpolate", folder, "--out", tmp_path / "x.gif", "--steps", 4)[0] == 0
     assert Image.open(tmp_path / "x.gif").size == (2 * 12 + 4 * 67 - 3, 2 * 12 + 2 * 67 - 3)
     status, _, errors = command("interpolate", folder, "--classes", "cats")
-    assert (status, "the run has none" in errors or "it has none" in errors) == (2, True)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert re.search(r"--classes cats\b", errors)
 
 
 def test_a_gif_has_its_frames_and_repeats(command, folder, tmp_path):
@@ -126,19 +142,19 @@ def test_without_its_packages_an_mp4_says_what_to_install(command, folder, monke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--steps 1", "steps must be 2 or more, got 1"),
-        ("--count 0", "count must be 1 or more, got 0"),
-        ("--seconds 0", "seconds must be above 0, got 0"),
-        ("--classes birds", "--classes birds: no such class"),
-        ("--out x.webm", "--out x.webm: give a .png"),
-        ("--out x.gif --steps 200 --seconds 1", "--steps 200: a GIF shows 50 pictures a second at most"),
-        ("--steps 100000", "50,000 at most"),
+        ("--steps 1", r"steps\b.*\b1\b"),
+        ("--count 0", r"count\b.*\b0\b"),
+        ("--seconds 0", r"seconds\b.*\b0\b"),
+        ("--classes birds", r"--classes birds\b"),
+        ("--out x.webm", r"x\.webm\b.*\.png\b"),
+        ("--out x.gif --steps 200 --seconds 1", r"--steps 200\b.*\bGIF\b.*\b50\b"),
+        ("--steps 100000", r"--steps 100000\b.*\b50,000\b"),
     ],
 )
 def test_bad_input_is_one_clear_line(command, folder, tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
     status, output, errors = command("interpolate", folder, *options.split())
     assert (status, output, errors.count("\n")) == (2, "", 1)
-    assert message in errors
+    assert re.search(message, errors)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
     assert not (folder / "interpolation.png").exists()

@@ -158,7 +158,7 @@ def test_floating_point_of_a_known_scale(white):
 def test_floating_point_of_an_unknown_scale_is_left_out(bad):
     values = (RAMP / 255).astype(np.float32)
     values[3, 3] = bad
-    with pytest.raises(Unreadable, match=r"floating-point values .* the scale is unknown"):
+    with pytest.raises(Unreadable, match=r"floating-point\b.*\bscale\b"):
         pixels(file(Image.fromarray(values), "TIFF"))
 
 
@@ -253,7 +253,7 @@ def _with_gamma_one(profile):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("side", [30_000, 12_000, 2**31 - 1])
 def test_bombs_are_refused_by_their_header(side):
-    with pytest.raises(Unreadable, match="is more than the limit of 100 megapixels"):
+    with pytest.raises(Unreadable, match=r"\b100 megapixels\b"):
         pixels(png_claiming(side, side))
     assert MAX_PIXELS == 100_000_000
 
@@ -269,12 +269,12 @@ def test_a_refused_size_is_named():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "empty file"),
-        (b"hello, this is text\n" * 9, "not a picture"),
-        (b"%PDF-1.7", "not a picture"),
-        (b"\xff\xd8", "truncated or damaged"),
-        (b"\x89PNG\r\n\x1a\n", "truncated or damaged"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),  # no PostScript is run
+        (b"", "empty"),
+        (b"hello, this is text\n" * 9, "format"),
+        (b"%PDF-1.7", "format"),
+        (b"\xff\xd8", "damaged"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "format"),  # no PostScript is run
     ],
 )
 def test_no_picture(data, reason):
@@ -286,7 +286,7 @@ def test_no_picture(data, reason):
 def test_truncated_files_are_left_out(kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))
     data = file(noise, kind)
-    with pytest.raises(Unreadable, match="truncated or damaged"):
+    with pytest.raises(Unreadable, match="damaged"):
         pixels(data[: len(data) // 2])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -97,10 +98,10 @@ def test_damaged_pictures_are_left_out_by_name(root, tmp_path, png):
     (root / "cats" / "4.png").write_bytes(b"")
     made = write(root, tmp_path / "out")
     assert made.pictures == 60
-    assert {(one.name, one.reason) for one in made.left_out} == {
-        ("cats/3.png", "truncated or damaged"),
-        ("cats/4.png", "empty file"),
-    }
+    reasons = {one.name: one.reason for one in made.left_out}
+    assert reasons.keys() == {"cats/3.png", "cats/4.png"}
+    assert "damaged" in reasons["cats/3.png"]
+    assert "empty" in reasons["cats/4.png"]
     assert len(prepare(DataConfig(source=str(tmp_path / "out")), resolution=8, image_channels=3).skipped) == 2
 
 
@@ -188,19 +189,19 @@ def test_a_note_that_was_cut_off(root, tmp_path, monkeypatch):
 
 def test_folders_that_hold_something_else(root, tmp_path, png):
     write(root, tmp_path / "out")
-    with pytest.raises(UserError, match="holds shards already"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(tmp_path / 'out'))}\b.*\bshards\b"):
         write(root, tmp_path / "out")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.tar").write_bytes(b"")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "other"))):
         write(root, tmp_path / "other")
     (tmp_path / "out" / "index.json").unlink()
     (tmp_path / "out" / ".packing.jsonl").write_text('{"fingerprint": "another"}\n')
-    with pytest.raises(UserError, match="the beginning of another packing"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(tmp_path / 'out'))}\b.*\bpacking\b"):
         write(root, tmp_path / "out")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "1.png").write_bytes(b"no")
-    with pytest.raises(UserError, match="holds no usable picture"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "bad"))):
         write(tmp_path / "bad", tmp_path / "none")
     assert not list((tmp_path / "none").iterdir())
 
@@ -208,13 +209,13 @@ def test_folders_that_hold_something_else(root, tmp_path, png):
 def test_command_line(root, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "pack", str(root), "--out", "out"]) == 0
-    assert "62 pictures in 1 shards" in capsys.readouterr().out
+    assert re.search(r"\b62\b.*\b1 shard", capsys.readouterr().out)
     assert main(["data", "out"]) == 0
     shown = capsys.readouterr().out
-    assert "62, 2 classes" in shown
-    assert "cats  32" in shown
+    assert re.search(r"\b62\b.*\b2 classes\b", shown)
+    assert re.search(r"\bcats +32\b", shown)
     assert Image.open("contact-sheet.png").width > 64
     assert main(["data", "pack", str(root), "--out", "out"]) == 2
-    assert "holds shards already" in capsys.readouterr().err
+    assert re.search(r"\bout\b.*\bshards\b", capsys.readouterr().err)
     assert main(["data", "pack", str(root)]) == 2
     assert "--out" in capsys.readouterr().err

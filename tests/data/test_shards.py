@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import sys
 import tracemalloc
 
@@ -214,28 +215,28 @@ def test_a_server_that_fails_is_asked_again(tmp_path, made, caplog):
         server.refuses = lambda path: bool(left and left.pop())
         with caplog.at_level(logging.WARNING):
             batches(0)
-        assert "trying again" in caplog.text
+        assert re.search(r"set-\d+\.tar\b", caplog.text)
         server.refuses = lambda path: True
         store.images._held.clear()
-        with pytest.raises(UserError, match=r"set-\d+.tar cannot be read after 3 attempts"):
+        with pytest.raises(UserError, match=r"set-\d+\.tar\b.*\b3 attempts\b"):
             batches(1)
 
 
 def test_a_server_without_ranges(tmp_path, made):
-    with serve(tmp_path, ranges=False) as (url, _), pytest.raises(UserError, match="does not hand out parts"):
+    with serve(tmp_path, ranges=False) as (url, _), pytest.raises(UserError, match=r"^http://127\.0\.0\.1:\d+\b"):
         load(url + "/made/set-000000.tar")
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nothing-{00..02}.tar", "nothing-00.tar cannot be read: it does not exist"),
-        ("nothing-*.tar", "matches no file"),
-        ("x-{0..99999999}.tar", "more than 1,000,000 files"),
-        ("x-{0..9999}-{0..9999}.tar", "more than 1,000,000 files"),
-        ("nonsense://x.tar", "no URL that fsspec reads"),
-        ("memory://empty", "without index.json below it"),
-        ("{a,a}.tar", "names a shard twice"),
+        ("nothing-{00..02}.tar", r"nothing-00\.tar\b"),
+        ("nothing-*.tar", r"nothing-\*\.tar\b"),
+        ("x-{0..99999999}.tar", r"\b1,000,000 files\b"),
+        ("x-{0..9999}-{0..9999}.tar", r"\b1,000,000 files\b"),
+        ("nonsense://x.tar", r"nonsense://x\.tar\b.*\bfsspec\b"),
+        ("memory://empty", r"memory://empty\b.*index\.json\b"),
+        ("{a,a}.tar", r"\{a,a\}\.tar\b.*\bshard\b"),
     ],
 )
 def test_sources_that_are_not_there(source, message):
@@ -262,13 +263,13 @@ def test_a_broken_picture_is_replaced_by_the_next_of_its_class(tmp_path, png, ca
     store = load(tmp_path / "broken")
     for _ in range(2):
         assert numbers(store.pictures(np.array([4, 5, 7, 39, 6]))) == [4, 9, 9, 1, 6]
-    assert caplog.text.count("set-000000.tar, picture at byte") == 2
-    assert "truncated or damaged; the next of its class is taken" in caplog.text
+    assert len(re.findall(r"set-000000\.tar\b.*\bbyte\b", caplog.text)) == 2
+    assert re.search(r"damaged\b.*\bclass\b", caplog.text)
 
 
 def test_nothing_but_broken_pictures(tmp_path):
     write_shards(tmp_path / "broken", [b"\x89PNG nothing"] * 30, 30)
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match=r"\bset-000000\.tar\b"):
         load(tmp_path / "broken").pictures(np.arange(3))
 
 
@@ -294,7 +295,7 @@ def test_an_index_that_lies(tmp_path, made, what):
     elif what == "name":
         index["shards"][0]["name"] = "../other.tar"
     (folder / "index.json").write_text(json.dumps(index)[: 100 if what == "json" else None])
-    with pytest.raises(UserError, match=r"copy|remove"):
+    with pytest.raises(UserError, match=re.escape(str(folder))):
         load(folder)
 
 
@@ -306,7 +307,7 @@ def test_without_labels_and_without_some(tmp_path, png):
     store = load(folder)
     assert store.class_names == ("0", "1", "2", "3", "4")
     assert len(store) == 6
-    assert "6 pictures without a .cls" in store.skipped[0].reason
+    assert re.search(r"\b6\b.*\.cls\b", store.skipped[0].reason)
     assert len(load(folder, labels=False)) == 12
 
 
@@ -355,7 +356,7 @@ def test_compressed_and_foreign(tmp_path, png):
     write_shards(tmp_path, [png(1)], 1)
     bomb = tmp_path / "bomb.tar.gz"
     bomb.write_bytes(gzip.compress(bytes(10**7)))
-    for path, message in ((bomb, r"compressed \(gzip\)"), (tmp_path / "no.tar", "not a readable .tar")):
+    for path, message in ((bomb, r"bomb\.tar\.gz\b.*\bgzip\b"), (tmp_path / "no.tar", r"no\.tar\b")):
         if not path.exists():
             path.write_bytes(b"This is no tar file. " * 100)
         with pytest.raises(UserError, match=message):
@@ -367,5 +368,5 @@ def test_nothing_in_it(tmp_path):
 
     with tarfile.open(tmp_path / "empty.tar", "w") as tar:
         add(tar, "readme.txt", b"hello")
-    with pytest.raises(UserError, match="holds no usable picture"):
+    with pytest.raises(UserError, match=r"empty\.tar\b"):
         load(tmp_path / "empty.tar")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import sys
 import zipfile
@@ -19,8 +20,12 @@ def load(source, **options):
     return prepare(DataConfig(source=str(source), **options), resolution=8, image_channels=3, progress=False)
 
 
-def problems(store):
-    return {one.name: one.reason for one in store.skipped}
+def check_skipped(store, patterns):
+    """Check that exactly these files were skipped, each for a reason that its pattern is found in."""
+    reasons = {one.name: one.reason for one in store.skipped}
+    assert reasons.keys() == patterns.keys()
+    for name, pattern in patterns.items():
+        assert re.search(pattern, reasons[name]), (name, reasons[name])
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -66,22 +71,23 @@ class TestTree:
         }
         store = load(tree(files, zipped=zipped))
         assert store.class_names == ("a",)
-        assert problems(store) == {
-            "a/text.jpg": "not a picture of a format that is read",
-            "a/empty.png": "empty file",
-            "a/half.png": "truncated or damaged",
-            "a/phone.heic": "not a format that is read: convert it to PNG or JPEG",
-            "b": "class folder 'b' holds no pictures",
-            "beside.png": "lies beside the class folders: left out",
+        patterns = {
+            "a/text.jpg": r"\bformat\b",
+            "a/empty.png": r"\bempty\b",
+            "a/half.png": r"\bdamaged\b",
+            "a/phone.heic": r"\bPNG or JPEG\b",
+            "b": r"class folder 'b'",
+            "beside.png": r"\bclass folders\b",
         }
+        check_skipped(store, patterns)
 
     def test_nothing_left(self, tree, zipped):
         files = {f"{i}.jpg": b"text" for i in range(9)}
-        with pytest.raises(UserError, match=r"no usable picture \(0.jpg: not a picture.*; and 6 more\)"):
+        with pytest.raises(UserError, match=r"0\.jpg: .*\b6 more\b"):
             load(tree(files, zipped=zipped))
 
     def test_no_pictures(self, tree, zipped):
-        with pytest.raises(UserError, match=r"holds no pictures: none of its 1 files ends in \.jpg"):
+        with pytest.raises(UserError, match=r"\b1 files?\b.*\.jpg\b"):
             load(tree({"a/b.txt": b""}, zipped=zipped))
 
     def test_stylegan_labels(self, tree, png, zipped):
@@ -91,10 +97,8 @@ class TestTree:
         store = load(tree(files, zipped=zipped))
         assert store.class_names == ("0", "1", "2")
         assert store.labels.tolist() == [2, 0, 2]
-        assert problems(store) == {
-            "00000/img00000002.png": "has no label in dataset.json",
-            "gone.png": "is in dataset.json, but not there",
-        }
+        label = r"dataset\.json\b"
+        check_skipped(store, {"00000/img00000002.png": rf"\blabel\b.*{label}", "gone.png": label})
 
     def test_stylegan_without_labels(self, tree, png, zipped):
         files = {"00000/a.png": png(1), "00001/b.png": png(2), "dataset.json": b'{"labels": null}'}
@@ -104,16 +108,16 @@ class TestTree:
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
-            (b"{", "is not JSON"),
-            (b"\xff\xfe\x00", "is not JSON"),
-            (b"[" * 100_000, "is not JSON"),
-            (b'{"labels": 3}', "should hold"),
-            (b"[1]", "should hold"),
-            (b'{"labels": [["a.png"]]}', "is not a pair"),
-            (b'{"labels": [["a.png", [0.5, 1]]]}', "only integer class labels are supported"),
-            (b'{"labels": [["a.png", true]]}', "only integer class labels are supported"),
-            (b'{"labels": [["a.png", -1]]}', "labels go from -1"),
-            (b'{"labels": [["a.png", 1000000000000]]}', "number the classes from 0"),
+            (b"{", "JSON"),
+            (b"\xff\xfe\x00", "JSON"),
+            (b"[" * 100_000, "JSON"),
+            (b'{"labels": 3}', "labels"),
+            (b"[1]", "labels"),
+            (b'{"labels": [["a.png"]]}', "pair"),
+            (b'{"labels": [["a.png", [0.5, 1]]]}', "integer"),
+            (b'{"labels": [["a.png", true]]}', "integer"),
+            (b'{"labels": [["a.png", -1]]}', r"\blabels\b.*-1\b"),
+            (b'{"labels": [["a.png", 1000000000000]]}', r"\bclasses\b.*\b0\b"),
         ],
     )
     def test_wrong_labels(self, tree, png, zipped, content, reason):
@@ -133,12 +137,12 @@ def test_natural_order():
 def test_an_empty_class_folder(tree, png):
     root = tree({"a/1.png": png(1)})
     (root / "b").mkdir()
-    assert problems(load(root)) == {"b": "class folder 'b' holds no pictures"}
+    check_skipped(load(root), {"b": "class folder 'b'"})
 
 
 def test_an_empty_folder(tmp_path):
     (tmp_path / "none").mkdir()
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "none"))):
         load(tmp_path / "none")
 
 
@@ -151,7 +155,7 @@ def test_links_are_followed_and_loops_are_not(tree, png, tmp_path):
     os.mkfifo(root / "a" / "pipe.png")
     store = load(root)
     assert list(store.names) == ["a/1.png", "b/2.png"]
-    assert list(problems(store)) == ["a/gone.png"]
+    assert [one.name for one in store.skipped] == ["a/gone.png"]
 
 
 def test_names_that_are_no_text(tree, png):
@@ -173,7 +177,7 @@ def test_a_folder_around_everything_in_an_archive_does_not_count(tree, png):
 @pytest.mark.parametrize("name", ["../out.png", "a/../../out.png", "..\\out.png", "a/.."])
 def test_archives_with_members_that_lead_out_are_refused(tree, png, tmp_path, name):
     path = tree({"a/1.png": png(1), name: png(2)}, zipped=True)
-    with pytest.raises(UserError, match="leads out of the archive"):
+    with pytest.raises(UserError, match=r"\barchive\b"):
         load(path)
     assert not list(tmp_path.rglob("out.png"))
 
@@ -185,7 +189,7 @@ def test_a_source_that_vanishes_is_not_left_out_picture_by_picture(tree, png, zi
     if zipped:  # as of a disk that is gone: the file that is open can be read no more
         os.truncate(path, 0)
     path.rename(path.with_name("elsewhere"))
-    with pytest.raises(UserError, match="has vanished while it was read"):
+    with pytest.raises(UserError, match=re.escape(str(path))):
         source.read(0)
 
 
@@ -193,19 +197,19 @@ def test_a_vast_dataset_json_is_refused(tree, png):
     path = tree({"a/1.png": png(1)})
     with open(path / "dataset.json", "wb") as file:
         file.truncate(MAX_LABEL_BYTES + 1)
-    with pytest.raises(UserError, match="more than the limit of 128 megabytes"):
+    with pytest.raises(UserError, match=r"dataset\.json\b.*\b128 megabytes\b"):
         load(path)
 
 
 def test_damaged_archives(tree, png, tmp_path):
     (tmp_path / "text.zip").write_text("text")
-    with pytest.raises(UserError, match=r"text\.zip' is not a readable \.zip"):
+    with pytest.raises(UserError, match=r"text\.zip\b"):
         load(tmp_path / "text.zip")
     path = tree({"1.png": png(1), "2.png": png(2)}, zipped=True)
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 6] ^= 255
     path.write_bytes(data)
-    assert problems(load(path)) == {"1.png": "damaged in the archive"}
+    check_skipped(load(path), {"1.png": "damaged"})
 
 
 def test_encrypted_members(tree, png):
@@ -214,7 +218,7 @@ def test_encrypted_members(tree, png):
     at = data.index(b"PK\1\2") + 8
     data[at : at + 2] = struct.pack("<H", 1)
     path.write_bytes(data)
-    assert problems(load(path)) == {"1.png": "encrypted"}
+    check_skipped(load(path), {"1.png": "encrypted"})
 
 
 def test_members_that_unpack_to_gigabytes(tree, png, tmp_path, monkeypatch):
@@ -223,12 +227,12 @@ def test_members_that_unpack_to_gigabytes(tree, png, tmp_path, monkeypatch):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.png", png(1))
         archive.writestr("2.png", png(1) + bytes(2**24))
-    assert problems(load(path)) == {"2.png": "more than the limit of 1 megabytes"}
+    check_skipped(load(path), {"2.png": r"\b1 megabytes?\b"})
 
 
-@pytest.mark.parametrize(("name", "hint"), [("robot", "did you mean 'robots'"), ("digit", "'digits'"), ("x/y", "give")])
+@pytest.mark.parametrize(("name", "hint"), [("robot", "'robots'"), ("digit", "'digits'"), ("x/y", "")])
 def test_unknown_sources(name, hint):
-    with pytest.raises(UserError, match=f"'{name}' does not exist.*{hint}.*'hf:USER/NAME', 'robots' or 'digits'"):
+    with pytest.raises(UserError, match=f"'{name}'.*{hint}.*'hf:USER/NAME'.*'robots'.*'digits'"):
         load(name)
 
 
@@ -260,18 +264,18 @@ class TestHub:
         assert store.class_names == ("cat", "dog")
         assert store.labels.tolist() == [1, 0, 1]
         np.testing.assert_array_equal(store.images[:, 0, 0], [[0, 0, 77], [1, 0, 77], [2, 0, 77]])
-        assert problems(store) == {"00000003": "not a picture of a format that is read"}
+        check_skipped(store, {"00000003": r"\bformat\b"})
         assert load(name, labels=False).class_names == ()
 
     def test_numbered_classes_and_splits(self, hub):
         name = hub(hub.datasets.Value("int64"), split="test")
         store = load(f"{name}@test")
         assert store.class_names == ("0", "1")
-        with pytest.raises(UserError, match="check the name, the split"):
+        with pytest.raises(UserError, match=r"@nonsense\b.*\bsplit\b"):
             load(f"{name}@nonsense")
 
     def test_no_network(self, hub):
-        with pytest.raises(UserError, match="'hf:nobody/nothing' cannot be loaded") as caught:
+        with pytest.raises(UserError, match="hf:nobody/nothing") as caught:
             load("hf:nobody/nothing")
         assert "\n" not in str(caught.value)
 

@@ -116,7 +116,7 @@ def test_a_damaged_store_is_made_again(root, damage, how, caplog):
         victim.write_bytes(victim.read_bytes()[:-40] if how == "cut" else b'{"x": 1}')
     again = load(root)
     np.testing.assert_array_equal(again.images, expected)
-    assert "is damaged" in caplog.text
+    assert "damaged" in caplog.text
 
 
 def test_a_store_with_objects_in_it_is_not_unpickled(root):
@@ -212,7 +212,7 @@ def test_a_full_disk_is_the_users_to_mend(root, cache, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store_module._Writer, "add", add)
-    with pytest.raises(UserError, match=r"No space left on device; make room there, or choose .* --cache") as caught:
+    with pytest.raises(UserError, match=r"No space left on device\b.*--cache\b") as caught:
         load(root)
     assert str(cache) in str(caught.value)
     assert not list((cache / "stores").iterdir())
@@ -233,9 +233,9 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
 
 
 def test_wrong_options(root):
-    with pytest.raises(UserError, match="image_channels is 2"):
+    with pytest.raises(UserError, match=r"image.channels\b.*\b2\b"):
         load(root, channels=2)
-    with pytest.raises(UserError, match="background is"):
+    with pytest.raises(UserError, match=r"background\b.*\b256\b"):
         load(root, background=(0, 0, 256))
 
 

@@ -1,5 +1,7 @@
 """The report before training says what there is, and what is wrong with it."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -16,34 +18,34 @@ def test_counts_sizes_and_problems(tree, png):
     files = {f"cats/{i}.png": png(i, side=8 + i) for i in range(9)} | {"dogs/1.png": png(1)}
     files |= {f"dogs/bad{i}.png": b"" for i in range(25)} | {"dogs/\x1b[31m.png": b""}
     text = summarise(load(tree(files), 12))
-    assert "10, 2 classes, kept as 12 x 12 RGB" in text
-    assert "8 x 8 (smallest)" in text
-    assert "16 x 16 (largest)" in text
-    assert "cropped         none" in text
-    assert "shrunk          4 (40%)" in text
-    assert "enlarged        5 (50%)" in text
+    assert re.search(r"\b10\b.*\b2 classes\b.*\b12 x 12 RGB\b", text)
+    assert re.search(r"\b8 x 8\b.*\b16 x 16\b", text)
+    assert "cropped" in text
+    assert not re.search(r"cropped.*\d", text)
+    assert re.search(r"shrunk +4 \(40%\)", text)
+    assert re.search(r"enlarged +5 \(50%\)", text)
     assert "cats  9  ########################" in text
     assert "dogs  1  ###\n" in text
-    assert "left out: 26" in text
-    assert "dogs/bad3.png: empty file" in text
-    assert "and 6 more" in text
-    assert "10 pictures are few" in text
+    assert re.search(r": 26\b", text)
+    assert re.search(r"dogs/bad3\.png: .*\bempty\b", text)
+    assert re.search(r"\b6 more\b", text)
+    assert re.search(r"\b10 .*\bmirroring\b", text)
     assert "\x1b" not in text
 
 
 def test_advice(tree, png):
     uneven = summarise(load(tree({f"a/{i}.png": png(i) for i in range(30)} | {"b/1.png": png(99)}, "uneven")))
-    assert "The classes are uneven, from 1 to 30 pictures" in uneven
+    assert re.search(r"\bclasses\b.*\b1 to 30\b", uneven)
     splits = summarise(load(tree({"train/1.png": png(1), "val/1.png": png(2)}, "splits")))
-    assert "look like splits" in splits
+    assert re.search(r"\bclasses\b.*\bsplits\b", splits)
     flat = summarise(load(tree({"1.png": png(1)}, "flat"), 16))
-    assert "1, no classes" in flat
-    assert "100% of the pictures are enlarged" in flat
+    assert re.search(r"\b1\b.*\bno classes\b", flat)
+    assert re.search(r"100% .*\benlarged\b", flat)
 
 
 def test_many_classes_are_shortened(tree, png):
     text = summarise(load(tree({f"{k}/1.png": png(k) for k in range(99)})))
-    assert "... 69 more classes of 1 to 1 pictures ..." in text
+    assert re.search(r"\b69 more classes\b", text)
     assert "  98  1  #" in text
 
 

@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from helpers.runs import make_run
+from sagan import attention_files
 from sagan.cli import main
 from sagan.explorer.asked import Grid, Own, Sample, Walk
-from sagan.explorer.explorer import to_png, to_text
+from sagan.explorer.explorer import Explorer, to_png, to_text
 from sagan.explorer.networks import read_networks
 from sagan.explorer.settings import OWN_NAME, grid_command, picture_commands, python
+from sagan.figures.attention import draw_maps
 
 POINTS = [(3.0, 4.0), (20.0, 31.0)]
 
@@ -38,9 +40,22 @@ def test_the_picture_s_commands_write_the_picture_and_its_maps(explorer, tmp_pat
     execute(sample)
     last = np.asarray(Image.open(sorted((tmp_path / "pictures").iterdir())[-1]))
     assert np.abs(last.astype(int) - explorer.see(picture).image).max() <= 1
+    drawn = []
+
+    def record(sections, **options):
+        drawn.extend(sections)
+        return draw_maps(sections, **options)
+
+    monkeypatch.setattr(attention_files, "draw_maps", record)
     execute(attend)
     assert "--points 3,4 20,31" in attend
-    assert Image.open("attend.png").height > 3 * 2 * 112
+    assert Image.open("attend.png").format == "PNG"
+    shown = [layer for layer in explorer.maps(picture, POINTS, smooth=True) if layer.network == "generator"]
+    for section, layer in zip(drawn, shown, strict=True):
+        assert np.abs(section.images[-1].astype(int) - explorer.see(picture).image).max() <= 1
+        assert section.points[-1].tolist() == [[3, 4], [20, 31]]
+        for i, found in layer.maps.items():
+            assert section.maps[-1, i].max() * section.maps[-1, i].size == pytest.approx(found.peak, rel=1e-3)
     assert picture_commands(explorer.networks, picture, []) == [sample]
 
 
@@ -107,5 +122,7 @@ def test_names_are_quoted(tmp_path):
 def test_without_classes(tmp_path):
     networks = read_networks(make_run(tmp_path / "run", ()).path)
     assert "--classes" not in grid_command(networks, Grid(count=3, seed=0))
-    assert values(python(networks, Sample(seed=0, index=1), POINTS))["picture"].shape == (32, 32, 3)
-    assert len(NAMES) == 3
+    explorer, picture = Explorer(networks), Sample(seed=0, index=1)
+    found = values(python(networks, picture, POINTS))
+    assert np.abs(found["picture"].astype(int) - explorer.see(picture).image).max() <= 1
+    close(found["maps"], explorer.maps(picture, POINTS, smooth=True))

@@ -152,9 +152,9 @@ def test_saved_figures_are_the_same_bytes(tmp_path, suffix):
 
 
 def test_misuse(tmp_path):
-    with pytest.raises(ValueError, match="9 points, but 8 colours"):
+    with pytest.raises(ValueError, match=r"\b9 points\b.*\b8\b"):
         draw_maps([section([[(0, 0)] * 9], [[one_hot(0, 0)] * 9])])
     with pytest.raises(ValueError, match="maps"):
         draw_maps([section([[(0, 0)]], [[one_hot(0, 0)] * 2])])
-    with pytest.raises(UserError, match=r"x\.pdf: give a \.png or a \.svg"):
+    with pytest.raises(UserError, match=r"x\.pdf\b.*\.png\b.*\.svg\b"):
         save_figure(draw_maps([section([[(0, 0)]], [[one_hot(0, 0)]])]), tmp_path / "x.pdf")

@@ -77,13 +77,13 @@ def test_a_long_title_is_not_cut_off():
 
 
 def test_misuse():
-    with pytest.raises(ValueError, match="2 labels for 1 rows"):
+    with pytest.raises(ValueError, match=r"\b2 labels\b.*\b1\b"):
         draw_grid(noise(2), columns=2, row_labels=["a", "b"])
-    with pytest.raises(ValueError, match="1 labels for 2 columns"):
+    with pytest.raises(ValueError, match=r"\b1 label.*\b2\b"):
         draw_grid(noise(2), columns=2, column_labels=["a"])
     with pytest.raises(ValueError, match="float64"):
         draw_grid(noise(2) / 255, columns=2)
-    with pytest.raises(ValueError, match="no frames"):
+    with pytest.raises(ValueError, match="frames"):
         animate([], "x.gif", 1)
 
 

@@ -70,5 +70,5 @@ def disturb(network, seed):
             elif name.endswith("gamma"):
                 t.copy_(torch.tensor(0.7))
             else:
-                t.add_(0.2 * random)
+                t.add_(0.5 * random)
     return network

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import shutil
 import time
 
@@ -50,7 +51,7 @@ def test_it_goes_back_and_on_another_way_reproducibly(command, tmp_path, train_o
     for name in ("a", "b"):
         status, _, errors = command("train", *options, "--out", tmp_path / name)
         assert status == 0
-        assert errors.count("going back to step 3, and on from there with other random numbers (1 of 3 times)") == 1
+        assert len(re.findall(r"step 3\b.*\b1 of 3\b", errors)) == 1
     assert same(tmp_path / "a", tmp_path / "b")
     assert not same(tmp_path / "a", tmp_path / "whole")
     rows = Run(tmp_path / "a").metrics()
@@ -84,7 +85,7 @@ def test_it_gives_up_with_advice_and_keeps_what_was_good(command, tmp_path, trai
     status, _, errors = command("train", *train_options, "--steps", STEPS, "--checkpoint-every", 3, "--out", folder)
     assert status == 2
     last = errors.splitlines()[-1]
-    assert "training has come apart 4 times after step 3" in last
+    assert re.search(r"\b4 times\b.*\bstep 3\b", last)
     assert f"--from {folder}" in last
     assert "--generator-lr 0.0002 --discriminator-lr 0.0004" in last  # half of those it was trained with
     assert [path.name for path in Run(folder).checkpoints()] == ["step-00000003.safetensors"]
@@ -96,7 +97,7 @@ def test_before_the_first_checkpoint_it_starts_anew(command, tmp_path, train_opt
     spoil(lambda trainer, step: step == 1 and trainer.detours < 2)
     status, _, errors = command("train", *train_options, "--steps", 4, "--out", tmp_path / "run")
     assert status == 0
-    assert errors.count("going back to step 0") == 2
+    assert len(re.findall(r"step 0\b.*\b[12] of 3\b", errors)) == 2
 
 
 def test_what_the_watch_notices():
@@ -109,16 +110,16 @@ def test_what_the_watch_notices():
 
     losses(2.0, -0.9 * EXPLODED)
     assert watch.problem(trainer) is None
-    for bad, words in ((math.nan, "not a number"), (math.inf, "not a number"), (-2 * EXPLODED, "grown to 2e+05")):
+    for bad, words in ((math.nan, r"\bloss\b"), (math.inf, r"\bloss\b"), (-2 * EXPLODED, r"\bloss\b.*2e\+05")):
         for which in (0, 1):
             losses(1.0, 1.0)
             losses(*((bad, 1.0) if which else (1.0, bad)))
             losses(1.0, 1.0)  # between, and nobody looked
-            assert words in watch.problem(trainer)
+            assert re.search(words, watch.problem(trainer))
     losses(1.0, 1.0)
     assert watch.problem(trainer) is None
     trainer.ema.network.state_dict()["blocks.0.norm1.running_var"][0] = math.inf
-    assert watch.problem(trainer) == "weights are not numbers"
+    assert "weights" in watch.problem(trainer)
 
 
 def test_a_folder_that_vanishes_is_not_made_again(command, tmp_path, train_options, spoil):
@@ -131,7 +132,7 @@ def test_a_folder_that_vanishes_is_not_made_again(command, tmp_path, train_optio
     spoil(vanish)
     status, _, errors = command("train", *train_options, "--steps", STEPS, "--checkpoint-every", 3, "--out", folder)
     assert status == 2
-    assert "has vanished during training" in errors.splitlines()[-1]
+    assert str(folder) in errors.splitlines()[-1]
     assert not folder.exists()
     shutil.move(elsewhere, folder)
     spoil(lambda trainer, step: False)
@@ -172,7 +173,7 @@ def test_a_damaged_checkpoint_does_not_crowd_out_a_whole_one(command, tmp_path, 
 def test_too_large_networks_are_one_clear_line(command, tmp_path, train_options):
     status, _, errors = command("train", *train_options, "--base-channels", 10**9, "--out", tmp_path / "run")
     assert status == 2
-    assert errors.splitlines()[-1].startswith("sagan: out of memory: try a smaller --batch-size")
+    assert re.search(r"^sagan: .*\bmemory\b.*--batch-size\b", errors.splitlines()[-1])
 
 
 def test_a_clock_that_jumps_leaves_rate_and_time_left_alone(monkeypatch):

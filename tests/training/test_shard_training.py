@@ -1,5 +1,7 @@
 """Training on shards: a run that is stopped by a server that vanishes goes on as if nothing had been."""
 
+import re
+
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, pictures,
         capsys.readouterr()
         assert main(["train", *options, "--out", str(run)]) == 2
         errors = capsys.readouterr().err
-        assert "packed-000000.tar cannot be read after 3 attempts" in errors.splitlines()[-1]
+        assert re.search(r"packed-000000\.tar\b.*\b3 attempts\b", errors.splitlines()[-1])
         assert "Traceback" not in errors
         stopped = int(Run(run).checkpoints()[-1].stem.removeprefix("step-"))
         assert 3 < stopped < 8
@@ -54,4 +56,4 @@ def test_shards_that_changed_are_noticed(tmp_path, train_options, pictures, caps
     (pictures / "cats" / "0.png").unlink()
     assert main(["data", "pack", str(pictures), "--out", str(packed), "--shard-size", "1"]) == 0
     assert main(["train", "--resume", str(tmp_path / "run"), "--device", "cpu"]) == 2
-    assert "has changed since" in capsys.readouterr().err
+    assert re.search(rf"{re.escape(str(packed))}\b.*\bchanged\b", capsys.readouterr().err)
