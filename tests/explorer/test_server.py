@@ -111,7 +111,7 @@ def test_what_the_page_asks_is_what_the_explorer_answers(client, explorer):
     look = {"picture": picture, "points": [[1, 2]]}
     for path, body, wanted in (
         ("figure", look, explorer.figure(Look(picture=Sample(seed=5, index=4, label=2), points=[(1, 2)]))),
-        ("grid-page", asked, explorer.grid_page(Grid(**asked))),
+        ("grid-page", asked, explorer.grid_page(Grid(labels=(0, 2), count=3, seed=5))),
     ):
         status, headers, data = client.ask(f"/api/{path}", body)
         assert (status, headers["content-type"]) == (200, "image/png")
