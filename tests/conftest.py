@@ -18,7 +18,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """A folder of two class folders, twelve pictures of noise in each, and a cache of its own."""
+    """A folder of two class folders, twelve images of noise in each, and a cache of its own."""
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
         (tmp_path / "pictures" / name).mkdir(parents=True)

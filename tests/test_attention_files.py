@@ -48,7 +48,7 @@ def test_from_a_run_to_the_figure(command, tmp_path, train_options, pictures):
         ["discriminator", "16.0"],
         ["discriminator", "4.0"],
     ]
-    assert (tmp_path / "both.svg").read_text().count("<image") == 3 * 2 * 3 + 1  # layers x classes x pictures, a scale
+    assert (tmp_path / "both.svg").read_text().count("<image") == 3 * 2 * 3 + 1  # layers x classes x images, a scale
 
     subject = real_subject(folder, 3, ["dogs", "cats"], seed=5)
     assert subject.labels == ["dogs"] * 3 + ["cats"] * 3

@@ -94,7 +94,7 @@ def test_maps_are_rows_of_the_full_softmax_in_float64(variant):
             assert found.amax((2, 3)).mean() * keys**2 > 1.8  # far from uniform
 
 
-def test_all_rows_and_points_of_each_picture():
+def test_all_rows_and_points_of_each_image():
     (generator, z, y), _ = networks(**WITHOUT_NORMS)
     sharpen(generator, z, y)
     every = attention_maps(generator, z, y, queries="all")["16.0"]
@@ -164,7 +164,7 @@ def constructed(variant):
     ("red", "green"), [((4, 6), (25, 11)), ((31, 0), (0, 31)), ((9, 17), (8, 16)), ((0, 0), (30, 29))]
 )
 def test_a_discriminator_that_attends_to_one_known_pixel(variant, red, green):
-    """A red and a green pixel in a black picture: from the red one, the map must lie on the green one's cell."""
+    """A red and a green pixel in a black image: from the red one, the map must lie on the green one's cell."""
     network = Discriminator(constructed(variant))
     colours_alone(network)
     looks_from_red_to_green(network, "16.0")
@@ -186,8 +186,8 @@ def test_a_discriminator_that_attends_to_one_known_pixel(variant, red, green):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_generator_that_attends_to_what_is_green_in_its_picture(variant):
-    """Latents that are the 4x4 picture: the map from the red block lies on the pixels that come out green."""
+def test_a_generator_that_attends_to_what_is_green_in_its_image(variant):
+    """Latents that are the 4x4 image: the map from the red block lies on the pixels that come out green."""
     network = Generator(constructed(variant))
     colours_alone(network)
     torch.nn.init.eye_(network.stem.weight)

@@ -85,7 +85,7 @@ def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, 
     assert [p for p in tmp_path.iterdir() if p.name != "cache"] == []
 
 
-def test_from_a_folder_to_pictures(command, tmp_path, train_options, pictures):
+def test_from_a_folder_to_images(command, tmp_path, train_options, pictures):
     folder = tmp_path / "run"
     (pictures / "cats" / "broken.png").write_bytes(b"not a picture")
     status, output, errors = command("train", *train_options, "--steps", 8, "--out", folder)
@@ -155,7 +155,7 @@ def test_tensorboard_reads_the_events(command, tmp_path, train_options):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_grey_and_transparent_pictures_without_classes(command, tmp_path, train_options, channels):
+def test_grey_and_transparent_images_without_classes(command, tmp_path, train_options, channels):
     arguments = [*train_options, "--image-channels", channels, "--labels", "False", "--steps", 2]
     assert command("train", *arguments, "--out", tmp_path / "run")[0] == 0
     assert Run(tmp_path / "run").info.class_names == ()

@@ -72,7 +72,7 @@ def read_all(readers, whole):
 
 
 @PICTURES
-def test_damaged_pictures(tmp_path, monkeypatch, count):
+def test_damaged_images(tmp_path, monkeypatch, count):
     """All in one folder with whole ones: the whole ones are there exactly, of the others each is there or named."""
     monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "pictures"

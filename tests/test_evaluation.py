@@ -1,4 +1,4 @@
-"""`sagan evaluate` from one end to the other, on real pictures and real features."""
+"""`sagan evaluate` from one end to the other, on real images and real features."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from sagan.run import Run
 
 
 class Thumbnail(nn.Module):
-    """Features that depend on every pixel: the picture itself, in 4 x 4 blocks."""
+    """Features that depend on every pixel: the image itself, in 4 x 4 blocks."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.avg_pool2d(x, 8).flatten(1) / 255
@@ -149,7 +149,7 @@ class TestFolders:
         assert status == 2
         assert re.search(r"--resolution\b.*\brobots\b", text)
 
-    def test_pictures_of_several_sizes_want_a_resolution(self, folders, features, tmp_path, capsys):
+    def test_images_of_several_sizes_want_a_resolution(self, folders, features, tmp_path, capsys):
         mixed = tmp_path / "mixed"
         write_pictures(mixed, 3, side=32, classes=("x",))
         write_pictures(mixed, 2, side=50, classes=("y",))
@@ -237,7 +237,7 @@ class TestRun:
         assert values(sagan.evaluate(run, features=features, count=30)) == wanted
         assert calls == [8, 8, 8, 8, 6]  # two parts before the stop, the others after it
 
-    def test_a_generator_that_came_apart(self, run, features, capsys):
+    def test_a_generator_that_diverged(self, run, features, capsys):
         from sagan.files import load_tensors, save_tensors
 
         tensors, metadata = load_tensors(run / "generator.safetensors")

@@ -18,7 +18,7 @@ def test_from_a_trained_run_to_its_figures(command, tmp_path, train_options):
     paths = output.splitlines()
     assert paths == [str(folder / "curves.png"), str(folder / "samples-over-time.png")]
     assert Image.open(paths[0]).width > 1000
-    # The last row of the strip holds pictures of the last grid: five of each class.
+    # The last row of the strip holds images of the last grid: five of each class.
     strip, grid = (np.asarray(Image.open(path)) for path in (paths[1], folder / "samples.png"))
     left = strip.shape[1] - 12 - 10 * 67 + 3
     np.testing.assert_array_equal(

@@ -60,7 +60,7 @@ def read(path):
 
 
 def assert_self_contained(page):
-    """Every address is a data URI, nothing can run, and nothing within the pictures points elsewhere."""
+    """Every address is a data URI, nothing can run, and nothing within the images points elsewhere."""
     known = {"html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "figure"}
     known |= {"figcaption", "h1", "h2", "h3", "p", "dl", "dt", "dd", "div", "img", "video", "table", "tr", "th", "td"}
     known |= {"details", "summary", "code", "pre", "wbr"}
@@ -226,7 +226,7 @@ def test_many_classes_and_other_layers(command, tmp_path):
     assert re.search(r"channel attention\b.*\b8\u00a0×\u00a08\b.*\bresidual\b.*32\u00a0×\u00a032", page.text)
 
 
-def test_an_evaluation_that_is_none_is_left_out_by_name(command, tmp_path):
+def test_an_evaluation_that_is_none_is_skipped_by_name(command, tmp_path):
     run = make_run(tmp_path / "run", weights=False)
     write_evaluation(run, EVALUATION)
     wrong = [
@@ -258,7 +258,7 @@ def test_a_figure_without_more_than_its_value(command, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n cut off"])
-def test_a_damaged_picture_is_left_out_by_name(command, tmp_path, content):
+def test_a_damaged_image_is_skipped_by_name(command, tmp_path, content):
     run = make_run(tmp_path / "run", weights=False)
     names = ["samples/step-00000006.png", "attend.png", "interpolation.gif"]
     for name in names:

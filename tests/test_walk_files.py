@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def tile(page, row, column, rows, columns):
-    """A picture of a grid, as it was before it was magnified."""
+    """An image of a grid, as it was before it was magnified."""
     page = np.asarray(page)
     left = page.shape[1] - 12 - columns * 67 + 3
     assert page.shape[0] == 2 * 12 + rows * 67 - 3
@@ -31,11 +31,11 @@ def tile(page, row, column, rows, columns):
 
 
 def same(a, b):
-    """The same pictures, but for the last bit: a batch of another size may round otherwise."""
+    """The same images, but for the last bit: a batch of another size may round otherwise."""
     np.testing.assert_allclose(a.astype(int), b.astype(int), atol=1)
 
 
-def test_the_grid_s_pictures_are_the_generator_s(command, folder):
+def test_the_grid_s_images_are_the_generator_s(command, folder):
     status, output, errors = command("interpolate", folder)
     assert (status, output, errors) == (0, f"{folder / 'interpolation.png'}\n", "")
     page = Image.open(folder / "interpolation.png")

@@ -21,7 +21,7 @@ def variants():
 
 
 def pasted(class_name, row):
-    """The picture of a row of choices, composed by Pillow at full size and then shrunk, on white: (S, S, 3)."""
+    """The image of a row of choices, composed by Pillow at full size and then shrunk, on white: (S, S, 3)."""
     files = robots.layer_files(class_name)
     variant = files[int(row[0]) % len(files)]
     page = Image.new("RGBA", (1024, 1024), "white")
@@ -119,7 +119,7 @@ def test_render_and_prepare(few_parts, monkeypatch):
 
 
 def test_many_batches_are_one_rendering(few_parts):
-    """Pictures larger than a chunk, so that every chunk holds one round of classes."""
+    """Images larger than a chunk, so that every chunk holds one round of classes."""
     batches = list(robots.render_batches(12, 160, 1, seed=0))
     assert len(batches) > 1
     np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), robots.render(12, 160, 1, 0)[0])

@@ -30,7 +30,7 @@ def test_each_kind_of_change_is_named(tree, png, cache):
     assert re.search(r"\b5\b.*\bcache\b", what_changed("../../etc", now))
 
 
-def test_only_what_was_left_out_differs(tree, png):
+def test_only_what_was_skipped_differs(tree, png):
     root = tree({f"{i}.png": png(i) for i in range(3)})
     before = load(root)
     (root / "bad.png").write_bytes(b"no picture")

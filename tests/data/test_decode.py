@@ -1,4 +1,4 @@
-"""Every kind of picture file against NumPy on the pixels that went in."""
+"""Every kind of image file against NumPy on the pixels that went in."""
 
 import struct
 import zlib
@@ -155,7 +155,7 @@ def test_floating_point_of_a_known_scale(white):
 
 
 @pytest.mark.parametrize("bad", [-1.0, 1000.0, float("nan"), float("inf")])
-def test_floating_point_of_an_unknown_scale_is_left_out(bad):
+def test_floating_point_of_an_unknown_scale_is_skipped(bad):
     values = (RAMP / 255).astype(np.float32)
     values[3, 3] = bad
     with pytest.raises(Unreadable, match=r"floating-point\b.*\bscale\b"):
@@ -277,13 +277,13 @@ def test_a_refused_size_is_named():
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "format"),  # no PostScript is run
     ],
 )
-def test_no_picture(data, reason):
+def test_no_image(data, reason):
     with pytest.raises(Unreadable, match=reason):
         pixels(data)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
-def test_truncated_files_are_left_out(kind):
+def test_truncated_files_are_skipped(kind):
     noise = Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8))
     data = file(noise, kind)
     with pytest.raises(Unreadable, match="damaged"):

@@ -93,7 +93,7 @@ def test_the_same_again_is_the_same(root, tmp_path):
         assert path.read_bytes() == (again / path.name).read_bytes()
 
 
-def test_damaged_pictures_are_left_out_by_name(root, tmp_path, png):
+def test_damaged_images_are_skipped_by_name(root, tmp_path, png):
     (root / "cats" / "3.png").write_bytes(png(3)[:50])
     (root / "cats" / "4.png").write_bytes(b"")
     made = write(root, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Shards train as the packed store does: every picture once an epoch, in an order that needs no state."""
+"""Shards train as the packed store does: every image once an epoch, in an order that needs no state."""
 
 import hashlib
 import json
@@ -25,19 +25,19 @@ def load(source, resolution=8, **options):
 
 @pytest.fixture
 def made(tmp_path, png):
-    """90 pictures, each of a colour that is its number, of three classes in five shards of several pieces."""
+    """90 images, each of a colour that is its number, of three classes in five shards of several pieces."""
     write_shards(tmp_path / "made", [png(i) for i in range(90)], 20, labels=[i % 3 for i in range(90)])
     return tmp_path / "made"
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(shards, "PIECE", 8000)  # about four pictures and what is between them
+    monkeypatch.setattr(shards, "PIECE", 8000)  # about four images and what is between them
     monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
 
 
 def numbers(images):
-    """The pictures' numbers, by their colours."""
+    """The images' numbers, by their colours."""
     return (images[:, 0, 0, 0].int() + 256 * images[:, 1, 0, 0].int()).tolist()
 
 
@@ -57,7 +57,7 @@ def test_what_is_taken_for_shards(tmp_path, made, tree, png):
 
 @pytest.mark.parametrize("batch_size", [7, 45, 200])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_every_epoch_shows_every_picture_once(made, batch_size, count):
+def test_every_epoch_shows_every_image_once(made, batch_size, count):
     store, batch_size = load(made), batch_size * count
     parts = [Batches(store, batch_size, seed=3, flips=True, rank=r, count=count) for r in range(count)]
     seen = []
@@ -118,7 +118,7 @@ def test_an_order_is_a_permutation_and_arithmetic(counts):
 
 
 def test_the_order_never_changes(made):
-    """A run that is resumed with another NumPy or on another machine must see the same pictures."""
+    """A run that is resumed with another NumPy or on another machine must see the same images."""
     chosen = Batches(load(made), 10, seed=1, flips=False).chosen(0).tolist()
     assert chosen == ORDER
 
@@ -255,7 +255,7 @@ def test_what_is_missing_is_named(monkeypatch):
             load("s3://bucket/x.tar")
 
 
-def test_a_broken_picture_is_replaced_by_the_next_of_its_class(tmp_path, png, caplog):
+def test_a_broken_image_is_replaced_by_the_next_of_its_class(tmp_path, png, caplog):
     pictures = [png(i) for i in range(40)]
     for broken in (5, 7, 39):
         pictures[broken] = pictures[broken][:40]
@@ -267,7 +267,7 @@ def test_a_broken_picture_is_replaced_by_the_next_of_its_class(tmp_path, png, ca
     assert re.search(r"damaged\b.*\bclass\b", caplog.text)
 
 
-def test_nothing_but_broken_pictures(tmp_path):
+def test_nothing_but_broken_images(tmp_path):
     write_shards(tmp_path / "broken", [b"\x89PNG nothing"] * 30, 30)
     with pytest.raises(UserError, match=r"\bset-000000\.tar\b"):
         load(tmp_path / "broken").pictures(np.arange(3))
@@ -319,7 +319,7 @@ def test_a_damaged_table_in_the_cache_is_made_anew(made):
 
 
 def test_memory_does_not_grow_with_the_data(tmp_path, png, monkeypatch):
-    """Four times the pictures, and the same memory to train on them: that of the pieces."""
+    """Four times the images, and the same memory to train on them: that of the pieces."""
     monkeypatch.setattr(shards, "PIECE", 20_000)
     peaks, held = [], []
     for count in (600, 2400):

@@ -86,7 +86,7 @@ class TestTree:
         with pytest.raises(UserError, match=r"0\.jpg: .*\b6 more\b"):
             load(tree(files, zipped=zipped))
 
-    def test_no_pictures(self, tree, zipped):
+    def test_no_images(self, tree, zipped):
         with pytest.raises(UserError, match=r"\b1 files?\b.*\.jpg\b"):
             load(tree({"a/b.txt": b""}, zipped=zipped))
 
@@ -183,7 +183,7 @@ def test_archives_with_members_that_lead_out_are_refused(tree, png, tmp_path, na
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_source_that_vanishes_is_not_left_out_picture_by_picture(tree, png, zipped):
+def test_a_source_that_vanishes_is_not_skipped_image_by_image(tree, png, zipped):
     path = tree({f"{i}.png": png(i) for i in range(4)}, zipped=zipped)
     source = open_source(str(path), labels=True)
     if zipped:  # as of a disk that is gone: the file that is open can be read no more
@@ -239,7 +239,7 @@ def test_unknown_sources(name, hint):
 class TestHub:
     @pytest.fixture
     def hub(self, tree, png, tmp_path, monkeypatch):
-        """A data set of four pictures as the Hub would give it, once with class names and once with numbers."""
+        """A data set of four images as the Hub would give it, once with class names and once with numbers."""
         datasets = pytest.importorskip("datasets")
         # Set where they are read, and put back: the environment's HF_HUB_OFFLINE counts once, at the first import.
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

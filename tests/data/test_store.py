@@ -31,7 +31,7 @@ def root(tree, png):
 
 @pytest.fixture
 def unread(monkeypatch):
-    """From the call on, reading a picture fails the test."""
+    """From the call on, reading an image fails the test."""
 
     def forbid():
         def decode(*_args, **_options):
@@ -55,7 +55,7 @@ def test_layout(root, cache):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_pictures_are_those_of_plain_pillow(tmp_path, channels):
+def test_images_are_those_of_plain_pillow(tmp_path, channels):
     (tmp_path / "set").mkdir()
     picture = Image.fromarray(np.random.default_rng(0).integers(256, size=(50, 50, 3), dtype=np.uint8))
     picture.save(tmp_path / "set" / "a.png")

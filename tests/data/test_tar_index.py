@@ -1,4 +1,4 @@
-"""Headers of a tar file, honest and hostile: the pictures, or a reason; never much memory, never a file."""
+"""Headers of a tar file, honest and hostile: the images, or a reason; never much memory, never a file."""
 
 import io
 import os
@@ -170,7 +170,7 @@ def test_problems_are_counted_not_kept():
     assert re.search(r"\b50 more\b", found.problems[-1].reason)
 
 
-def test_any_bytes_give_pictures_or_a_reason():
+def test_any_bytes_give_images_or_a_reason():
     """Bits flipped at random: what is found lies within the file, and nothing else comes of it."""
     rng = random.Random(1)
     clean = tar([(f"{i}.png", b"x" * 300) for i in range(6)] + [("6.cls", b"1")], tarfile.PAX_FORMAT)

@@ -44,7 +44,7 @@ def test_a_grid_is_that_of_sagan_sample(run, explorer, tmp_path, labels, truncat
     assert np.array_equal(explorer.grid_page(asked), Image.open(tmp_path / "x.png"))
 
 
-def test_an_opened_picture_is_that_of_the_grid(explorer):
+def test_an_opened_image_is_that_of_the_grid(explorer):
     grid = explorer.grid(Grid(labels=(0, 1, 2), count=4, seed=1))
     for index in (0, 5, 11):
         seen = explorer.see(Sample(seed=1, index=index, label=index // 4))
@@ -128,7 +128,7 @@ def test_a_walk_is_between_its_ends(run, explorer):
     assert np.abs(still[1].astype(int) - at).max() <= 1
 
 
-def test_a_picture_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
+def test_an_image_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     Image.fromarray(rng.integers(256, size=(40, 60, 3), dtype=np.uint8)).save(file, "PNG")
@@ -144,7 +144,7 @@ def test_a_picture_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
     assert explorer.see(own).scores.of_classes == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_picture_sent_back_larger_than_it_was_given_is_not_unpacked(explorer):
+def test_an_image_sent_back_larger_than_it_was_given_is_not_unpacked(explorer):
     with pytest.raises(UserError, match=r"^png\b.*\b32 x 32\b"):
         explorer.see(Own(png=to_text(np.zeros((33, 32, 3), np.uint8))))
 
@@ -204,7 +204,7 @@ def huge_png(width=12_000, height=9_000):
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"\bformat\b"),
     ],
 )
-def test_uploads_that_are_no_pictures_are_refused_in_words(explorer, data, message):
+def test_uploads_that_are_no_images_are_refused_in_words(explorer, data, message):
     with pytest.raises(UserError, match=message):
         explorer.read_upload(data)
     with pytest.raises(UserError, match=r"^png\b.*\b32 x 32\b"):
@@ -271,7 +271,7 @@ def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
     assert explorer.see(walk).image.shape == (32, 32, 1)
 
 
-def test_transparent_pictures_keep_their_alpha(tmp_path):
+def test_transparent_images_keep_their_alpha(tmp_path):
     explorer = Explorer(read_networks(make_run(tmp_path / "run", ("a", "b"), image_channels=4).path))
     image = explorer.grid(Grid(labels=(0,), count=1, seed=0))[0]
     assert np.array_equal(picture_of(to_text(image)), image)
@@ -279,7 +279,7 @@ def test_transparent_pictures_keep_their_alpha(tmp_path):
     assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True)[0].maps[0].overlay.shape == (32, 32, 3)
 
 
-def test_a_generator_that_came_apart_is_said_in_words(run, tmp_path):
+def test_a_generator_that_diverged_is_said_in_words(run, tmp_path):
     networks = read_networks(run)
     explorer = Explorer(networks)
     with torch.no_grad():
@@ -289,7 +289,7 @@ def test_a_generator_that_came_apart_is_said_in_words(run, tmp_path):
 
 
 def test_many_threads_each_get_their_own(explorer):
-    """Pictures and maps asked for side by side are those asked for one after the other."""
+    """Images and maps asked for side by side are those asked for one after the other."""
     asked = [Sample(seed=seed, index=0, label=seed % 3) for seed in range(100, 124)]  # more than are kept
     wanted = [explorer.maps(one, POINTS, smooth=True) for one in asked]
     found = [None] * len(asked)

@@ -77,13 +77,13 @@ def test_keys_alone_do(page):
     page.until("document.getElementById('grid').contains(document.activeElement)")
 
 
-def test_another_seed_draws_other_pictures(page):
+def test_another_seed_draws_other_images(page):
     before = page.run("document.querySelector('#grid img').src")
     page.click("#another")
     page.until(f"document.querySelector('#grid img').src !== {before!r}")
 
 
-def test_the_slider_leads_from_one_picture_to_another(page):
+def test_the_slider_leads_from_one_image_to_another(page):
     before = page.run("document.querySelector('#picture').src")
     page.run("document.getElementById('latent').focus()")
     page.press(*["ArrowRight"] * 30)
@@ -91,7 +91,7 @@ def test_the_slider_leads_from_one_picture_to_another(page):
     page.until(f"document.querySelector('#picture').src !== {before!r}")
 
 
-def test_a_picture_of_one_s_own_and_files_that_are_none(page, tmp_path):
+def test_an_image_of_one_s_own_and_files_that_are_none(page, tmp_path):
     noise = np.random.default_rng(0).integers(256, size=(50, 70, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "mine.png")
     (tmp_path / "text.png").write_bytes(b"no picture")

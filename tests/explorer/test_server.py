@@ -118,7 +118,7 @@ def test_what_the_page_asks_is_what_the_explorer_answers(client, explorer):
         assert np.array_equal(Image.open(io.BytesIO(data)), wanted)
 
 
-def test_a_picture_of_ones_own_there_and_back(client):
+def test_an_image_of_ones_own_there_and_back(client):
     image = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
     status, _, found = client.ask("/api/upload", to_png(image), BYTES)
     assert (status, found["width"], found["height"]) == (200, 32, 32)

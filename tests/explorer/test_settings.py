@@ -33,7 +33,7 @@ def test_the_grid_s_command_writes_the_grid(explorer, tmp_path, monkeypatch, lab
     assert np.array_equal(Image.open("grid.png"), explorer.grid_page(asked))
 
 
-def test_the_picture_s_commands_write_the_picture_and_its_maps(explorer, tmp_path, monkeypatch):
+def test_the_image_s_commands_write_the_image_and_its_maps(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     picture = Sample(seed=4, index=2, label=2)
     sample, attend = picture_commands(explorer.networks, picture, POINTS)
@@ -86,7 +86,7 @@ def close(maps, drawn):
         Walk(start=Sample(seed=4, index=2, label=1), end=Sample(seed=5, index=0, label=1), latent=0.3, label=0.0),
     ],
 )
-def test_the_program_computes_the_picture_its_maps_and_scores(explorer, picture):
+def test_the_program_computes_the_image_its_maps_and_scores(explorer, picture):
     found = values(python(explorer.networks, picture, POINTS))
     seen = explorer.see(picture)
     assert np.abs(found["picture"].astype(int) - seen.image).max() <= 1
@@ -96,7 +96,7 @@ def test_the_program_computes_the_picture_its_maps_and_scores(explorer, picture)
     assert torch.allclose(found["scores"], torch.tensor(seen.scores.of_classes), rtol=1e-3, atol=1e-4)
 
 
-def test_the_program_for_a_picture_of_ones_own(explorer, tmp_path, monkeypatch):
+def test_the_program_for_an_image_of_ones_own(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
     (tmp_path / OWN_NAME).write_bytes(to_png(image))

@@ -127,7 +127,7 @@ def test_one_row_is_drawn(tmp_path):
     save_figure(figure, tmp_path / "y.png")
 
 
-def test_what_is_no_number_leaves_a_gap_or_is_left_out(tmp_path):
+def test_what_is_no_number_leaves_a_gap_or_is_skipped(tmp_path):
     rows = [
         {"step": 1, "loss/generator": math.inf, "fid": math.nan, "note": "text", "flag": True, "nothing": None},
         {"step": 2, "loss/generator": 1.0, "fid": math.nan, "$weird_{key": 1.0},

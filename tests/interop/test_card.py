@@ -89,7 +89,7 @@ def test_names_are_no_markup_and_folders_stay_at_home(tmp_path):
 
 
 def test_every_code_block_runs_as_python(tmp_path, monkeypatch):
-    """What the card tells a reader to type draws pictures, the repository's name standing for a folder here."""
+    """What the card tells a reader to type draws images, the repository's name standing for a folder here."""
     monkeypatch.chdir(tmp_path)
     for folder, names in (("someone/pets", ("cats", "dogs")), ("someone/plain", ())):
         run = make_run(tmp_path / folder, names=names)

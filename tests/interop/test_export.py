@@ -1,4 +1,4 @@
-"""Exported generators: run where sagan is not, they draw the run's pictures."""
+"""Exported generators: run where sagan is not, they draw the run's images."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def drawn(path, **inputs):
     return onnxruntime.InferenceSession(path).run(None, {name: t.numpy() for name, t in inputs.items()})[0]
 
 
-def test_draws_the_pictures_of_the_run_in_batches_of_any_size(conditional):
+def test_draws_the_images_of_the_run_in_batches_of_any_size(conditional):
     run, exported = conditional
     assert exported.path == run.path / "generator.onnx"
     for count in (1, 2, 33):
@@ -51,7 +51,7 @@ def test_draws_the_pictures_of_the_run_in_batches_of_any_size(conditional):
         found = drawn(exported.path, z=z, y=y)
         assert found.dtype == np.float32
         assert np.abs(found - wanted.numpy()).max() < 1e-5
-        assert wanted.std() > 0.05  # pictures that differ, so that being near them says something
+        assert wanted.std() > 0.05  # images that differ, so that being near them says something
     assert 0 < exported.difference < 1e-5
     assert f"{exported.difference:.2g}" in str(exported)
 
@@ -193,7 +193,7 @@ def test_networks_as_others_have_them(tmp_path, options):
     assert (plain(z, y) - wanted).abs().max() < 2e-5
 
 
-def test_a_graph_that_draws_other_pictures_is_not_kept(conditional, tmp_path, monkeypatch):
+def test_a_graph_that_draws_other_images_is_not_kept(conditional, tmp_path, monkeypatch):
     """Something that went wrong in exporting: here a graph whose truncation is not the one that was asked for."""
     run, _ = conditional
     standalone = module.Standalone
@@ -206,7 +206,7 @@ def test_a_graph_that_draws_other_pictures_is_not_kept(conditional, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_that_are_no_numbers_are_not_kept(tmp_path):
+def test_images_that_are_no_numbers_are_not_kept(tmp_path):
     run = make_run(tmp_path / "run")
     generator = read_generator(run.path)[0]
     with torch.no_grad():

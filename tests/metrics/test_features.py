@@ -60,7 +60,7 @@ def tiny(tmp_path, monkeypatch):
 class TestPreprocessing:
     @pytest.mark.parametrize("side", [299, 500, 20])
     @pytest.mark.parametrize(("resize", "filter_"), [("bicubic", Image.BICUBIC), ("bilinear", Image.BILINEAR)])
-    def test_resizing_is_pillow_s_on_float_pictures(self, side, resize, filter_):
+    def test_resizing_is_pillow_s_on_float_images(self, side, resize, filter_):
         """What clean-fid takes for the reference: each channel in mode F, cut off at 0 and 255."""
         x = pictures(1, 1, side)
         wanted = Image.fromarray(x[0, 0].numpy().astype(np.float32), mode="F").resize((64, 64), filter_)

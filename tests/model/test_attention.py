@@ -64,7 +64,7 @@ def test_fused_attention_equals_the_whole_map_in_fp32(d, e):
 @pytest.mark.parametrize("tile", [1, 40, 2**18])
 @pytest.mark.parametrize(("queries", "keys"), [(33, 17), (200, 50), (1, 1)])
 def test_tiles_equal_the_whole_map_however_they_fall(monkeypatch, tile, queries, keys):
-    """One row at a time, some rows of one picture, all pictures at once."""
+    """One row at a time, some rows of one image, all images at once."""
     monkeypatch.setattr(tiled, "TILE", tile)
     monkeypatch.setattr(tiled, "LEAST_ROWS", 1)
     torch.manual_seed(2)

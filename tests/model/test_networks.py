@@ -38,7 +38,7 @@ def test_shapes_and_range(resolution, classes, channels):
     assert Discriminator(config)(x, y).shape == (2,)
 
 
-def test_labels_may_be_left_out_without_classes():
+def test_labels_are_optional_without_classes():
     config = ModelConfig(resolution=32, base_channels=4)
     assert Discriminator(config)(Generator(config)(torch.randn(2, 128))).shape == (2,)
 
@@ -146,7 +146,7 @@ def test_shortcuts_start_from_the_relu_if_asked():
     x = torch.randn(2, 4, 6, 6)
     assert torch.equal(block(x), block(x.relu()))
     assert not torch.allclose(DownBlock(4, 8, replace(config, shortcut="plain")).eval()(x), block(x.relu()))
-    first = DownBlock(4, 8, config, first=True).eval()  # the picture itself is not rectified
+    first = DownBlock(4, 8, config, first=True).eval()  # the image itself is not rectified
     assert not torch.allclose(first(x), first(x.relu()))
 
 

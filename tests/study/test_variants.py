@@ -134,7 +134,7 @@ def changes(config, base):
     return {name: value for name, value in ours.items() if value != theirs[name]}
 
 
-def test_settings_that_the_base_has_already_are_turned_back_or_left_out():
+def test_settings_that_the_base_has_already_are_turned_back_or_skipped():
     small = by_name("settings", PRESETS["small"])
     assert small["no-augment"].config.training.augment == ()
     assert "augment" not in small

@@ -83,7 +83,7 @@ def test_killed_at_random_moments(tmp_path, train_options, request):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_from_the_pictures_on():
+def test_killed_again_and_again_from_the_images_on():
     script = Path(__file__).parents[2] / "benchmarks" / "kills.py"
     done = subprocess.run([sys.executable, script, "--kills", "20"], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -107,7 +107,7 @@ def test_interrupted_saves_and_says_how_to_go_on(tmp_path, train_options, number
     assert Run(run).samples_path.exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path, train_options):
+def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path, train_options):
     run = tmp_path / "run"
     finish([*train_options, "--steps", "9", "--out", str(run)])
     wanted = load_tensors(Run(run).checkpoint_path(9))

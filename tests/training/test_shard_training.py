@@ -15,7 +15,7 @@ from sagan.run import Run
 @pytest.fixture(autouse=True)
 def _little_at_a_time(monkeypatch):
     monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
-    monkeypatch.setattr(shards, "PIECE", 1)  # a piece for each picture
+    monkeypatch.setattr(shards, "PIECE", 1)  # a piece for each image
     monkeypatch.setattr(shards, "_BATCHES_AHEAD", 2)
 
 
@@ -25,7 +25,7 @@ def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, pictures,
 
     def refuses(path):
         asked.append(path)
-        return sum(path.endswith(".tar") for path in asked) > 24  # of 32 pictures that eight steps take
+        return sum(path.endswith(".tar") for path in asked) > 24  # of 32 images that eight steps take
 
     with serve(tmp_path) as (url, server):
         options = ["--data", f"{url}/packed", *train_options[2:], "--steps", "8", "--lecam", "0.1"]

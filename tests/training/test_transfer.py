@@ -169,7 +169,7 @@ def trained(path, options):
 @pytest.mark.parametrize("norm", ["classes", "channels"])
 @pytest.mark.parametrize("evaluation", ["iterate", "stored"])
 def test_spectrally_normalised_class_tables_are_matched_too(norm, evaluation):
-    """Such tables come from imports; classes in another order draw the same pictures under their new numbers."""
+    """Such tables come from imports; classes in another order draw the same images under their new numbers."""
     config = ModelConfig(
         resolution=32,
         num_classes=4,
@@ -186,7 +186,7 @@ def test_spectrally_normalised_class_tables_are_matched_too(norm, evaluation):
             if isinstance(module, torch.nn.Embedding):  # of one singular value, so that the norm is known at once
                 weight = torch.outer(module.weight[:, 0], module.weight[0])
                 module.weight.copy_(weight / weight.norm() * 2)
-            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):  # random vectors would blow the pictures up
+            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):  # random vectors would blow the images up
                 module.norm.solve(module.weight)
         copy_weights(source, target, order)
         copy_weights(source, source_with_vectors := Generator(config).eval(), [0, 1, 2, 3])
