@@ -14,9 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "explorer"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from chromium import Chromium
+from helpers.chromium import Chromium
 
 WIDTHS = ((1280, 900), (390, 844))
 READY = "document.querySelector('#image')?.naturalWidth && document.querySelectorAll('#strip img').length"

@@ -1,12 +1,9 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))  # `import reference`
+from sagan.cli import main
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,7 +18,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """A folder of two class folders, twelve pictures of noise in each, and a cache of its own."""
+    """A folder of two class folders, twelve images of noise in each, and a cache of its own."""
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -38,3 +35,18 @@ def train_options(pictures):
     tiny = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --precision fp32 --device cpu"
     rhythm = "--log-every 2 --sample-every 4 --checkpoint-every 3 --evaluate-every 0"
     return ["--data", str(pictures), *tiny.split(), *rhythm.split()]
+
+
+@pytest.fixture
+def command(capsys):
+    """Run `sagan ARGUMENTS` in this process; return its exit status, standard output and standard error."""
+
+    def run(*arguments):
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as error:  # --help
+            status = error.code
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run

@@ -94,7 +94,7 @@ def test_maps_are_rows_of_the_full_softmax_in_float64(variant):
             assert found.amax((2, 3)).mean() * keys**2 > 1.8  # far from uniform
 
 
-def test_all_rows_and_points_of_each_picture():
+def test_all_rows_and_points_of_each_image():
     (generator, z, y), _ = networks(**WITHOUT_NORMS)
     sharpen(generator, z, y)
     every = attention_maps(generator, z, y, queries="all")["16.0"]
@@ -164,7 +164,7 @@ def constructed(variant):
     ("red", "green"), [((4, 6), (25, 11)), ((31, 0), (0, 31)), ((9, 17), (8, 16)), ((0, 0), (30, 29))]
 )
 def test_a_discriminator_that_attends_to_one_known_pixel(variant, red, green):
-    """A red and a green pixel in a black picture: from the red one, the map must lie on the green one's cell."""
+    """A red and a green pixel in a black image: from the red one, the map must lie on the green one's cell."""
     network = Discriminator(constructed(variant))
     colours_alone(network)
     looks_from_red_to_green(network, "16.0")
@@ -186,8 +186,8 @@ def test_a_discriminator_that_attends_to_one_known_pixel(variant, red, green):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_generator_that_attends_to_what_is_green_in_its_picture(variant):
-    """Latents that are the 4x4 picture: the map from the red block lies on the pixels that come out green."""
+def test_a_generator_that_attends_to_what_is_green_in_its_image(variant):
+    """Latents that are the 4x4 image: the map from the red block lies on the pixels that come out green."""
     network = Generator(constructed(variant))
     colours_alone(network)
     torch.nn.init.eye_(network.stem.weight)
@@ -258,10 +258,10 @@ def test_names_in_the_order_of_the_forward_pass():
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("16.0", r"layer 16\.0 of the generator is channel attention, which has no map .*: 8\.0, 16\.1, 32\.1"),
-        ("32.0", r"layer 32\.0 of the generator is a residual block, which has no map"),
-        ("64", "layer 64 of the generator is not there; with maps: 8.0"),
-        ("", "is not there"),
+        ("16.0", r"layer 16\.0\b.*channel attention\b.*8\.0, 16\.1, 32\.1"),
+        ("32.0", r"layer 32\.0\b.*\bresidual block\b"),
+        ("64", r"layer 64\b.*\bgenerator\b.*8\.0"),
+        ("", r"layer\b.*\bgenerator\b.*8\.0"),
     ],
 )
 def test_layers_without_maps_are_named(layer, message):
@@ -273,23 +273,23 @@ def test_layers_without_maps_are_named(layer, message):
 def test_networks_without_self_attention():
     options = {"generator_attention": (), "discriminator_attention": ((8, "channel"),)}
     (generator, z, y), (discriminator, x, _) = networks(**options)
-    with pytest.raises(UserError, match="the generator has no self-attention layer, so no maps"):
+    with pytest.raises(UserError, match=r"generator\b.*\bself-attention\b"):
         attention_maps(generator, z, y, queries=[(0, 0)])
-    with pytest.raises(UserError, match=r"\(8\.0 is channel attention\)"):
+    with pytest.raises(UserError, match=r"discriminator\b.*8\.0\b.*channel attention"):
         attention_maps(discriminator, x, y, queries=[(0, 0)])
 
 
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        ([(32, 0)], r"query point 32,0 lies outside of the 32 x 32 picture: give x and y from 0 to 31"),
-        ([(0, 0), (3, -1)], "query point 3,-1"),
-        ([(math.nan, 0)], "query point nan,0"),
+        ([(32, 0)], r"point 32,0\b.*\b32 x 32\b.*\b31\b"),
+        ([(0, 0), (3, -1)], r"point 3,-1\b"),
+        ([(math.nan, 0)], r"point nan,0\b"),
         ([(1, 2, 3)], "pairs"),
         ([], "pairs"),
         ([[(1, 2)], [(1, 2), (3, 4)]], "pairs"),
         ("every", "pairs"),
-        ([[(1, 2)]] * 3, "points of 3 pictures were given for 2 pictures"),
+        ([[(1, 2)]] * 3, r"points\b.*\b3\b.*\b2\b"),
     ],
 )
 def test_bad_points(points, message):
@@ -303,5 +303,5 @@ def test_maps_are_laid_cell_by_cell():
     laid = resize_maps(torch.tensor([[[0.5, 0.0], [0.25, 0.25]]]), 4)
     wanted = torch.tensor([[2.0, 2, 0, 0], [2, 2, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]) / 16
     assert torch.equal(laid[0], wanted)
-    with pytest.raises(ValueError, match="3 x 3 keys does not fit 32 pixels"):
+    with pytest.raises(ValueError, match=r"3 x 3 keys\b.*\b32 pixels\b"):
         resize_maps(torch.ones(3, 3), 32)

@@ -1,101 +1,96 @@
 """The command line: what it says, its exit status, and its commands from one end to the other."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sagan.cli import COMMANDS, main
+import sagan
+from sagan.cli import COMMANDS
+from sagan.figures.curves import draw_curves, save_figure
+from sagan.figures.grid import cut_grid
 from sagan.run import Run, only_training
 
 
-def run(capsys, *arguments):
-    """Exit status, standard output and errors of a command."""
-    try:
-        status = main([str(a) for a in arguments])
-    except SystemExit as error:  # --help
-        status = error.code
-    output = capsys.readouterr()
-    return status, output.out, output.err
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
-def test_help_lists_the_commands(capsys, arguments):
-    status, output, _ = run(capsys, *arguments)
+def test_help_lists_the_commands(command, arguments):
+    status, output, _ = command(*arguments)
     assert status == 0
-    assert all(f"sagan {command} " in output for command in COMMANDS)
+    assert all(f"sagan {name} " in output for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_each_command(capsys, command):
-    status, output, _ = run(capsys, command, "--help")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command(command, name):
+    status, output, _ = command(name, "--help")
     assert not status
-    assert f"usage: sagan {command}" in output
+    assert f"usage: sagan {name}" in output
 
 
-def test_help_shows_the_preset_s_defaults(capsys):
-    _, output, _ = run(capsys, "train", "--preset", "imagenet128", "--help")
+def test_help_shows_the_preset_s_defaults(command):
+    _, output, _ = command("train", "--preset", "imagenet128", "--help")
     assert "--batch-size INT" in output
     assert "(default: 256)" in output
 
 
-def test_version(capsys):
-    assert run(capsys, "--version")[:2] == (0, "0.1.0\n")
+def test_version(command):
+    assert command("--version") == (0, f"{sagan.__version__}\n", "")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("trian", "trian: no such command; did you mean train?"),
+        ("trian", r"trian\b.*\btrain\b"),
         ("train --preset smal", "'smal'"),
         ("train --preset", "--preset"),
-        ("train --resolutoin 64", "--resolutoin, 64; did you mean --resolution?"),
-        ("train --resolution 48", "resolution must be 32, 64, 128 or 256, got 48"),
-        ("train --batch-size x", "--batch-size: invalid literal"),
+        ("train --resolutoin 64", r"--resolutoin\b.*--resolution\b"),
+        ("train --resolution 48", r"resolution\b.*\b48\b"),
+        ("train --batch-size x", r"--batch-size\b"),
         ("train --loss hing", "'hing'"),
-        ("train --accumulate 3", "accumulate must be a divisor of batch_size 32, got 3"),
-        ("train --evaluate-count 1", "evaluate_count must be 2 or more, got 1"),
-        ("train", "--data is missing"),
+        ("train --accumulate 3", r"accumulate\b.*\b3\b"),
+        ("train --evaluate-count 1", r"evaluate.count\b.*\b1\b"),
+        ("train", "--data"),
         ("train --data nothing-here", "nothing-here"),
-        ("train --freeze-discriminator 2", "freeze_discriminator must be 0 without --from, got 2"),
-        ("train --data robots --device cuda:99", "--device cuda:99: not available here"),
-        ("train --resume nothing-here", "nothing-here is not a run"),
-        ("sample nothing-here", "nothing-here is not a run"),
-        ("sample x --count 0", "count must be 1 or more, got 0"),
-        ("sample x --truncation -1", "truncation must be above 0, got -1"),
-        ("evaluate nothing-here", "nothing-here does not exist: give a run, or two folders of pictures"),
-        ("evaluate x --count 1", "count must be 2 or more, got 1"),
-        ("evaluate x --features y --resize legacy", "resize legacy is what the Inception network does by itself"),
-        ("evaluate x --out figures.txt", "--out figures.txt: give a .json file"),
-        ("export nothing-here", "nothing-here is not a run"),
-        ("export x --to safetensors --uint8 True", "truncation and uint8 are for onnx and torch-export"),
-        ("export x --to torch-export --opset 18", "opset is ONNX's: torch-export has none"),
-        ("push nothing-here a/b", "nothing-here is not a run"),
+        ("train --freeze-discriminator 2", r"freeze.discriminator\b.*--from\b.*\b2\b"),
+        ("train --data robots --device cuda:99", r"--device cuda:99\b"),
+        ("train --resume nothing-here", r"nothing-here\b.*\brun\b"),
+        ("sample nothing-here", r"nothing-here\b.*\brun\b"),
+        ("sample x --count 0", r"count\b.*\b0\b"),
+        ("sample x --truncation -1", r"truncation\b.*-1\b"),
+        ("evaluate nothing-here", r"nothing-here\b.*\brun\b"),
+        ("evaluate x --count 1", r"count\b.*\b1\b"),
+        ("evaluate x --features y --resize legacy", r"resize\b.*legacy\b.*Inception"),
+        ("evaluate x --out figures.txt", r"figures\.txt\b.*\.json\b"),
+        ("export nothing-here", r"nothing-here\b.*\brun\b"),
+        ("export x --to safetensors --uint8 True", r"uint8\b.*\bonnx\b"),
+        ("export x --to torch-export --opset 18", r"opset\b.*torch-export"),
+        ("push nothing-here a/b", r"nothing-here\b.*\brun\b"),
         ("push x", "USER/NAME"),
         ("data nothing-here", "nothing-here"),
         ("data", "SOURCE"),
     ],
 )
-def test_bad_input_is_one_clear_line(capsys, tmp_path, monkeypatch, arguments, message):
+def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
-    status, output, errors = run(capsys, *arguments.split())
+    status, output, errors = command(*arguments.split())
     assert status == 2
     assert output == ""
     assert errors.count("\n") == 1, errors
     assert errors.startswith("sagan: ")
-    assert message in errors
+    assert re.search(message, errors)
     assert [p for p in tmp_path.iterdir() if p.name != "cache"] == []
 
 
-def test_from_a_folder_to_pictures(capsys, tmp_path, train_options, pictures):
+def test_from_a_folder_to_images(command, tmp_path, train_options, pictures):
     folder = tmp_path / "run"
     (pictures / "cats" / "broken.png").write_bytes(b"not a picture")
-    status, output, errors = run(capsys, "train", *train_options, "--steps", 8, "--out", folder)
+    status, output, errors = command("train", *train_options, "--steps", 8, "--out", folder)
     assert status == 0, errors
-    assert "24 pictures, 2 classes" in output
+    assert re.search(r"\b24\b.*\b2 classes\b", output)
     assert "broken.png" in errors
 
     trained = Run(folder)
@@ -105,7 +100,9 @@ def test_from_a_folder_to_pictures(capsys, tmp_path, train_options, pictures):
     assert [p.name for p in trained.samples()] == ["step-00000004.png", "step-00000008.png"]
     assert trained.samples_path.read_bytes() == trained.sample_path(8).read_bytes()
     assert Image.open(trained.animation_path).n_frames == 2
-    assert Image.open(folder / "attend.png").width > 300
+    default = np.asarray(Image.open(folder / "attend.png"))
+    assert command("attend", folder, "--out", tmp_path / "attend.png")[0] == 0
+    assert np.array_equal(default, Image.open(tmp_path / "attend.png"))
 
     rows = trained.metrics()
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
@@ -115,38 +112,41 @@ def test_from_a_folder_to_pictures(capsys, tmp_path, train_options, pictures):
     assert set(rows[0]) == wanted
 
     for out in ("a.npz", "b.npz"):
-        status, output, _ = run(capsys, "sample", folder, "--out", tmp_path / out, "--classes", "dogs", "--count", 5)
+        status, output, _ = command("sample", folder, "--out", tmp_path / out, "--classes", "dogs", "--count", 5)
         assert (status, output.strip()) == (0, str(tmp_path / out))
     a, b = (np.load(tmp_path / out) for out in ("a.npz", "b.npz"))
     assert a["images"].shape == (5, 32, 32, 3)
     assert a["labels"].tolist() == [1] * 5
     assert np.array_equal(a["images"], b["images"])
 
-    run(capsys, "sample", folder, "--out", tmp_path / "c.npz", "--classes", "1", "--count", 5, "--seed", 1)
+    command("sample", folder, "--out", tmp_path / "c.npz", "--classes", "1", "--count", 5, "--seed", 1)
     assert not np.array_equal(a["images"], np.load(tmp_path / "c.npz")["images"])
 
-    assert run(capsys, "sample", folder)[0] == 0
-    assert Image.open(folder / "samples-0.png").width > 8 * 32
+    assert command("sample", folder)[0] == 0
+    page = Image.open(folder / "samples-0.png")
+    command("sample", folder, "--out", tmp_path / "d.npz")
+    drawn = np.load(tmp_path / "d.npz")["images"]
+    assert np.array_equal(cut_grid(page, 32, columns=8).reshape(drawn.shape), drawn)
 
-    assert run(capsys, "sample", folder, "--out", tmp_path / "singles", "--count", 2)[0] == 0
+    assert command("sample", folder, "--out", tmp_path / "singles", "--count", 2)[0] == 0
     names = sorted(p.name for p in (tmp_path / "singles").iterdir())
     assert names == ["cats-00000.png", "cats-00001.png", "dogs-00000.png", "dogs-00001.png"]
     assert Image.open(tmp_path / "singles" / names[0]).size == (32, 32)
 
-    status, _, errors = run(capsys, "sample", folder, "--classes", "fish")
+    status, _, errors = command("sample", folder, "--classes", "fish")
     assert (status, errors.count("\n")) == (2, 1)
-    assert "0 cats, 1 dogs" in errors
-    assert run(capsys, "sample", folder, "--out", tmp_path / "x.jpeg")[0] == 2
+    assert re.search(r"fish\b.*\bcats\b.*\bdogs\b", errors)
+    assert command("sample", folder, "--out", tmp_path / "x.jpeg")[0] == 2
 
-    status, _, errors = run(capsys, "train", *train_options, "--out", folder)
+    status, _, errors = command("train", *train_options, "--out", folder)
     assert status == 2
-    assert "holds a run already" in errors
+    assert re.search(rf"{re.escape(str(folder))}\b.*--resume\b", errors)
 
 
-def test_tensorboard_reads_the_events(capsys, tmp_path, train_options):
+def test_tensorboard_reads_the_events(command, tmp_path, train_options):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    assert run(capsys, "train", *train_options, "--steps", 4, "--out", tmp_path / "run")[0] == 0
+    assert command("train", *train_options, "--steps", 4, "--out", tmp_path / "run")[0] == 0
     events = EventAccumulator(str(tmp_path / "run" / "events")).Reload()
     rows = Run(tmp_path / "run").metrics()
     for name in set(rows[0]) - {"step"}:
@@ -155,15 +155,15 @@ def test_tensorboard_reads_the_events(capsys, tmp_path, train_options):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_grey_and_transparent_pictures_without_classes(capsys, tmp_path, train_options, channels):
+def test_grey_and_transparent_images_without_classes(command, tmp_path, train_options, channels):
     arguments = [*train_options, "--image-channels", channels, "--labels", "False", "--steps", 2]
-    assert run(capsys, "train", *arguments, "--out", tmp_path / "run")[0] == 0
+    assert command("train", *arguments, "--out", tmp_path / "run")[0] == 0
     assert Run(tmp_path / "run").info.class_names == ()
-    assert run(capsys, "sample", tmp_path / "run", "--out", tmp_path / "x.npz", "--count", 3)[0] == 0
+    assert command("sample", tmp_path / "run", "--out", tmp_path / "x.npz", "--count", 3)[0] == 0
     assert np.load(tmp_path / "x.npz")["images"].shape == (3, 32, 32, channels)
 
 
-def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatch):
+def test_the_best_checkpoint_is_kept(command, tmp_path, train_options, monkeypatch):
     """Evaluations whose values are given here: the smallest, at step 4, outlives the newer ones."""
     from sagan.training import recorder
 
@@ -178,7 +178,7 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
 
     monkeypatch.setattr(recorder, "Monitor", Given)
     options = ["--steps", 10, "--evaluate-every", 2, "--checkpoint-every", 100, "--out", tmp_path / "run"]
-    assert run(capsys, "train", *train_options, *options)[0] == 0
+    assert command("train", *train_options, *options)[0] == 0
     trained = Run(tmp_path / "run")
     assert trained.best_step() == 4
     assert [int(p.stem.removeprefix("step-")) for p in trained.checkpoints()] == [4, 8, 10]
@@ -188,34 +188,35 @@ def test_the_best_checkpoint_is_kept(capsys, tmp_path, train_options, monkeypatc
 
 
 def test_without_the_packages_of_evaluation_training_goes_on_and_says_what_to_install(
-    capsys, tmp_path, train_options, monkeypatch
+    command, tmp_path, train_options, monkeypatch
 ):
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
     options = ["--steps", 2, "--evaluate-every", 2, "--out", tmp_path / "run"]
-    status, _, errors = run(capsys, "train", *train_options, *options)
+    status, _, errors = command("train", *train_options, *options)
     assert status == 0
-    assert "training goes on without evaluations" in errors
+    assert "evaluations" in errors
     assert "pip install 'sagan[metrics]'" in errors
 
 
-def test_features_asked_for_that_are_missing_are_an_error(capsys, tmp_path, train_options):
+def test_features_asked_for_that_are_missing_are_an_error(command, tmp_path, train_options):
     options = ["--evaluate-every", 2, "--evaluate-features", "nothing.pt", "--out", tmp_path / "run"]
-    status, _, errors = run(capsys, "train", *train_options, *options)
+    status, _, errors = command("train", *train_options, *options)
     assert status == 2
-    assert "--features nothing.pt: no such file" in errors
+    assert "nothing.pt" in errors
 
 
-def test_training_evaluates_and_draws_the_curve(capsys, tmp_path, train_options):
+def test_training_evaluates_and_draws_the_curve(command, tmp_path, train_options):
     pytest.importorskip("efficientnet_lite_pytorch")
     options = ["--steps", 4, "--evaluate-every", 2, "--evaluate-count", 8, "--out", tmp_path / "run"]
-    assert run(capsys, "train", *train_options, *options)[0] == 0
+    assert command("train", *train_options, *options)[0] == 0
     rows = [row for row in Run(tmp_path / "run").metrics() if "frechet_distance/EfficientNet-Lite0" in row]
     assert [row["step"] for row in rows] == [2, 4]
     assert all(row["frechet_distance/EfficientNet-Lite0"] > 0 and row["diversity"] > 0 for row in rows)
-    assert Image.open(Run(tmp_path / "run").curve_path).size > (500, 300)
+    save_figure(draw_curves(rows, ["frechet_distance/EfficientNet-Lite0", "diversity"]), tmp_path / "curve.png")
+    assert Run(tmp_path / "run").curve_path.read_bytes() == (tmp_path / "curve.png").read_bytes()
 
 
-def test_training_warns_once_of_what_goes_wrong(capsys, tmp_path, train_options, monkeypatch):
+def test_training_warns_once_of_what_goes_wrong(command, tmp_path, train_options, monkeypatch):
     """Evaluations whose values are given here, since a training that collapses takes hours to come by."""
     from sagan.training import recorder
 
@@ -230,65 +231,61 @@ def test_training_warns_once_of_what_goes_wrong(capsys, tmp_path, train_options,
 
     monkeypatch.setattr(recorder, "Monitor", Given)
     options = ["--steps", 12, "--evaluate-every", 2, "--out", tmp_path / "run"]
-    errors = run(capsys, "train", *train_options, *options)[2]
-    assert errors.count("fid has risen 3 times in a row, to 8 (best: 5 at step 4") == 1
-    assert errors.count("diversity 0.30, at step 2 1.00") == 1
-    assert errors.count("step 10: ") == 2
-    assert errors.count("step 12: ") == 0
+    errors = command("train", *train_options, *options)[2]
+    warnings = [line for line in errors.splitlines() if re.search(r"\bstep \d", line)]
+    rising, collapsing = sorted(warnings, key=lambda line: "diversity" in line)
+    assert re.search(r"step 10\b.*\bfid\b.*\b3\b.*\b8\b.*\b5\b.*\bstep 4\b", rising)
+    assert re.search(r"step 10\b.*\bdiversity 0\.30\b.*\bstep 2\b.*1\.00", collapsing)
 
 
-def test_changed_data_are_noticed(capsys, tmp_path, train_options, pictures):
+def test_changed_data_are_noticed(command, tmp_path, train_options, pictures):
     folder = tmp_path / "run"
-    assert run(capsys, "train", *train_options, "--steps", 2, "--out", folder)[0] == 0
+    assert command("train", *train_options, "--steps", 2, "--out", folder)[0] == 0
     (pictures / "cats" / "0.png").unlink()
-    status, _, errors = run(capsys, "train", "--resume", folder)
+    status, _, errors = command("train", "--resume", folder)
     assert status == 2
-    assert "has changed since" in errors
-    assert "gone: cats/0.png" in errors
+    assert re.search(r"changed\b.*\bcats/0\.png", errors)
 
 
-def test_a_second_training_in_the_same_folder_is_refused(capsys, tmp_path, train_options):
+def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path, train_options):
     folder = tmp_path / "run"
     with only_training(folder):
         for options in (["--steps", 2, "--out", folder], ["--steps", 2, "--out", folder, "--seed", 1]):
-            status, _, errors = run(capsys, "train", *train_options, *options)
+            status, _, errors = command("train", *train_options, *options)
             assert status == 2
-            assert f"{folder} is being trained by process" in errors.splitlines()[-1]
+            assert re.search(rf"{re.escape(str(folder))}\b.*\b{os.getpid()}\b", errors.splitlines()[-1])
         assert [path.name for path in folder.iterdir()] == [".lock"]
-    assert run(capsys, "train", *train_options, "--steps", 2, "--out", folder)[0] == 0
+    assert command("train", *train_options, "--steps", 2, "--out", folder)[0] == 0
     assert not (folder / ".lock").exists()
 
 
-def test_an_absurd_learning_rate_ends_in_words(capsys, tmp_path, train_options):
+def test_an_absurd_learning_rate_ends_in_words(command, tmp_path, train_options):
     options = ["--generator-lr", "1e30", "--discriminator-lr", "1e30", "--discriminator-spectral-norm", "False"]
-    status, _, errors = run(capsys, "train", *train_options, *options, "--steps", 50, "--out", tmp_path / "run")
+    status, _, errors = command("train", *train_options, *options, "--steps", 50, "--out", tmp_path / "run")
     assert status == 2
-    assert "training has come apart 4 times after step 0" in errors.splitlines()[-1]
+    assert re.search(r"\b4 times\b.*\bstep 0\b", errors.splitlines()[-1])
 
 
-def test_the_log_is_json_lines(capsys, tmp_path, train_options):
-    assert run(capsys, "train", *train_options, "--steps", 2, "--out", tmp_path / "run")[0] == 0
+def test_the_log_is_json_lines(command, tmp_path, train_options):
+    assert command("train", *train_options, "--steps", 2, "--out", tmp_path / "run")[0] == 0
     lines = Run(tmp_path / "run").metrics_path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2]
 
 
-def test_import_makes_a_run_that_the_other_commands_take(capsys, tmp_path):
-    data, out = Path(__file__).parent / "importers" / "data" / "studiogan", tmp_path / "run"
+def test_import_makes_a_run_that_the_other_commands_take(command, tmp_path):
+    data, out = Path(__file__).parent / "interop" / "data" / "studiogan", tmp_path / "run"
     files = (data / "G.pth", "--discriminator", data / "D.pth", "--out", out)
-    status, output, errors = run(capsys, "import", *files)
+    status, output, errors = command("import", *files)
     assert (status, errors) == (0, "")
-    assert "studiogan: a generator of 32 px images, 5 classes, attention at 16, and its discriminator" in output
-    assert "batch_norm_eps 0.0001" in output  # what no tensor tells is said
-    assert run(capsys, "sample", out, "--count", "1")[0] == 0
-    assert run(capsys, "attend", out)[0] == 0
-    assert "no source of images" in run(capsys, "evaluate", out)[2]
-    assert "no source of images" in run(capsys, "attend", out, "--network", "discriminator")[2]
-    assert (
-        f"was imported, so has no training to resume: start from it with --from {out}"
-        in (run(capsys, "train", "--resume", out)[2])
-    )
-    again = run(capsys, "import", *files)
+    assert re.search(r"studiogan\b.*\b32 px\b.*\b5 classes\b.*\b16\b.*\bdiscriminator\b", output)
+    assert re.search(r"batch.norm.eps\b.*\b0\.0001\b", output)  # what no tensor tells is said
+    assert command("sample", out, "--count", "1")[0] == 0
+    assert command("attend", out)[0] == 0
+    assert re.search(r"\bimported\b", command("evaluate", out)[2])
+    assert re.search(r"\bimported\b", command("attend", out, "--network", "discriminator")[2])
+    assert f"--from {out}" in command("train", "--resume", out)[2]
+    again = command("import", *files)
     assert again[0] == 2
-    assert "holds a run already" in again[2]
-    assert run(capsys, "import", data / "D.pth")[0] == 2
-    assert "batch_norm_eps must be above 0" in run(capsys, "import", data / "G.pth", "--batch-norm-eps", "0")[2]
+    assert str(out) in again[2]
+    assert command("import", data / "D.pth")[0] == 2
+    assert re.search(r"batch.norm.eps\b.*\b0\b", command("import", data / "G.pth", "--batch-norm-eps", "0")[2])

@@ -1,6 +1,8 @@
-"""`sagan evaluate` from one end to the other, on real pictures and real features."""
+"""`sagan evaluate` from one end to the other, on real images and real features."""
 
 import json
+import re
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from sagan.text import short
 
 
 class Thumbnail(nn.Module):
-    """Features that depend on every pixel: the picture itself, in 4 x 4 blocks."""
+    """Features that depend on every pixel: the image itself, in 4 x 4 blocks."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.avg_pool2d(x, 8).flatten(1) / 255
@@ -72,7 +74,7 @@ class TestFolders:
         assert found["kernel distance"] == pytest.approx(kernel_distance(a, b, seed=0)[0], abs=0.01)
         assert {"precision", "recall", "density", "coverage", "authenticity"} < values(found).keys()
         assert "classifier score" not in values(found)  # thumbnails are no classifier
-        assert "FID" not in str(found).replace("not an FID", "")
+        assert not any("FID" in name for name in values(found))  # that is Inception's
 
     def test_a_folder_against_itself(self, folders, features):
         found = values(sagan.evaluate(folders[0], str(folders[0]), features=features))
@@ -111,14 +113,13 @@ class TestFolders:
         assert content["reference"]["pictures"] == 40
         assert len(content["features"]["checksum"]) == 64
         assert content["options"]["count"] == 20
-        assert content["versions"]["torch"] == torch.__version__.split("+")[0] or content["versions"]["torch"]
-        width, height = Image.open(tmp_path / "figures.png").size
-        assert width > height
+        assert {name: metadata.version(name) for name in content["versions"]} == content["versions"]
+        assert {"sagan", "torch", "numpy", "pillow"} <= content["versions"].keys()
+        nearest = sagan.evaluate(folders[0], str(folders[1]), features=features, count=20).nearest
+        assert np.array_equal(Image.open(tmp_path / "figures.png"), nearest)
 
     def test_what_cannot_be_compared_is_named(self, folders, features, tmp_path, capsys):
         one = write_pictures(tmp_path / "one", 1, classes=())
-        mixed = write_pictures(write_pictures(tmp_path / "mixed", 3, classes=()) / "big", 2, side=50, classes=())
-        del mixed
         grey = write_pictures(tmp_path / "grey", 10, mode="L", classes=())
         few = write_pictures(tmp_path / "few", 4, classes=())
 
@@ -128,33 +129,32 @@ class TestFolders:
             assert errors.count("\n") == (1 if status else 0), errors
             return status, out + errors
 
-        assert said(folders[0]) == (
-            2,
-            f"sagan: {folders[0]} is not a run: give a second folder, of pictures to compare it with\n",
-        )
+        status, text = said(folders[0])
+        assert status == 2
+        assert re.search(rf"{re.escape(str(folders[0]))}\b.*\brun\b", text)
         status, text = said(one, folders[1])
         assert status == 2
-        assert "one holds 1 picture: give 2" in text
+        assert re.search(r"one\b.*\b1\b.*\b2\b", text)
         status, text = said(folders[0], folders[1], "--resolution", 24)
         assert status == 0
         assert "24 x 24 x 3" in text
         status, text = said(grey, folders[1])
         assert status == 0
-        assert "only the pictures are grey, the others in colour" in text
+        assert re.search(r"\bgrey\b", text)
         status, text = said(few, folders[1])
         assert status == 0
-        assert "nearest neighbours take 6 pictures or more of each" in text
-        assert "higher than that of many" in text
+        assert re.search(r"nearest neighbours\b.*\b6\b", text)
+        assert re.search(r"Frechet distance of 4\b", text)
         status, text = said("robots", folders[1])
         assert status == 2
-        assert "--resolution is missing: robots can be drawn at any" in text
+        assert re.search(r"--resolution\b.*\brobots\b", text)
 
-    def test_pictures_of_several_sizes_want_a_resolution(self, folders, features, tmp_path, capsys):
+    def test_images_of_several_sizes_want_a_resolution(self, folders, features, tmp_path, capsys):
         mixed = tmp_path / "mixed"
         write_pictures(mixed, 3, side=32, classes=("x",))
         write_pictures(mixed, 2, side=50, classes=("y",))
         assert main(["evaluate", str(mixed), str(folders[1]), "--features", features]) == 2
-        assert "have several sizes, from 32 x 32 to 50 x 50" in capsys.readouterr().err
+        assert re.search(r"\b32 x 32\b.*\b50 x 50\b", capsys.readouterr().err)
         assert main(["evaluate", str(mixed), str(folders[1]), "--features", features, "--resolution", "32"]) == 0
 
 
@@ -199,9 +199,9 @@ class TestRun:
         exported = tmp_path / "exported.safetensors"
         exported.write_bytes((run / "generator.safetensors").read_bytes())
         assert main(["evaluate", str(exported), "--features", features]) == 2
-        assert "lies in no run" in capsys.readouterr().err
+        assert re.search(r"exported\.safetensors\b.*\brun\b", capsys.readouterr().err)
         assert main(["evaluate", str(exported), "--ema", "False", "--features", features]) == 2
-        assert "holds the average only" in capsys.readouterr().err
+        assert re.search(r"exported\.safetensors\b.*\baverage\b", capsys.readouterr().err)
         data = Run(run).info.config.data.source
         assert values(sagan.evaluate(exported, data, features=features, count=20)) == values(by_folder)
 
@@ -237,14 +237,14 @@ class TestRun:
         assert values(sagan.evaluate(run, features=features, count=30)) == wanted
         assert calls == [8, 8, 8, 8, 6]  # two parts before the stop, the others after it
 
-    def test_a_generator_that_came_apart(self, run, features, capsys):
+    def test_a_generator_that_diverged(self, run, features, capsys):
         from sagan.files import load_tensors, save_tensors
 
         tensors, metadata = load_tensors(run / "generator.safetensors")
         tensors["head.bias"].fill_(float("nan"))
         save_tensors(run / "generator.safetensors", tensors, metadata)
         assert main(["evaluate", str(run), "--features", features]) == 2
-        assert "the generator's pictures are not numbers (NaN)" in capsys.readouterr().err
+        assert re.search(r"\bgenerator\b.*\bNaN\b", capsys.readouterr().err)
         assert not Run(run).evaluations_path.exists()
 
 
@@ -253,7 +253,7 @@ def test_with_efficientnet_there_is_a_classifier_score(run):
     found = sagan.evaluate(run, features="efficientnet-lite0", count=12)
     assert found["classifier score"] >= 1
     assert found.features["resize"] == "bilinear"
-    assert "in EfficientNet-Lite0 features, so not an FID" in str(found)
+    assert "EfficientNet-Lite0" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_cut_off_files_are_damaged(tmp_path, keep):
     path = tmp_path / "x.safetensors"
     save_tensors(path, TENSORS, {})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DamagedFile, match=r"x\.safetensors is damaged"):
+    with pytest.raises(DamagedFile, match=r"x\.safetensors\b.*damaged"):
         load_tensors(path)
 
 
@@ -65,7 +65,7 @@ def test_safetensors_of_others_are_refused_for_want_of_the_checksum(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match="nothing-here does not exist"):
+    with pytest.raises(UserError, match="nothing-here"):
         load_tensors(tmp_path / "nothing-here")
 
 
@@ -77,7 +77,7 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
         temporary.write_text("half of the n")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(UserError, match=r"x\.json could not be written: No space left on device"):
+    with pytest.raises(UserError, match=r"x\.json\b.*No space left on device"):
         write_atomically(path, fails)
     with pytest.raises(ZeroDivisionError):
         write_atomically(path, lambda temporary: temporary.write_text("x") and 1 / 0)
@@ -87,7 +87,7 @@ def test_a_failed_write_leaves_the_old_content_and_nothing_else(tmp_path):
 
 def test_a_folder_in_the_way_of_the_parent(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match=r"file/x\.json\b"):
         write_atomically(tmp_path / "file" / "x.json", lambda p: p.write_text(json.dumps(1)))
 
 
@@ -134,7 +134,7 @@ def test_what_a_kill_within_a_write_leaves_is_swept(tmp_path):
 def test_a_lock_keeps_others_out_and_leaves_nothing(tmp_path):
     path = tmp_path / "new folder" / ".lock"
     with locked(path, "busy: {owner}"):
-        with pytest.raises(UserError, match=f"busy: process {os.getpid()} on "), locked(path, "busy: {owner}"):
+        with pytest.raises(UserError, match=rf"busy: .*\b{os.getpid()}\b"), locked(path, "busy: {owner}"):
             pass
         assert path.exists()
     assert not list(path.parent.iterdir())

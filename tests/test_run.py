@@ -41,23 +41,23 @@ def test_load_gives_the_saved_generator_with_its_norms_worked_in(tmp_path):
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     Run.create(tmp_path / "run", INFO)
-    with pytest.raises(UserError, match="holds a run already: go on with --resume"):
+    with pytest.raises(UserError, match=r"run\b.*--resume\b"):
         Run.create(tmp_path / "run", INFO)
 
 
 def test_what_is_no_run_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"is not a run: it has no config\.json"):
+    with pytest.raises(UserError, match=r"\brun\b.*config\.json"):
         Run(tmp_path)
-    with pytest.raises(UserError, match="not come to its first checkpoint"):
+    with pytest.raises(UserError, match=r"run\b.*\bcheckpoint\b"):
         load(Run.create(tmp_path / "run", INFO).path)
-    with pytest.raises(UserError, match="is not a run"):
+    with pytest.raises(UserError, match=r"missing\b.*\brun\b"):
         load(tmp_path / "missing")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["config"]["model"].update(resolution=33), "resolution must be 32"),
+        (lambda c: c["config"]["model"].update(resolution=33), r"resolution\b.*\b33\b"),
         (lambda c: c["config"]["model"].update(resolutoin=32), "resolutoin"),
         (lambda c: c["config"]["training"].update(loss="hing"), "config.training.loss"),
         (lambda c: c["config"]["training"].update(batch_size="many"), "config.training.batch_size"),
@@ -78,7 +78,7 @@ def test_a_changed_configuration_is_one_clear_line(tmp_path, change, message):
 def test_a_configuration_that_is_no_json(tmp_path):
     run = Run.create(tmp_path / "run", INFO)
     run.config_path.write_text("{")
-    with pytest.raises(UserError, match="not a run's configuration"):
+    with pytest.raises(UserError, match=r"config\.json\b"):
         Run(run.path)
 
 

@@ -1,13 +1,14 @@
 import pytest
-from explorer_runs import make_run
 
+from helpers.runs import make_run
 from sagan.explorer.engine import Explorer
 from sagan.explorer.networks import read_networks
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("explorer") / "run", discriminator_attention=((16, "self"), (4, "self")))
+    folder = tmp_path_factory.mktemp("explorer") / "run"
+    return make_run(folder, checkpoint=True, discriminator_attention=((16, "self"), (4, "self"))).path
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import struct
 import threading
 import zlib
@@ -9,16 +10,17 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from explorer_runs import NAMES, make_run
 from PIL import Image
 
+from helpers.runs import NAMES, make_run
 from sagan import UserError, attention_maps, draw_latents, load, resize_maps
 from sagan.attention_maps import attention_layers
 from sagan.cli import main
+from sagan.explorer import engine as module
 from sagan.explorer.engine import Explorer, to_base64, to_png
 from sagan.explorer.networks import read_networks
 from sagan.explorer.schemas import Grid, Look, Sample, Strip, Upload, Walk, parse_request
-from sagan.figures.attention import COLOURS, choose_points, overlay
+from sagan.figures.attention import COLOURS, choose_points, draw_maps, overlay
 from sagan.figures.interpolation import slerp
 from sagan.run import read_discriminator
 from sagan.sampling import sample
@@ -42,7 +44,7 @@ def test_a_grid_is_that_of_sagan_sample(run, explorer, tmp_path, labels, truncat
     assert np.array_equal(explorer.grid_page(asked), Image.open(tmp_path / "x.png"))
 
 
-def test_an_opened_picture_is_that_of_the_grid(explorer):
+def test_an_opened_image_is_that_of_the_grid(explorer):
     grid = explorer.grid(Grid(labels=(0, 1, 2), count=4, seed=1))
     for index in (0, 5, 11):
         view = explorer.view(Sample(seed=1, index=index, label=index // 4))
@@ -75,9 +77,9 @@ def test_smooth_and_only_are_heeded(explorer):
     assert np.array_equal(explorer.maps(picture, POINTS, [2], smooth=True)[0].maps[2].overlay, whole[2].overlay)
     assert not np.array_equal(explorer.maps(picture, POINTS, smooth=False)[0].maps[2].overlay, whole[2].overlay)
     assert explorer.maps(picture, [], smooth=True)[0].maps == {}
-    with pytest.raises(UserError, match="there are 3 points"):
+    with pytest.raises(UserError, match=r"\b3 points\b"):
         explorer.maps(picture, POINTS, [3], smooth=True)
-    with pytest.raises(UserError, match="query point 32,1 lies outside of the 32 x 32 picture"):
+    with pytest.raises(UserError, match=r"point 32,1\b.*\b32 x 32\b"):
         explorer.maps(picture, [(32.0, 1.0)], smooth=True)
 
 
@@ -126,7 +128,7 @@ def test_a_walk_is_between_its_ends(run, explorer):
     assert np.abs(still[1].astype(int) - at).max() <= 1
 
 
-def test_a_picture_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
+def test_an_image_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     Image.fromarray(rng.integers(256, size=(40, 60, 3), dtype=np.uint8)).save(file, "PNG")
@@ -142,8 +144,8 @@ def test_a_picture_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
     assert explorer.view(own).scores.by_class == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_picture_sent_back_larger_than_it_was_given_is_not_unpacked(explorer):
-    with pytest.raises(UserError, match=r"png: .* 32 x 32"):
+def test_an_image_sent_back_larger_than_it_was_given_is_not_unpacked(explorer):
+    with pytest.raises(UserError, match=r"^png\b.*\b32 x 32\b"):
         explorer.view(Upload(png=to_base64(np.zeros((33, 32, 3), np.uint8))))
 
 
@@ -154,12 +156,29 @@ def test_chosen_points_are_those_of_sagan_attend(explorer):
     assert explorer.points(Look(image=picture, points=POINTS)) == POINTS
 
 
-def test_the_figure_has_a_section_for_each_layer(explorer):
+def test_the_figure_has_a_section_for_each_layer(explorer, monkeypatch):
     asked = Look(image=Sample(seed=0, index=0), points=POINTS)
+    drawn = []
+
+    def record(sections, **options):
+        drawn.extend(sections)
+        return draw_maps(sections, **options)
+
+    monkeypatch.setattr(module, "draw_maps", record)
     one = explorer.figure(asked)
-    assert one.height > 3 * 2 * 112  # three layers, at two pixels a unit
+    generator, discriminator = explorer.networks.generator, explorer.networks.discriminator
+    z, y = draw_latents(1, 8, seed=0), torch.tensor([0])
+    x = generator(z, y)
+    wanted = [
+        *attention_maps(generator, z, y, queries=POINTS).values(),
+        *attention_maps(discriminator, x, y, queries=POINTS).values(),
+    ]
+    for section, maps in zip(drawn, wanted, strict=True):
+        assert np.array_equal(section.images, [explorer.view(asked.image).image])
+        assert section.points.tolist() == [[list(map(int, point)) for point in POINTS]]
+        assert np.allclose(section.maps, maps.detach(), rtol=1e-4)
     assert not np.array_equal(one, explorer.figure(asked.model_copy(update={"smooth": False})))
-    with pytest.raises(UserError, match="no points"):
+    with pytest.raises(UserError, match=r"\bpoints\b"):
         explorer.figure(asked.model_copy(update={"points": []}))
 
 
@@ -177,31 +196,30 @@ def huge_png(width=12_000, height=9_000):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "empty file"),
-        (b"just some text", "not a"),
-        (to_png(np.zeros((64, 64, 3), np.uint8))[:60], "truncated or damaged"),
-        (huge_png(), "12000 x 9000 pixels is more than the limit of 40 megapixels"),
-        (huge_png(60_000, 60_000), "more than the limit of 40 megapixels"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a"),
+        (b"", r"\bempty\b"),
+        (b"just some text", r"\bformat\b"),
+        (to_png(np.zeros((64, 64, 3), np.uint8))[:60], r"\bdamaged\b"),
+        (huge_png(), r"\b12000 x 9000\b.*\b40 megapixels\b"),
+        (huge_png(60_000, 60_000), r"\b40 megapixels\b"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", r"\bformat\b"),
     ],
 )
-def test_uploads_that_are_no_pictures_are_refused_in_words(explorer, data, message):
-    with pytest.raises(UserError, match="the image cannot be used: ") as raised:
+def test_uploads_that_are_no_images_are_refused_in_words(explorer, data, message):
+    with pytest.raises(UserError, match=message):
         explorer.read_upload(data)
-    assert message in str(raised.value)
-    with pytest.raises(UserError, match=r"png: .* 32 x 32"):
+    with pytest.raises(UserError, match=r"^png\b.*\b32 x 32\b"):
         explorer.view(Upload(png=base64.b64encode(data).decode()))
 
 
 @pytest.mark.parametrize(
     ("kind", "body", "message"),
     [
-        (Grid, b"", "the request: invalid JSON"),
-        (Grid, b"{}", "count: field required"),
-        (Grid, b'{"count": 0, "seed": 0}', "count: input should be greater than or equal to 1, got 0"),
+        (Grid, b"", r".*\bJSON\b"),
+        (Grid, b"{}", "count: "),
+        (Grid, b'{"count": 0, "seed": 0}', r"count: .*\b1\b.*\b0\b"),
         (Grid, b'{"count": 1, "seed": -1}', "seed: "),
         (Grid, b'{"count": 1, "seed": 1e99}', "seed: "),
-        (Grid, b'{"count": 1, "seed": "1"}', 'seed: input should be a valid integer, got "1"'),
+        (Grid, b'{"count": 1, "seed": "1"}', r'seed: .*\binteger\b.*"1"'),
         (Grid, b'{"count": 1, "seed": 0, "truncation": NaN}', "truncation: "),
         (Grid, b'{"count": 1, "seed": 0, "truncation": 0}', "truncation: "),
         (Grid, b'{"count": 1, "seed": 0, "sede": 1}', "sede: "),
@@ -209,24 +227,24 @@ def test_uploads_that_are_no_pictures_are_refused_in_words(explorer, data, messa
         (Look, b'{"image": {"kind": "sample", "seed": 0, "index": 5000000}}', "image.sample.index: "),
         (Look, b'{"image": {"kind": "sample", "seed": 0, "index": 0}, "points": [[1]]}', "points.0"),
         (Look, b'{"image": {"kind": "sample", "seed": 0, "index": 0}, "points": [[1, Infinity]]}', "points.0.1: "),
-        (Strip, b'{"steps": 1000}', "walk: field required"),
+        (Strip, b'{"steps": 1000}', "walk: "),
     ],
 )
 def test_bad_requests_are_one_line_that_names_the_field(kind, body, message):
     with pytest.raises(UserError) as raised:
         parse_request(kind, body)
-    assert str(raised.value).startswith(message)
+    assert re.match(message, str(raised.value))
     assert "\n" not in str(raised.value)
 
 
 def test_classes_and_sizes_that_are_not_there(explorer):
-    with pytest.raises(UserError, match=r"class 3 .* 0 to 2"):
+    with pytest.raises(UserError, match=r"class 3\b.*\b2\b"):
         explorer.view(Sample(seed=0, index=0, label=3))
-    with pytest.raises(UserError, match="class -1 "):
+    with pytest.raises(UserError, match=r"class -1\b"):
         explorer.grid(Grid(labels=(-1,), count=1, seed=0))
-    with pytest.raises(UserError, match="200 images"):
+    with pytest.raises(UserError, match=r"\b200\b.*\bgrid\b"):
         explorer.grid(Grid(labels=(0, 1), count=100, seed=0))
-    with pytest.raises(UserError, match="not base64"):
+    with pytest.raises(UserError, match="base64"):
         explorer.view(Upload(png="*"))
 
 
@@ -236,16 +254,16 @@ def test_a_generator_alone_is_enough_for_the_rest(run, tmp_path):
     view = explorer.view(Sample(seed=0, index=0))
     assert view.scores is None
     assert [layer.network for layer in explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True)] == ["generator"]
-    assert "the discriminator is in a run's folder" in explorer.describe()["missing"]["discriminator"]
+    assert re.search(r"\bdiscriminator\b.*\brun\b", explorer.describe()["missing"]["discriminator"])
     assert explorer.maps(Upload(png=to_base64(view.image)), POINTS, smooth=True) == []
 
 
 def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
-    folder = make_run(tmp_path / "run", (), checkpoint=False, generator_attention=((8, "channel"),), image_channels=1)
+    folder = make_run(tmp_path / "run", (), generator_attention=((8, "channel"),), image_channels=1).path
     explorer = Explorer(read_networks(folder))
     missing = explorer.describe()["missing"]
-    assert "has no checkpoint" in missing["discriminator"]
-    assert "8.0 is channel attention" in missing["generator_maps"]
+    assert "checkpoint" in missing["discriminator"]
+    assert re.search(r"8\.0\b.*channel attention", missing["generator_maps"])
     assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True) == []
     assert explorer.grid(Grid(count=3, seed=0)).shape == (3, 32, 32, 1)
     assert picture_of(to_base64(explorer.view(Sample(seed=0, index=0)).image)).shape == (32, 32)
@@ -253,25 +271,25 @@ def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
     assert explorer.view(walk).image.shape == (32, 32, 1)
 
 
-def test_transparent_pictures_keep_their_alpha(tmp_path):
-    explorer = Explorer(read_networks(make_run(tmp_path / "run", ("a", "b"), image_channels=4)))
+def test_transparent_images_keep_their_alpha(tmp_path):
+    explorer = Explorer(read_networks(make_run(tmp_path / "run", ("a", "b"), image_channels=4).path))
     image = explorer.grid(Grid(labels=(0,), count=1, seed=0))[0]
     assert np.array_equal(picture_of(to_base64(image)), image)
     assert np.array_equal(explorer.view(Upload(png=to_base64(image))).image.shape, (32, 32, 4))
     assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True)[0].maps[0].overlay.shape == (32, 32, 3)
 
 
-def test_a_generator_that_came_apart_is_said_in_words(run, tmp_path):
+def test_a_generator_that_diverged_is_said_in_words(run, tmp_path):
     networks = read_networks(run)
     explorer = Explorer(networks)
     with torch.no_grad():
         networks.generator.head.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match=r"\bgenerator\b.*\bNaN\b"):
         explorer.view(Sample(seed=5, index=0))
 
 
 def test_many_threads_each_get_their_own(explorer):
-    """Pictures and maps asked for side by side are those asked for one after the other."""
+    """Images and maps asked for side by side are those asked for one after the other."""
     asked = [Sample(seed=seed, index=0, label=seed % 3) for seed in range(100, 124)]  # more than are kept
     wanted = [explorer.maps(one, POINTS, smooth=True) for one in asked]
     found = [None] * len(asked)

@@ -18,14 +18,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.runs import STEP
+
 pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
 
 from sagan import UserError  # noqa: E402
-from sagan.cli import main  # noqa: E402
 from sagan.explorer.app import MAX_REQUEST, MAX_UPLOAD, create_app  # noqa: E402
 from sagan.explorer.engine import to_png  # noqa: E402
-from sagan.explorer.schemas import Grid, Sample  # noqa: E402
+from sagan.explorer.schemas import Grid, Look, Sample, Strip, Walk  # noqa: E402
 from sagan.explorer.serve import browser_url, is_loopback, listen  # noqa: E402
 
 JSON = "application/json"
@@ -99,19 +100,25 @@ def test_what_the_page_asks_is_what_the_explorer_answers(client, explorer):
         assert list(layer["maps"]) == ["1"]
         assert np.array_equal(pixels(layer["maps"]["1"]["png"]), wanted.maps[1].overlay)
     assert found["points"] == [[1, 2], [30, 3]]
-    assert len(found["scores"]) == 3
+    assert found["scores"] == pytest.approx(explorer.view(Sample(seed=5, index=4, label=2)).scores.by_class)
     assert "30,3" in found["commands"][1]
     assert len(client.ask("/api/look", {"image": picture, "choose": True})[2]["points"]) == 5
 
     walk = {"kind": "walk", "start": picture, "end": picture | {"index": 0}, "latent": 0, "label": 0}
-    assert len(client.ask("/api/strip", {"walk": walk, "steps": 4})[2]["images"]) == 4
-    for path, body in (("figure", {"image": picture, "points": [[1, 2]]}), ("grid-page", asked)):
+    strip = explorer.strip(Strip(walk=Walk(**walk), steps=4))
+    found = client.ask("/api/strip", {"walk": walk, "steps": 4})[2]["pictures"]
+    assert all(np.array_equal(pixels(png), image) for png, image in zip(found, strip, strict=True))
+    look = {"image": picture, "points": [[1, 2]]}
+    for path, body, wanted in (
+        ("figure", look, explorer.figure(Look(image=Sample(seed=5, index=4, label=2), points=[(1, 2)]))),
+        ("grid-page", asked, explorer.grid_page(Grid(labels=(0, 2), count=3, seed=5))),
+    ):
         status, headers, data = client.ask(f"/api/{path}", body)
         assert (status, headers["content-type"]) == (200, "image/png")
-        assert Image.open(io.BytesIO(data)).width > 100
+        assert np.array_equal(Image.open(io.BytesIO(data)), wanted)
 
 
-def test_a_picture_of_ones_own_there_and_back(client):
+def test_an_image_of_ones_own_there_and_back(client):
     image = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
     status, _, found = client.ask("/api/upload", to_png(image), BYTES)
     assert (status, found["width"], found["height"]) == (200, 32, 32)
@@ -123,15 +130,15 @@ def test_a_picture_of_ones_own_there_and_back(client):
 @pytest.mark.parametrize(
     ("path", "body", "kind", "status", "message"),
     [
-        ("/api/upload", b"text", BYTES, 400, "the image cannot be used: "),
-        ("/api/upload", bytes(MAX_UPLOAD + 1), BYTES, 413, "too large: 20 MB at most"),
-        ("/api/upload", b"x", "text/plain", 415, "send application/octet-stream"),
-        ("/api/upload", b"x", "multipart/form-data; boundary=x", 415, "send application/octet-stream"),
-        ("/api/grid", bytes(MAX_REQUEST + 1), JSON, 413, "too large: 2 MB at most"),
-        ("/api/grid", b"[", JSON, 400, "the request: invalid JSON"),
-        ("/api/grid", {"count": 1, "seed": 0, "labels": [7]}, JSON, 400, "class 7 "),
-        ("/api/grid", {"count": 1, "seed": 0}, "text/plain", 415, "send application/json"),
-        ("/api/figure", {"image": {"kind": "sample", "seed": 0, "index": 0}}, JSON, 400, "no points"),
+        ("/api/upload", b"text", BYTES, 400, r"\bformat\b"),
+        ("/api/upload", bytes(MAX_UPLOAD + 1), BYTES, 413, r"\b20 MB\b"),
+        ("/api/upload", b"x", "text/plain", 415, "application/octet-stream"),
+        ("/api/upload", b"x", "multipart/form-data; boundary=x", 415, "application/octet-stream"),
+        ("/api/grid", bytes(MAX_REQUEST + 1), JSON, 413, r"\b2 MB\b"),
+        ("/api/grid", b"[", JSON, 400, r"\bJSON\b"),
+        ("/api/grid", {"count": 1, "seed": 0, "labels": [7]}, JSON, 400, r"\bclass 7\b"),
+        ("/api/grid", {"count": 1, "seed": 0}, "text/plain", 415, "application/json"),
+        ("/api/figure", {"image": {"kind": "sample", "seed": 0, "index": 0}}, JSON, 400, r"\bpoints\b"),
         ("/api/nothing", b"", JSON, 404, "Not Found"),
         ("/../pyproject.toml", None, JSON, 404, "Not Found"),
         ("/api/grid", None, JSON, 405, "Method Not Allowed"),
@@ -140,7 +147,7 @@ def test_a_picture_of_ones_own_there_and_back(client):
 def test_errors_are_words(client, path, body, kind, status, message):
     found, headers, answer = client.ask(path, body, kind)
     assert found == status
-    assert message in answer["error"]
+    assert re.search(message, answer["error"])
     assert "\n" not in answer["error"]
     assert headers["x-content-type-options"] == "nosniff"
 
@@ -151,7 +158,8 @@ def test_a_failure_of_the_server_is_said_without_its_insides(client, explorer, m
 
     monkeypatch.setattr(explorer, "grid", fail)
     status, _, answer = client.ask("/api/grid", {"count": 1, "seed": 0})
-    assert (status, answer) == (500, {"error": "the server failed; see its terminal for the reason"})
+    assert (status, list(answer)) == (500, ["error"])
+    assert "secret" not in answer["error"]
 
 
 def test_other_names_of_this_machine_are_refused(client):
@@ -201,9 +209,10 @@ def test_several_clients_at_once_get_their_own(client, explorer):
 def test_the_next_free_port_is_taken():
     with listen("127.0.0.1") as first, listen("127.0.0.1") as second:
         assert 7860 <= first.getsockname()[1] < second.getsockname()[1] < 7880
-        with pytest.raises(UserError, match=r"--port \d+ on 127.0.0.1: Address already in use; .*--port"):
-            listen("127.0.0.1", first.getsockname()[1])
-    with pytest.raises(UserError, match=r"--host no-such-host\.invalid: no such address"):
+        port = first.getsockname()[1]
+        with pytest.raises(UserError, match=rf"--port {port}\b.*Address already in use"):
+            listen("127.0.0.1", port)
+    with pytest.raises(UserError, match=r"--host no-such-host\.invalid\b"):
         listen("no-such-host.invalid")
 
 
@@ -224,7 +233,7 @@ def test_sagan_explore_serves_and_ends_quietly(run):
             line = process.stdout.readline()
             port = int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
             client = Client(port)
-            assert client.ask("/api/about")[2]["step"] == 3
+            assert client.ask("/api/about")[2]["step"] == STEP
             time.sleep(0.1)
             process.send_signal(signal.SIGINT)
             output, errors = process.communicate(timeout=20)
@@ -236,22 +245,22 @@ def test_sagan_explore_serves_and_ends_quietly(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("nothing-here", "nothing-here is not a run"),
-        ("RUN --port 99999", "port must be from 0 (any free one) to 65535, got 99999"),
-        ("RUN --host no-such-host.invalid", "--host no-such-host.invalid: no such address"),
-        ("RUN --device cuda:99", "--device cuda:99: not available here"),
+        ("nothing-here", r"nothing-here\b.*\brun\b"),
+        ("RUN --port 99999", r"port\b.*\b65535\b.*\b99999\b"),
+        ("RUN --host no-such-host.invalid", r"--host no-such-host\.invalid\b"),
+        ("RUN --device cuda:99", r"--device cuda:99\b"),
     ],
 )
-def test_bad_options_are_one_clear_line(capsys, run, arguments, message):
-    assert main(["explore", *(str(run) if word == "RUN" else word for word in arguments.split())]) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.count("\n") == 1
-    assert message in output.err
+def test_bad_options_are_one_clear_line(command, run, arguments, message):
+    words = [run if word == "RUN" else word for word in arguments.split()]
+    status, output, errors = command("explore", *words)
+    assert (status, output, errors.count("\n")) == (2, "", 1)
+    assert re.search(message, errors)
 
 
-def test_without_the_server_s_packages_what_to_install_is_said(capsys, run, monkeypatch):
+def test_without_the_server_s_packages_what_to_install_is_said(command, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "sagan.explorer.app", None)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert main(["explore", str(run)]) == 2
-    assert "pip install 'sagan[explore]'" in capsys.readouterr().err
+    status, _, errors = command("explore", run)
+    assert status == 2
+    assert "pip install 'sagan[explore]'" in errors

@@ -5,14 +5,16 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from explorer_runs import NAMES, make_run
 from PIL import Image
 
+from helpers.runs import make_run
 from sagan.cli import main
-from sagan.explorer.engine import to_base64, to_png
+from sagan.explorer.engine import Explorer, to_base64, to_png
 from sagan.explorer.networks import read_networks
 from sagan.explorer.schemas import Grid, Sample, Upload, Walk
 from sagan.explorer.snippets import UPLOAD_NAME, grid_command, image_commands, python_program
+from sagan.figures.attention import draw_maps
+from sagan.render import attention as attention_files
 
 POINTS = [(3.0, 4.0), (20.0, 31.0)]
 
@@ -31,16 +33,29 @@ def test_the_grid_s_command_writes_the_grid(explorer, tmp_path, monkeypatch, lab
     assert np.array_equal(Image.open("grid.png"), explorer.grid_page(asked))
 
 
-def test_the_picture_s_commands_write_the_picture_and_its_maps(explorer, tmp_path, monkeypatch):
+def test_the_image_s_commands_write_the_image_and_its_maps(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     picture = Sample(seed=4, index=2, label=2)
     sample, attend = image_commands(explorer.networks, picture, POINTS)
     execute(sample)
     last = np.asarray(Image.open(sorted((tmp_path / "images").iterdir())[-1]))
     assert np.abs(last.astype(int) - explorer.view(picture).image).max() <= 1
+    drawn = []
+
+    def record(sections, **options):
+        drawn.extend(sections)
+        return draw_maps(sections, **options)
+
+    monkeypatch.setattr(attention_files, "draw_maps", record)
     execute(attend)
     assert "--points 3,4 20,31" in attend
-    assert Image.open("attend.png").height > 3 * 2 * 112
+    assert Image.open("attend.png").format == "PNG"
+    shown = [layer for layer in explorer.maps(picture, POINTS, smooth=True) if layer.network == "generator"]
+    for section, layer in zip(drawn, shown, strict=True):
+        assert np.abs(section.images[-1].astype(int) - explorer.view(picture).image).max() <= 1
+        assert section.points[-1].tolist() == [[3, 4], [20, 31]]
+        for i, found in layer.maps.items():
+            assert section.maps[-1, i].max() * section.maps[-1, i].size == pytest.approx(found.peak, rel=1e-3)
     assert image_commands(explorer.networks, picture, []) == [sample]
 
 
@@ -71,7 +86,7 @@ def close(maps, drawn):
         Walk(start=Sample(seed=4, index=2, label=1), end=Sample(seed=5, index=0, label=1), latent=0.3, label=0.0),
     ],
 )
-def test_the_program_computes_the_picture_its_maps_and_scores(explorer, picture):
+def test_the_program_computes_the_image_its_maps_and_scores(explorer, picture):
     found = values(python_program(explorer.networks, picture, POINTS))
     view = explorer.view(picture)
     assert np.abs(found["image"].astype(int) - view.image).max() <= 1
@@ -81,7 +96,7 @@ def test_the_program_computes_the_picture_its_maps_and_scores(explorer, picture)
     assert torch.allclose(found["scores"], torch.tensor(view.scores.by_class), rtol=1e-3, atol=1e-4)
 
 
-def test_the_program_for_a_picture_of_ones_own(explorer, tmp_path, monkeypatch):
+def test_the_program_for_an_image_of_ones_own(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
     (tmp_path / UPLOAD_NAME).write_bytes(to_png(image))
@@ -93,7 +108,7 @@ def test_the_program_for_a_picture_of_ones_own(explorer, tmp_path, monkeypatch):
 
 
 def test_names_are_quoted(tmp_path):
-    folder = make_run(tmp_path / "a run; rm", ("--count", "white mice", 'a"\n$(b)'), checkpoint=False)
+    folder = make_run(tmp_path / "a run; rm", ("--count", "white mice", 'a"\n$(b)')).path
     networks = read_networks(folder)
     for label, name in enumerate(networks.class_names):
         sample, *_ = image_commands(networks, Sample(seed=0, index=0, label=label), [])
@@ -105,7 +120,9 @@ def test_names_are_quoted(tmp_path):
 
 
 def test_without_classes(tmp_path):
-    networks = read_networks(make_run(tmp_path / "run", ()))
+    networks = read_networks(make_run(tmp_path / "run", ()).path)
     assert "--classes" not in grid_command(networks, Grid(count=3, seed=0))
-    assert values(python_program(networks, Sample(seed=0, index=1), POINTS))["image"].shape == (32, 32, 3)
-    assert len(NAMES) == 3
+    explorer, picture = Explorer(networks), Sample(seed=0, index=1)
+    found = values(python_program(networks, picture, POINTS))
+    assert np.abs(found["image"].astype(int) - explorer.view(picture).image).max() <= 1
+    close(found["maps"], explorer.maps(picture, POINTS, smooth=True))

@@ -1,6 +1,7 @@
-"""Exported generators: run where sagan is not, they draw the run's pictures."""
+"""Exported generators: run where sagan is not, they draw the run's images."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def drawn(path, **inputs):
     return onnxruntime.InferenceSession(path).run(None, {name: t.numpy() for name, t in inputs.items()})[0]
 
 
-def test_draws_the_pictures_of_the_run_in_batches_of_any_size(conditional):
+def test_draws_the_images_of_the_run_in_batches_of_any_size(conditional):
     run, exported = conditional
     assert exported.path == run.path / "generator.onnx"
     for count in (1, 2, 33):
@@ -50,9 +51,9 @@ def test_draws_the_pictures_of_the_run_in_batches_of_any_size(conditional):
         found = drawn(exported.path, z=z, y=y)
         assert found.dtype == np.float32
         assert np.abs(found - wanted.numpy()).max() < 1e-5
-        assert wanted.std() > 0.05  # pictures that differ, so that being near them says something
+        assert wanted.std() > 0.05  # images that differ, so that being near them says something
     assert 0 < exported.difference < 1e-5
-    assert f"largest difference {exported.difference:.2g}" in str(exported)
+    assert f"{exported.difference:.2g}" in str(exported)
 
 
 def test_the_graph_says_what_it_takes_and_gives(conditional):
@@ -120,8 +121,8 @@ def test_another_opset(unconditional, tmp_path):
     run, _ = unconditional
     exported = export(run.path, "onnx", tmp_path / "x.onnx", opset=21)
     assert [o.version for o in onnx.load(exported.path).opset_import] == [21]
-    assert "opset 21" in str(exported)
-    with pytest.raises(UserError, match="--opset 15: "):
+    assert re.search(r"\bopset 21\b", str(exported))
+    with pytest.raises(UserError, match=r"--opset 15\b"):
         export(run.path, "onnx", tmp_path / "y.onnx", opset=15)
     assert [p.name for p in tmp_path.iterdir()] == ["x.onnx"]
 
@@ -150,7 +151,7 @@ def test_plain_weights_read_back_bit_for_bit(conditional):
     run, _ = conditional
     exported = export(run.path, "safetensors")
     assert exported.path == run.path / "generator-plain.safetensors"
-    assert "identical, bit for bit" in str(exported)
+    assert "bit for bit" in str(exported)
     ours, theirs = sagan.load(run.path), sagan.load(exported.path)
     assert not theirs.config.generator_spectral_norm
     weights = load_tensors(exported.path)[0]
@@ -192,7 +193,7 @@ def test_networks_as_others_have_them(tmp_path, options):
     assert (plain(z, y) - wanted).abs().max() < 2e-5
 
 
-def test_a_graph_that_draws_other_pictures_is_not_kept(conditional, tmp_path, monkeypatch):
+def test_a_graph_that_draws_other_images_is_not_kept(conditional, tmp_path, monkeypatch):
     """Something that went wrong in exporting: here a graph whose truncation is not the one that was asked for."""
     run, _ = conditional
     standalone = module.StandaloneGenerator
@@ -202,32 +203,32 @@ def test_a_graph_that_draws_other_pictures_is_not_kept(conditional, tmp_path, mo
         lambda generator, truncation, uint8: standalone(generator, truncation=1.0, uint8=uint8),
     )
     for uint8 in (False, True):
-        with pytest.raises(UserError, match=r"x\.pt2 was not written: .* differ"):
+        with pytest.raises(UserError, match=r"x\.pt2\b.*\bdiffer\b.*\d"):
             export(run.path, "torch-export", tmp_path / "x.pt2", truncation=0.7, uint8=uint8)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_that_are_no_numbers_are_not_kept(tmp_path):
+def test_images_that_are_no_numbers_are_not_kept(tmp_path):
     run = make_run(tmp_path / "run")
     generator = read_generator(run.path)[0]
     with torch.no_grad():
         generator.norm.shift[0] = torch.nan
     run.save_generator(generator, 8)
-    with pytest.raises(UserError, match=r"differ .* nan"):
+    with pytest.raises(UserError, match=r"\bdiffer\b.*\bnan\b"):
         export(run.path, "onnx")
     assert not (run.path / "generator.onnx").exists()
 
 
 def test_what_cannot_be_exported(conditional, tmp_path, monkeypatch):
     run, _ = conditional
-    with pytest.raises(UserError, match=r"--out x\.pt: .*\.onnx"):
+    with pytest.raises(UserError, match=r"x\.pt\b.*\.onnx\b"):
         export(run.path, "onnx", Path("x.pt"))
-    with pytest.raises(UserError, match="is not a run"):
+    with pytest.raises(UserError, match=r"nothing\b.*\brun\b"):
         export(tmp_path / "nothing", "onnx")
-    with pytest.raises(ValueError, match="truncation and uint8"):
+    with pytest.raises(ValueError, match=r"uint8\b.*\bonnx\b"):
         export(run.path, "safetensors", uint8=True)
     with pytest.raises(ValueError, match="opset"):
         export(run.path, "torch-export", opset=18)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"onnxscript is missing\): pip install 'sagan\[export\]'"):
+    with pytest.raises(UserError, match=r"onnxscript\b.*pip install 'sagan\[export\]'"):
         export(run.path, "onnx")

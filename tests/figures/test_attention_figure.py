@@ -27,7 +27,7 @@ def colour(number):
 
 
 def tiles(figure, page):
-    """The drawn pictures, as arrays of the page, in the order of drawing: those axes that are square and framed."""
+    """The drawn images, as arrays of the page, in the order of drawing: those axes that are square and framed."""
     height = page.height
     found = []
     for axes in figure.axes:
@@ -50,7 +50,7 @@ def test_points_and_maps_lie_where_they_belong():
     pixel = len(first) // 32
 
     def area(x, y, side, margin):
-        """A square of the picture, in pixels of the page, smaller by the margin all around."""
+        """A square of the image, in pixels of the page, smaller by the margin all around."""
         near, far = max(0, y * pixel + margin), max(0, x * pixel + margin)
         return slice(near, (y + side) * pixel - margin), slice(far, (x + side) * pixel - margin)
 
@@ -74,7 +74,7 @@ def test_smooth_maps_peak_at_the_same_place():
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("resolution", [32, 128])
-def test_any_pictures_in_several_sections(channels, resolution):
+def test_any_images_in_several_sections(channels, resolution):
     labels = ["cats $x^", "A NAME THAT IS MUCH TOO LONG TO FIT BESIDE A ROW"]
     points = [[(0, 0)], [(resolution - 1, resolution - 1)]]
     one = section(points, [[one_hot(0, 0)], [one_hot(7, 7)]], resolution=resolution, channels=channels, labels=labels)
@@ -98,7 +98,7 @@ def test_no_weight_at_all_is_no_error():
 
 
 def scene():
-    """A white picture with a red disc and a blue bar."""
+    """A white image with a red disc and a blue bar."""
     image = np.full((64, 64, 3), 255, np.uint8)
     rows, columns = np.indices((64, 64))
     disc = (rows - 22) ** 2 + (columns - 20) ** 2 < 13**2
@@ -145,16 +145,16 @@ def test_saved_figures_are_the_same_bytes(tmp_path, suffix):
     assert a.read_bytes() == b.read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
     if suffix == "svg":
-        assert a.read_text().count("<image") == 3  # the picture, the map and the scale
+        assert a.read_text().count("<image") == 3  # the image, the map and the scale
         assert 'href="http' not in a.read_text()  # nothing is fetched from elsewhere
     else:
         assert Image.open(a).size == to_image(draw_maps([section([[(1, 2)]], [[one_hot(0, 3)]], labels=["短"])])).size
 
 
 def test_misuse(tmp_path):
-    with pytest.raises(ValueError, match="9 points, but 8 colours"):
+    with pytest.raises(ValueError, match=r"\b9 points\b.*\b8\b"):
         draw_maps([section([[(0, 0)] * 9], [[one_hot(0, 0)] * 9])])
     with pytest.raises(ValueError, match="maps"):
         draw_maps([section([[(0, 0)]], [[one_hot(0, 0)] * 2])])
-    with pytest.raises(UserError, match=r"x\.pdf: give a \.png or a \.svg"):
+    with pytest.raises(UserError, match=r"x\.pdf\b.*\.png\b.*\.svg\b"):
         save_figure(draw_maps([section([[(0, 0)]], [[one_hot(0, 0)]])]), tmp_path / "x.pdf")

@@ -24,7 +24,7 @@ def find(page, tile):
 
 
 @pytest.mark.parametrize("labels", [None, ["cats", "a name that is much too long to fit beside a row"]])
-def test_pictures_lie_row_by_row_unchanged(labels):
+def test_images_lie_row_by_row_unchanged(labels):
     images = noise(5, side=64)
     page = draw_grid(images, columns=3, row_labels=labels, title="five")
     places = [find(page, image) for image in images]
@@ -35,7 +35,7 @@ def test_pictures_lie_row_by_row_unchanged(labels):
     assert page.getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_small_pictures_are_magnified_without_smoothing():
+def test_small_images_are_magnified_without_smoothing():
     (image,) = images = noise(1, side=32)
     find(draw_grid(images, columns=1), image.repeat(2, 0).repeat(2, 1))
     find(draw_grid(images, columns=1, scale=3), image.repeat(3, 0).repeat(3, 1))
@@ -77,17 +77,17 @@ def test_a_long_title_is_not_cut_off():
 
 
 def test_misuse():
-    with pytest.raises(ValueError, match="2 labels for 1 rows"):
+    with pytest.raises(ValueError, match=r"\b2 labels\b.*\b1\b"):
         draw_grid(noise(2), columns=2, row_labels=["a", "b"])
-    with pytest.raises(ValueError, match="1 labels for 2 columns"):
+    with pytest.raises(ValueError, match=r"\b1 label.*\b2\b"):
         draw_grid(noise(2), columns=2, column_labels=["a"])
     with pytest.raises(ValueError, match="float64"):
         draw_grid(noise(2) / 255, columns=2)
-    with pytest.raises(ValueError, match="no frames"):
+    with pytest.raises(ValueError, match="frames"):
         animate([], "x.gif", 1)
 
 
-def test_saved_picture_is_whole_and_alone(tmp_path):
+def test_saved_image_is_whole_and_alone(tmp_path):
     page = draw_grid(noise(4), columns=2)
     save(page, tmp_path / "new" / "grid.png")
     np.testing.assert_array_equal(Image.open(tmp_path / "new" / "grid.png"), page)
@@ -103,7 +103,7 @@ def test_animation(tmp_path):
 
 
 def test_the_paper_of_an_animation_stays_white(tmp_path):
-    """Beside pictures whose colours fill the palette, near-white ones among them."""
+    """Beside images whose colours fill the palette, near-white ones among them."""
     images = np.concatenate([noise(7, side=64), 255 - RNG.integers(8, size=(1, 64, 64, 3), dtype=np.uint8)])
     animate([draw_grid(images, columns=4)] * 2, tmp_path / "a.gif", 0.25)
     frame = np.asarray(Image.open(tmp_path / "a.gif").convert("RGB"))

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -136,7 +137,7 @@ def test_a_fetched_repository_is_a_run(server, tmp_path):
     for name, data in server.files["someone/owls"].items():
         (tmp_path / "fetched" / name).write_bytes(data)
     assert Run(tmp_path / "fetched").info == run.info
-    assert main(["sample", str(tmp_path / "fetched"), "--classes", "owls", "--count", "2"]) == 0
+    assert main(["sample", str(tmp_path / "fetched"), "--classes", "white mice", "--count", "2"]) == 0
 
 
 def test_a_local_path_wins(server, tmp_path, monkeypatch):
@@ -156,7 +157,7 @@ def test_what_is_fetched_is_checked(server, tmp_path):
     whole = files["generator.safetensors"]
     for damaged in (whole[:-50], whole[:-1] + bytes([whole[-1] ^ 1]), b"\x80\x04cos\nsystem\n"):
         files["generator.safetensors"] = damaged
-        with pytest.raises(UserError, match="is damaged"):
+        with pytest.raises(UserError, match=r"\bdamaged\b"):
             load("someone/owls", endpoint=server.url)
 
 
@@ -164,31 +165,31 @@ def test_a_small_file_of_a_huge_network_takes_no_memory(tmp_path):
     tensors, metadata = load_tensors(make_run(tmp_path / "run").generator_path)
     metadata["model"]["base_channels"] = 10**6
     save_tensors(tmp_path / "x.safetensors", tensors, metadata)
-    with pytest.raises(UserError, match="does not fit its configuration"):
+    with pytest.raises(UserError, match=r"x\.safetensors\b.*\bconfiguration\b"):
         sagan.load(tmp_path / "x.safetensors")
 
 
 def test_nothing_is_sent_on_a_dry_run(server, tmp_path, capsys):
     run = make_run(tmp_path / "run")
     assert push(run.path, "someone/owls", dry_run=True, endpoint=server.url) is None
-    assert "would upload" in capsys.readouterr().out
+    assert "someone/owls" in capsys.readouterr().out
     assert server.requests == []
     assert main(["push", str(run.path), "someone/owls", "--dry-run", "True"]) == 0
-    assert "licence unknown" in capsys.readouterr().out
+    assert re.search(r"\blicence\b.*\bunknown\b", capsys.readouterr().out)
 
 
 def test_refused(server, tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     server.refuses = True
-    with pytest.raises(UserError, match=r"someone/owls was not pushed.*401.*log in with: hf auth login") as caught:
-        push(run.path, "someone/owls", endpoint=server.url, log=lambda line: None)
+    with pytest.raises(UserError, match=r"someone/owls\b.*401.*\bhf auth login\b") as caught:
+        push(run.path, "someone/owls", endpoint=server.url, say=lambda line: None)
     assert "\n" not in str(caught.value)
     assert server.files == {"someone/owls": {}}
     with pytest.raises(UserError, match="USER/NAME"):
         push(run.path, "owls", endpoint=server.url)
-    with pytest.raises(UserError, match=r"no/where does not exist locally .*: .*404"):
+    with pytest.raises(UserError, match=r"no/where\b.*\bHub\b.*404"):
         load("no/where", endpoint=server.url)
-    with pytest.raises(UserError, match="could not be loaded from the Hub") as caught:
+    with pytest.raises(UserError, match=r"no/where\b.*\bHub\b") as caught:
         load("no/where", endpoint="http://127.0.0.1:9")  # nobody answers
     assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

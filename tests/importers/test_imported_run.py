@@ -1,6 +1,7 @@
 """What the commands make of an imported run: of a network unlike ours (heykeetae's), as of one of our own."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def imported(tmp_path, capsys):
     out = tmp_path / "imported"
     assert main(["import", str(files / "7_G.pth"), "--discriminator", str(files / "7_D.pth"), "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "heykeetae: a generator of 64 px images, no classes, attention at 16, 32, and its discriminator" in said
+    assert re.search(r"heykeetae\b.*\b64 px\b.*\bno classes\b.*\b16, 32\b.*\bdiscriminator\b", said)
     return Run(out)
 
 
@@ -44,8 +45,8 @@ def test_it_is_drawn_from_attended_to_walked_and_reported(imported, tmp_path):
 def test_its_card_does_not_say_that_it_was_trained_here(imported):
     pytest.importorskip("huggingface_hub")
     card = write_card(imported, "someone/faces", licence="unknown", samples="Samples", attention=False)
-    assert "imported into sagan" in card
-    assert "| Imported from | heykeetae: 7\\_G.pth |" in card
+    assert "imported" in card
+    assert "heykeetae: 7\\_G.pth" in card
     assert "sagan train" not in card
     assert "| Trained |" not in card
     assert "| Data |" not in card
@@ -67,9 +68,9 @@ def test_a_run_with_classes_starts_from_it(imported, pictures, tmp_path, capsys)
     rhythm = "--steps 2 --batch-size 4 --precision fp32 --device cpu --log-every 1 --evaluate-every 0"
     start = ["train", "--from", str(imported.path), "--data", str(pictures), "--out", str(tmp_path / "new")]
     assert main([*start, *rhythm.split(), "--latent-dim", "7"]) == 2
-    assert "to start from them add --latent-dim 6\n" in capsys.readouterr().err
+    assert "--latent-dim 6\n" in capsys.readouterr().err
     assert main([*start, *rhythm.split(), "--freeze-discriminator", "2"]) == 0
-    assert "generator, average and discriminator start from" in capsys.readouterr().err
+    assert re.search(rf"generator\b.*\bdiscriminator\b.*{re.escape(str(imported.path))}", capsys.readouterr().err)
     theirs, ours = read_discriminator(imported.path), read_discriminator(tmp_path / "new")
     assert torch.equal(theirs.blocks[1].conv.weight, ours.blocks[1].conv.weight)
     assert not torch.equal(theirs.blocks[2].conv.weight, ours.blocks[2].conv.weight)

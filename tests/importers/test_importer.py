@@ -1,6 +1,7 @@
 """Networks of other codebases, recorded by benchmarks/imports.py from their own code, and what imports make of them."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +125,8 @@ def test_a_configuration_is_read_and_not_run():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("model = dict(generator=dict(init_cfg=dict(type='SAGAN')))", "init_cfg SAGAN"),
-        ("model = dict(discriminator=dict(act_cfg=dict(type='LeakyReLU')))", "activation LeakyReLU"),
+        ("model = dict(generator=dict(init_cfg=dict(type='SAGAN')))", r"init_cfg\b.*\bSAGAN\b"),
+        ("model = dict(discriminator=dict(act_cfg=dict(type='LeakyReLU')))", "LeakyReLU"),
         ("model = dict(discriminator=dict(downsample_cfg=[True]))", "downsample_cfg"),
     ],
 )
@@ -153,14 +154,14 @@ def damaged(tmp_path, change):
 
 
 WRONG = {
-    "missing key": (lambda s: s.pop("blocks.1.0.conv2.weight"), "lacks blocks.1.0.conv2.weight"),
-    "missing vector": (lambda s: s.pop("blocks.1.0.conv2.u0"), "lacks blocks.1.0.conv2.u0"),
-    "missing block": (lambda s: [s.pop(k) for k in list(s) if k.startswith("blocks.1.")], "lacks blocks.1.0"),
-    "extra key": (lambda s: s.update(novel=torch.zeros(1)), "holds more than this network needs: novel;"),
-    "shape": (lambda s: s.update({"output_layer.2.weight": torch.zeros(3, 7, 3, 3)}), "output_layer.2 has the shape"),
-    "a BigGAN": (lambda s: s.update({"shared.weight": torch.zeros(5, 20)}), "is a BigGAN"),
-    "singular values": (lambda s: s.update({"linear.u1": torch.zeros(1, 9)}), "several singular values"),
-    "nothing known": (lambda s: s.pop("linear.weight"), "supported codebases"),
+    "missing key": (lambda s: s.pop("blocks.1.0.conv2.weight"), r"blocks\.1\.0\.conv2\.weight\b"),
+    "missing vector": (lambda s: s.pop("blocks.1.0.conv2.u0"), r"blocks\.1\.0\.conv2\.u0\b"),
+    "missing block": (lambda s: [s.pop(k) for k in list(s) if k.startswith("blocks.1.")], r"blocks\.1\.0\b"),
+    "extra key": (lambda s: s.update(novel=torch.zeros(1)), r"\bnovel\b"),
+    "shape": (lambda s: s.update({"output_layer.2.weight": torch.zeros(3, 7, 3, 3)}), r"output_layer\.2\b.*\bshape\b"),
+    "a BigGAN": (lambda s: s.update({"shared.weight": torch.zeros(5, 20)}), r"\bBigGAN\b.*\bSAGAN\b"),
+    "singular values": (lambda s: s.update({"linear.u1": torch.zeros(1, 9)}), r"\bsingular values\b"),
+    "nothing known": (lambda s: s.pop("linear.weight"), r"\bkeys\b"),
 }
 
 
@@ -169,7 +170,7 @@ def test_what_is_no_sagan_is_refused_with_the_key(tmp_path, wrong):
     change, message = WRONG[wrong]
     with pytest.raises(UserError, match=r"^[^\n]*$") as error:
         import_networks(damaged(tmp_path, change))
-    assert message in str(error.value)
+    assert re.search(message, str(error.value))
     assert "G.pth" in str(error.value)
 
 
@@ -178,7 +179,7 @@ def test_a_file_that_would_run_code_is_not_opened(tmp_path, legacy):
     path, hacked = tmp_path / "G.pth", tmp_path / "hacked"
     state = torch.load(recorded("biggan-pytorch")[0]) | {"extra": Code(hacked)}
     torch.save(state, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UserError, match=r"would call posix\.mkdir, which may run code.*torch\.save") as error:
+    with pytest.raises(UserError, match=r"posix\.mkdir\b.*torch\.save\b") as error:
         import_networks(path)
     assert not hacked.exists()
     assert "\n" not in str(error.value)
@@ -189,26 +190,30 @@ def test_truncated_and_other_files_are_named(tmp_path):
     path = tmp_path / "G.pth"
     for size in (0, 100, source.stat().st_size // 2, source.stat().st_size - 1):
         path.write_bytes(source.read_bytes()[:size])
-        with pytest.raises(UserError, match=r"G\.pth is damaged"):
+        with pytest.raises(UserError, match=r"G\.pth\b.*damaged"):
             import_networks(path)
-    for name, message in (("G.npz", "damaged"), ("G.safetensors", "damaged"), ("gone.pth", "does not exist")):
+    for name, message in (
+        ("G.npz", r"G\.npz\b.*damaged"),
+        ("G.safetensors", r"G\.safetensors\b.*damaged"),
+        ("gone.pth", r"gone\.pth\b"),
+    ):
         if name != "gone.pth":
             (tmp_path / name).write_text("a letter, not a network")
         with pytest.raises(UserError, match=message):
             import_networks(tmp_path / name)
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UserError, match=r"\bfolder\b"):
         import_networks(tmp_path)
 
 
 def test_files_in_each_other_s_place():
     generator, discriminator, _ = recorded("studiogan")
-    with pytest.raises(UserError, match=r"D\.pth is a discriminator: .*--discriminator"):
+    with pytest.raises(UserError, match=r"D\.pth\b.*\bdiscriminator\b.*\bgenerator\b"):
         import_networks(discriminator)
-    with pytest.raises(UserError, match=r"--discriminator .*G\.pth is a generator"):
+    with pytest.raises(UserError, match=r"--discriminator\b.*G\.pth\b.*\bgenerator\b"):
         import_networks(generator, discriminator=generator)
-    with pytest.raises(UserError, match=r"network of mimicry; .*--from"):
+    with pytest.raises(UserError, match=r"G\.pth\b.*\bmimicry\b"):
         import_networks(generator, codebase="mimicry")
-    with pytest.raises(UserError, match=r"--discriminator .*netD\.pth .*studiogan"):
+    with pytest.raises(UserError, match=r"netD\.pth\b.*\bstudiogan\b"):
         import_networks(generator, discriminator=recorded("mimicry")[1])
 
 
@@ -217,7 +222,7 @@ def test_a_discriminator_of_other_classes_is_refused(tmp_path):
     state = torch.load(discriminator)
     state |= {"embed.weight": torch.zeros(9, 8), "embed.u0": torch.ones(1, 9)}
     torch.save(state, tmp_path / "D.pth")
-    with pytest.raises(UserError, match=r"does not match the generator: num_classes is 9 .*, 5 "):
+    with pytest.raises(UserError, match=r"D\.pth\b.*\bnum_classes\b.*\b9\b.*\b5\b"):
         import_networks(generator, discriminator=tmp_path / "D.pth")
 
 
@@ -240,10 +245,10 @@ def test_heykeetae_s_networks_of_another_size_are_refused(tmp_path):
     state = torch.load(recorded("heykeetae")[0])
     more = {f"l5{key[2:]}": t for key, t in state.items() if key.startswith("l4.")}
     torch.save(state | more, tmp_path / "G.pth")
-    with pytest.raises(UserError, match=r"holds more than this network needs: l5\.0"):
+    with pytest.raises(UserError, match=r"l5\.0"):
         import_networks(tmp_path / "G.pth")
     torch.save(state | {"l1.0.module.weight_bar": torch.zeros(6)}, tmp_path / "G.pth")
-    with pytest.raises(UserError, match="a tensor has too few dimensions"):
+    with pytest.raises(UserError, match=r"\bdimensions\b"):
         import_networks(tmp_path / "G.pth")
 
 
@@ -398,6 +403,6 @@ def test_nothing_is_written_over_a_run(tmp_path):
     found = import_networks(path, discriminator=discriminator)
     write_import(tmp_path / "run", found, path)
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "run"))):
         write_import(tmp_path / "run", found, path)
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}

@@ -60,7 +60,7 @@ def tiny(tmp_path, monkeypatch):
 class TestPreprocessing:
     @pytest.mark.parametrize("side", [299, 500, 20])
     @pytest.mark.parametrize(("resize", "filter_"), [("bicubic", Image.BICUBIC), ("bilinear", Image.BILINEAR)])
-    def test_resizing_is_pillow_s_on_float_pictures(self, side, resize, filter_):
+    def test_resizing_is_pillow_s_on_float_images(self, side, resize, filter_):
         """What clean-fid takes for the reference: each channel in mode F, cut off at 0 and 255."""
         x = pictures(1, 1, side)
         wanted = Image.fromarray(x[0, 0].numpy().astype(np.float32), mode="F").resize((64, 64), filter_)
@@ -108,7 +108,7 @@ class TestInception:
     def test_fetched_once_into_the_cache(self, tiny, tmp_path, capsys):
         cache = tmp_path / "cache"
         features = open_features("inception", cache=cache)
-        assert "fetching the Inception network" in capsys.readouterr().out
+        assert "Inception" in capsys.readouterr().out
         assert features.checksum == inception.SHA256
         tiny.unlink()  # the network is gone: the cache serves
         open_features("inception", cache=cache)
@@ -130,18 +130,18 @@ class TestInception:
 
     def test_offline_says_what_to_do(self, monkeypatch, tmp_path):
         monkeypatch.setattr(inception, "URL", "https://localhost:1/inception.pt")
-        with pytest.raises(UserError, match=r"could not be fetched \(.*refused.*--inception FILE.*efficientnet-lite0"):
+        with pytest.raises(UserError, match=r"refused\b.*--inception\b.*\befficientnet-lite0\b"):
             open_features("inception", cache=tmp_path)
         assert list(tmp_path.iterdir()) == []
 
     def test_another_content_than_the_published_one_is_refused(self, tiny, monkeypatch, tmp_path):
         monkeypatch.setattr(inception, "SHA256", "0" * 64)
-        with pytest.raises(UserError, match=r"could not be fetched.*invalid hash"):
+        with pytest.raises(UserError, match=r"\bhash\b"):
             open_features("inception", cache=tmp_path / "cache")
         assert list((tmp_path / "cache").iterdir()) == []
-        with pytest.raises(UserError, match=r"published.pt is not the published Inception network"):
+        with pytest.raises(UserError, match=r"published\.pt\b.*\bInception\b"):
             open_features("inception", cache=tmp_path, inception_file=tiny)
-        with pytest.raises(UserError, match=r"nothing could not be read"):
+        with pytest.raises(UserError, match=r"\bnothing\b"):
             open_features("inception", cache=tmp_path, inception_file=tmp_path / "nothing")
 
 
@@ -162,11 +162,11 @@ class TestCustomFeatures:
         with pytest.raises(UserError, match="--resize legacy"):
             open_features("efficientnet-lite0", cache=tmp_path, resize="legacy")
         (tmp_path / "text.pt").write_text("not a network")
-        with pytest.raises(UserError, match=r"text.pt is not a TorchScript file"):
+        with pytest.raises(UserError, match=r"text\.pt\b.*\bTorchScript\b"):
             open_features(str(tmp_path / "text.pt"), cache=tmp_path)
-        with pytest.raises(UserError, match=r"Conv2d: refused pictures of shape \(2, 3, 32, 32\)"):
+        with pytest.raises(UserError, match=r"Conv2d\b.*\(2, 3, 32, 32\)"):
             CustomFeatures(nn.Conv2d(4, 1, 1))(pictures(2))
-        with pytest.raises(UserError, match=r"Identity: gave \(2, 3, 32, 32\) for 2 pictures"):
+        with pytest.raises(UserError, match=r"Identity\b.*\(2, 3, 32, 32\).*\b2\b"):
             CustomFeatures(nn.Identity())(pictures(2))
 
     def test_a_pickle_is_not_run(self, tmp_path):
@@ -177,7 +177,7 @@ class TestCustomFeatures:
                 return (tmp_path.joinpath("run").touch, ())
 
         (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
-        with pytest.raises(UserError, match="is not a TorchScript file"):
+        with pytest.raises(UserError, match=r"evil\.pt\b.*\bTorchScript\b"):
             open_features(str(tmp_path / "evil.pt"), cache=tmp_path)
         assert not (tmp_path / "run").exists()
 
@@ -223,6 +223,6 @@ class TestExtract:
             def forward(self, x):
                 return x.mean((2, 3)) * float("nan")
 
-        with pytest.raises(UserError, match="features NaN: not finite for some real pictures"):
+        with pytest.raises(UserError, match=r"features NaN\b.*\bfinite\b.*\breal pictures\b"):
             extract(CustomFeatures(NaN()), lambda i, j: pictures(j - i), 5, cache=tmp_path, label="real pictures")
         assert list(tmp_path.iterdir()) == []

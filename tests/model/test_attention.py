@@ -64,7 +64,7 @@ def test_fused_attention_equals_the_whole_map_in_fp32(d, e):
 @pytest.mark.parametrize("tile", [1, 40, 2**18])
 @pytest.mark.parametrize(("queries", "keys"), [(33, 17), (200, 50), (1, 1)])
 def test_tiles_equal_the_whole_map_however_they_fall(monkeypatch, tile, queries, keys):
-    """One row at a time, some rows of one picture, all pictures at once."""
+    """One row at a time, some rows of one image, all images at once."""
     monkeypatch.setattr(tiled_attention, "TILE", tile)
     monkeypatch.setattr(tiled_attention, "LEAST_ROWS", 1)
     torch.manual_seed(2)
@@ -154,12 +154,12 @@ def test_direct_has_biases_and_no_last_projection():
     assert torch.allclose(layer(x), wanted, rtol=1e-10, atol=1e-12)
     asked = torch.tensor([[0, 5, 11]]).expand(3, -1)
     assert torch.allclose(layer.maps(x, asked).flatten(2), beta[:, [0, 5, 11]], rtol=1e-10)
-    with pytest.raises(ValueError, match="value_reduction 1, got 2"):
+    with pytest.raises(ValueError, match=r"value_reduction\b.*\b2\b"):
         SelfAttention2d(16, "direct", value_reduction=2)
 
 
 def test_unknown_variant_is_named():
-    with pytest.raises(ValueError, match="released, paper, full"):
+    with pytest.raises(ValueError, match=r"\breleased\b.*\bpaper\b.*\bfull\b"):
         SelfAttention2d(16, "global")
 
 

@@ -86,23 +86,23 @@ def test_a_configuration_builds_its_own_networks():
     assert isinstance(build_generator(config), DCGANGenerator)
     assert isinstance(build_discriminator(config), DCGANDiscriminator)
     for network in (Generator, Discriminator):
-        with pytest.raises(ValueError, match="architecture dcgan: build it by"):
+        with pytest.raises(ValueError, match=r"architecture\b.*\bdcgan\b"):
             network(config)
-    with pytest.raises(ValueError, match="architecture residual"):
+    with pytest.raises(ValueError, match=r"architecture\b.*\bresidual\b"):
         DCGANGenerator(ModelConfig(resolution=32))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"generator_widths": (8, 8, 8, 8)}, "generator_widths must be 3 numbers"),
-        ({"discriminator_widths": (8, 8, 8, 8)}, "discriminator_widths must be 3 of them"),
-        ({"discriminator_halvings": 2}, "discriminator_halvings must be 3"),
+        ({"generator_widths": (8, 8, 8, 8)}, r"generator_widths\b.*\b3\b"),
+        ({"discriminator_widths": (8, 8, 8, 8)}, r"discriminator_widths\b.*\b3\b"),
+        ({"discriminator_halvings": 2}, r"discriminator_halvings\b.*\b3\b"),
         (
             {"generator_attention": ((32, "self"),)},
-            r"generator_attention must be at feature-map sizes out of \[4, 8, 16",
+            r"generator_attention\b.*\[4, 8, 16",
         ),
-        ({"value_reduction": 2}, "value_reduction must be 1 with attention_variant direct"),
+        ({"value_reduction": 2}, r"value_reduction\b.*\b1\b.*\bdirect\b"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, message):

@@ -38,7 +38,7 @@ def test_shapes_and_range(resolution, classes, channels):
     assert Discriminator(config)(x, y).shape == (2,)
 
 
-def test_labels_may_be_left_out_without_classes():
+def test_labels_are_optional_without_classes():
     config = ModelConfig(resolution=32, base_channels=4)
     assert Discriminator(config)(Generator(config)(torch.randn(2, 128))).shape == (2,)
 
@@ -125,17 +125,17 @@ def test_spectral_norm_can_be_switched_for_each(g, d):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 48}, "resolution must be 32, 64, 128 or 256, got 48"),
-        ({"image_channels": 2}, "image_channels must be 1, 3 or 4, got 2"),
-        ({"num_classes": -1}, "num_classes must be 0"),
-        ({"resolution": 32, "discriminator_attention": ((32, "self"),)}, "discriminator_attention must be at"),
-        ({"generator_attention": ((24, "self"),)}, "generator_attention must be at"),
+        ({"resolution": 48}, r"resolution\b.*\b48\b"),
+        ({"image_channels": 2}, r"image_channels\b.*\b2\b"),
+        ({"num_classes": -1}, r"num_classes\b.*-1\b"),
+        ({"resolution": 32, "discriminator_attention": ((32, "self"),)}, "discriminator_attention"),
+        ({"generator_attention": ((24, "self"),)}, "generator_attention"),
         ({"latent_dim": 0}, "latent_dim"),
         ({"base_channels": 0}, "base_channels"),
     ],
 )
 def test_bad_configurations_are_named(options, message):
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=message):
         ModelConfig(**options)
 
 
@@ -146,7 +146,7 @@ def test_shortcuts_start_from_the_relu_if_asked():
     x = torch.randn(2, 4, 6, 6)
     assert torch.equal(block(x), block(x.relu()))
     assert not torch.allclose(DownBlock(4, 8, replace(config, shortcut="plain")).eval()(x), block(x.relu()))
-    first = DownBlock(4, 8, config, first=True).eval()  # the picture itself is not rectified
+    first = DownBlock(4, 8, config, first=True).eval()  # the image itself is not rectified
     assert not torch.allclose(first(x), first(x.relu()))
 
 
@@ -183,11 +183,11 @@ def test_widths_and_halvings_are_those_asked_for():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"generator_widths": (8, 8)}, "generator_widths must be 4 to 64 numbers"),
-        ({"generator_widths": (8, 8, 8, 8, 8)}, "generator_widths must be 4 numbers"),
-        ({"discriminator_widths": (8,)}, "discriminator_widths must be 2 to 64 numbers"),
-        ({"discriminator_widths": (8, 0, 8)}, "discriminator_widths must be 2 to 64 numbers"),
-        ({"discriminator_halvings": 5}, "discriminator_halvings must be from 1 to 4"),
+        ({"generator_widths": (8, 8)}, r"generator_widths\b.*\b4\b"),
+        ({"generator_widths": (8, 8, 8, 8, 8)}, r"generator_widths\b.*\b4\b"),
+        ({"discriminator_widths": (8,)}, r"discriminator_widths\b.*\b2\b"),
+        ({"discriminator_widths": (8, 0, 8)}, r"discriminator_widths\b.*\b2\b"),
+        ({"discriminator_halvings": 5}, r"discriminator_halvings\b.*\b4\b"),
         ({"discriminator_halvings": 2, "discriminator_attention": ((4, "self"),)}, "discriminator_attention"),
     ],
 )

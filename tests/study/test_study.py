@@ -49,7 +49,7 @@ def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
     values = [job.evaluation()["figures"][0]["value"] for job in folder.jobs()]
     (line,) = re.findall(r"^\| Frechet distance \|(.*)\|$", report, re.MULTILINE)
     assert float(line.split("±")[0]) == pytest.approx(statistics.fmean(values), rel=0.01)
-    assert "2 of 2 runs measured" in report
+    assert "2 of 2 runs" in report
     page = (folder.path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert not re.search(r"(src|href)=.(?!data:)", page)
@@ -65,7 +65,7 @@ def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
     # Another study does not fit in the same folder.
     capsys.readouterr()
     assert main([*arguments, "--seed", "5"]) == 2
-    assert "holds a study with another base and seeds" in capsys.readouterr().err
+    assert re.search(r"\bstudy\b.*\bbase\b.*\bseeds\b", capsys.readouterr().err)
 
 
 def test_a_study_is_stopped_with_all_its_runs_and_goes_on(arguments, tmp_path):
@@ -78,26 +78,26 @@ def test_a_study_is_stopped_with_all_its_runs_and_goes_on(arguments, tmp_path):
         os.kill(process.pid, signal.SIGINT)
         errors = process.communicate(timeout=100)[1]
     assert process.returncode == 0, errors
-    assert "stopping all runs" in errors
+    assert "stopping" in errors
     jobs = StudyFolder(folder).jobs()
     assert all(0 < job.steps_done() < 400 for job in jobs)
     assert all(job.run().checkpoints() for job in jobs)
-    assert "0 of 2 runs measured" in (folder / "report.md").read_text()
+    assert "0 of 2 runs" in (folder / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--budget", "soon"], "--budget soon: give a time such as 2h, 90m or 45s"),
-        (["--only", "self-16"], "--only self-16: the variants of 'stability' are sn-d, "),
+        (["--budget", "soon"], r"--budget soon\b"),
+        (["--only", "self-16"], r"--only self-16\b.*\bsn-d\b"),
         (["--features", "no.pt"], "no.pt"),
-        (["--seeds", "0"], "seeds must be 1 or more, got 0"),
-        (["--budget", "0.001s"], "not enough for one step of every run"),
+        (["--seeds", "0"], r"seeds\b.*\b0\b"),
+        (["--budget", "0.001s"], r"--budget 0\.001s\b"),
     ],
 )
 def test_bad_options(arguments, tmp_path, capsys, change, message):
     assert main([*arguments, *change]) == 2
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "study").exists()
 
 
@@ -105,7 +105,7 @@ def test_a_comparison_needs_classes(arguments, capsys):
     arguments[1] = "comparison"
     arguments[4:6] = []
     assert main([*arguments, "--labels", "False"]) == 2
-    assert "pictures in class folders" in capsys.readouterr().err
+    assert "class folders" in capsys.readouterr().err
 
 
 def test_a_budget_decides_the_steps(arguments, tmp_path, monkeypatch):
@@ -137,7 +137,7 @@ def test_variants_of_the_same_time_get_their_share_of_the_steps(arguments, tmp_p
 
 def test_a_damaged_plan_is_named(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps({"study": "attention"}))
-    with pytest.raises(UserError, match=r"study\.json is not a study's plan: base"):
+    with pytest.raises(UserError, match=r"study\.json\b.*\bbase\b"):
         StudyFolder(tmp_path)
 
 

@@ -74,7 +74,7 @@ def test_shares_of_the_noise_are_what_one_draws():
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     check_batch(12, 2, Processes(CPU, 0, 3))
-    with pytest.raises(UserError, match=r"--batch-size 12 cannot be shared by 4 processes times --accumulate 2: .* 8"):
+    with pytest.raises(UserError, match=r"--batch-size 12\b.*\b4 processes\b.*--accumulate 2\b.*\b8\b"):
         check_batch(12, 2, Processes(CPU, 0, 4))
 
 
@@ -160,7 +160,7 @@ def test_resumed_with_another_number_of_processes(tmp_path, train_options):
             (run / "config.json").write_text(json.dumps(config))
         how = ["--resume", run, "--device", "cpu"] if config else [*options, "--steps", steps, "--out", run]
         output, _ = finish(start(count, "train", *how))
-        assert output.count("done: ") == 1
+        assert output.count(f"sagan sample {run}") == 1
     assert [row["step"] for row in Run(run).metrics()] == [2, 4, 6]
     (ours, about), (wanted, _) = (load_tensors(Run(p).checkpoint_path(6)) for p in (run, tmp_path / "whole"))
     assert about == {"step": 6, "detours": 0}
@@ -174,9 +174,9 @@ def test_resumed_with_another_number_of_processes(tmp_path, train_options):
 def test_an_error_is_one_line_and_ends_all(tmp_path, train_options, case):
     run = tmp_path / "run"
     arguments, wanted = {
-        "a full disk": (["--steps", "9"], r"checkpoints.* could not be written"),
-        "a bad option": (["--steps", "-1"], "steps must be 1 or more, got -1; see sagan train --help"),
-        "a batch that cannot be shared": (["--batch-size", "5"], "--batch-size 5 cannot be shared by 2 processes"),
+        "a full disk": (["--steps", "9"], r"\bcheckpoints\b"),
+        "a bad option": (["--steps", "-1"], r"steps\b.*-1\b"),
+        "a batch that cannot be shared": (["--batch-size", "5"], r"--batch-size 5\b.*\b2 processes\b"),
     }[case]
     if case == "a full disk":
         run.mkdir()
@@ -204,7 +204,7 @@ def test_a_signal_to_one_ends_all_with_one_checkpoint(tmp_path, train_options, n
         assert process.poll() is None, process.communicate()
     os.kill(workers(process)[whom] if whom is not None else process.pid, number)
     output, errors = process.communicate(timeout=60)
-    assert f"go on with: sagan train --resume {run}" in output
+    assert f"sagan train --resume {run}" in output
     (path,) = Run(run).checkpoints()
     assert load_tensors(path)[1]["step"] >= steps_logged(run)
     if whom is not None:
@@ -240,7 +240,7 @@ def test_killed_workers_bring_the_job_back(tmp_path, train_options):
     ours, theirs = (load_tensors(Run(p).checkpoint_path(120))[0] for p in (run, tmp_path / "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     _, errors = finish(start(1, "train", *options, "--lecam", "0.5"), status=2)
-    assert "holds a run of other options" in errors
+    assert re.search(rf"{re.escape(str(run))}\b.*\boptions\b", errors)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -82,11 +83,11 @@ def test_killed_at_random_moments(tmp_path, train_options, request):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_from_the_pictures_on():
+def test_killed_again_and_again_from_the_images_on():
     script = Path(__file__).parents[2] / "benchmarks" / "kills.py"
     done = subprocess.run([sys.executable, script, "--kills", "20"], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "each ended as the undisturbed one" in done.stdout
+    assert re.search(r"\b20 kills\b.*\bbit for bit\b", done.stdout)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -99,22 +100,21 @@ def test_interrupted_saves_and_says_how_to_go_on(tmp_path, train_options, number
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert f"go on with: sagan train --resume {run}" in output
+    assert f"sagan train --resume {run}" in output
     assert "Traceback" not in errors
     stopped = Run(run).checkpoints()[-1]
     assert stopped != Run(run).checkpoint_path(100000)
     assert Run(run).samples_path.exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path, train_options):
+def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path, train_options):
     run = tmp_path / "run"
     finish([*train_options, "--steps", "9", "--out", str(run)])
     wanted = load_tensors(Run(run).checkpoint_path(9))
     newest = Run(run).checkpoints()[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
     _, errors = finish(["--resume", str(run), "--device", "cpu"])
-    assert f"{newest} is damaged" in errors
-    assert "going back to the one before" in errors
+    assert re.search(rf"{re.escape(str(newest))}\b.*\bdamaged\b", errors)
     again = load_tensors(Run(run).checkpoint_path(9))
     assert all(torch.equal(wanted[0][name], again[0][name]) for name in wanted[0])
 
@@ -123,5 +123,5 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path, train_opti
     process = start(["--resume", str(run), "--device", "cpu"])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "holds no checkpoint that is whole" in errors
+    assert re.search(rf"{re.escape(str(run))}\b.*\bcheckpoint\b", errors)
     assert "Traceback" not in errors

@@ -1,25 +1,22 @@
 """Training on shards: a run that is stopped by a server that vanishes goes on as if nothing had been."""
 
-import sys
-from pathlib import Path
+import re
 
 import pytest
 import torch
 
+from helpers.shards import serve
 from sagan.cli import main
 from sagan.data.shards import reader as shards
 from sagan.data.shards import remote
 from sagan.files import load_tensors
 from sagan.run import Run
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from shard_files import serve
-
 
 @pytest.fixture(autouse=True)
 def _little_at_a_time(monkeypatch):
     monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
-    monkeypatch.setattr(shards, "PIECE", 1)  # a piece for each picture
+    monkeypatch.setattr(shards, "PIECE", 1)  # a piece for each image
     monkeypatch.setattr(shards, "_BATCHES_AHEAD", 2)
 
 
@@ -29,7 +26,7 @@ def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, pictures,
 
     def refuses(path):
         asked.append(path)
-        return sum(path.endswith(".tar") for path in asked) > 24  # of 32 pictures that eight steps take
+        return sum(path.endswith(".tar") for path in asked) > 24  # of 32 images that eight steps take
 
     with serve(tmp_path) as (url, server):
         options = ["--data", f"{url}/packed", *train_options[2:], "--steps", "8", "--lecam", "0.1"]
@@ -38,7 +35,7 @@ def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, pictures,
         capsys.readouterr()
         assert main(["train", *options, "--out", str(run)]) == 2
         errors = capsys.readouterr().err
-        assert "packed-000000.tar cannot be read after 3 attempts" in errors.splitlines()[-1]
+        assert re.search(r"packed-000000\.tar\b.*\b3 attempts\b", errors.splitlines()[-1])
         assert "Traceback" not in errors
         stopped = int(Run(run).checkpoints()[-1].stem.removeprefix("step-"))
         assert 3 < stopped < 8
@@ -60,4 +57,4 @@ def test_shards_that_changed_are_noticed(tmp_path, train_options, pictures, caps
     (pictures / "cats" / "0.png").unlink()
     assert main(["data", "pack", str(pictures), "--out", str(packed), "--shard-size", "1"]) == 0
     assert main(["train", "--resume", str(tmp_path / "run"), "--device", "cpu"]) == 2
-    assert "has changed since" in capsys.readouterr().err
+    assert re.search(rf"{re.escape(str(packed))}\b.*\bchanged\b", capsys.readouterr().err)

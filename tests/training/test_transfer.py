@@ -1,5 +1,7 @@
 """Training that starts from another run: what is copied, what is matched, what is refused."""
 
+import re
+
 import pytest
 import torch
 
@@ -49,15 +51,15 @@ def test_the_same_classes_copy_everything(source):
             assert torch.equal(t, wanted[f"{prefix}/{name}"]), name
     assert not torch.equal(trainer.generator.stem.weight, trainer.ema.network.stem.weight)
     assert not trainer.generator_adam.state
-    assert "generator, average and discriminator start from" in said
-    assert "2 of 2 classes are known there by name" in said
+    assert re.search(r"generator\b.*\baverage\b.*\bdiscriminator\b", said)
+    assert re.search(r"\b2 of 2 classes\b", said)
 
 
 def test_classes_are_matched_by_name(source):
     """Dogs draws what it drew, though its number is another; a new class has the mean of the tables."""
     names = ("birds", "dogs", "cats")
     trainer, said = started(source.path, names)
-    assert "2 of 3 classes are known there by name, the others start from the mean of its classes" in said
+    assert re.search(r"\b2 of 3 classes\b.*\bmean\b", said)
     z, number = torch.randn(4, 8), torch.full((4,), 1)
     for averaged, network in ((True, trainer.ema.network), (False, trainer.generator)):
         theirs, _, _ = read_generator(source.checkpoint_path(6), averaged=averaged)
@@ -89,7 +91,7 @@ def test_from_classes_to_none_and_back(source, train_options, tmp_path):
     theirs, _, _ = read_generator(Run(plain).checkpoint_path(3))
     assert torch.equal(trainer.ema.network.blocks[1].norm2.shift, theirs.blocks[1].norm2.shift.expand(2, -1))
     assert trainer.discriminator.embed.weight.std() > 0  # nothing to take: as initialised
-    assert "0 of 2 classes are known there by name" in said
+    assert re.search(r"\b0 of 2 classes\b", said)
     z = torch.randn(3, 8)
     wanted = baked(theirs)(z)
     assert torch.allclose(baked(trainer.ema.network)(z, torch.tensor([0, 1, 0])), wanted, atol=1e-6)
@@ -103,7 +105,7 @@ def test_a_generator_alone_starts_the_generator_alone(source):
         assert torch.equal(trainer.ema.network.state_dict()[name], t)
     untouched = Trainer(trainer.model, trainer.config, CPU).discriminator.state_dict()
     assert all(torch.equal(t, untouched[name]) for name, t in trainer.discriminator.state_dict().items())
-    assert "it holds no discriminator, which starts from nothing" in said
+    assert re.search(r"\bdiscriminator\b", said)
 
 
 def test_what_does_not_fit_is_refused_before_a_run_is_made(source, train_options, tmp_path, capsys):
@@ -119,20 +121,20 @@ def test_what_does_not_fit_is_refused_before_a_run_is_made(source, train_options
     errors = refused("--from", source.path, "--base-channels", 8, "--generator-attention", 8, "self", 16, "self")
     assert "--base-channels 4 --generator-attention None" in errors
     assert "8 blocks" not in errors
-    assert "the discriminator has 3 blocks" in refused("--from", source.path, "--freeze-discriminator", 4)
+    assert re.search(r"\bdiscriminator\b.*\b3 blocks\b", refused("--from", source.path, "--freeze-discriminator", 4))
     errors = refused("--from", source.generator_path, "--freeze-discriminator", 1)
-    assert "holds no discriminator to keep" in errors
-    assert "is not a run" in refused("--from", tmp_path / "nothing")
+    assert re.search(r"generator\.safetensors\b.*\bdiscriminator\b", errors)
+    assert re.search(r"\bnothing\b.*\brun\b", refused("--from", tmp_path / "nothing"))
     # What the message says to add is what it takes.
     options = ["--from", source.path, "--base-channels", 8, "--base-channels", 4, "--generator-attention", "None"]
     assert main(["train", *train_options, "--steps", "2", "--out", str(out), *map(str, options)]) == 0
-    assert "generator, average and discriminator start from" in capsys.readouterr().err
+    assert re.search(r"generator\b.*\baverage\b.*\bdiscriminator\b", capsys.readouterr().err)
 
 
 def test_a_damaged_source_is_refused(source):
     checkpoint = source.checkpoint_path(6)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-10])
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match=r"step-00000006\.safetensors\b.*damaged"):
         check_source(source.path, source.info.config.model, 0)
 
 
@@ -167,7 +169,7 @@ def trained(path, options):
 @pytest.mark.parametrize("norm", ["classes", "channels"])
 @pytest.mark.parametrize("evaluation", ["iterate", "stored"])
 def test_spectrally_normalised_class_tables_are_matched_too(norm, evaluation):
-    """Such tables come from imports; classes in another order draw the same pictures under their new numbers."""
+    """Such tables come from imports; classes in another order draw the same images under their new numbers."""
     config = ModelConfig(
         resolution=32,
         num_classes=4,
@@ -184,7 +186,7 @@ def test_spectrally_normalised_class_tables_are_matched_too(norm, evaluation):
             if isinstance(module, torch.nn.Embedding):  # of one singular value, so that the norm is known at once
                 weight = torch.outer(module.weight[:, 0], module.weight[0])
                 module.weight.copy_(weight / weight.norm() * 2)
-            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):  # random vectors would blow the pictures up
+            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):  # random vectors would blow the images up
                 module.norm.solve(module.weight)
         copy_weights(source, target, order)
         copy_weights(source, source_with_vectors := Generator(config).eval(), [0, 1, 2, 3])

@@ -131,5 +131,5 @@ def test_robots_without_their_parts(monkeypatch):
 
 
 def test_number_of_robots():
-    with pytest.raises(UserError, match="robots is 0"):
+    with pytest.raises(UserError, match=r"robots\b.*\b0\b"):
         prepare(DataConfig(source="robots", robots=0), resolution=8, image_channels=3)

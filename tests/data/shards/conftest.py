@@ -1,5 +1,6 @@
 import pytest
-from shard_files import write_shards
+
+from helpers.shards import write_shards
 
 
 @pytest.fixture

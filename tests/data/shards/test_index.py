@@ -9,8 +9,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from shard_files import add
 
+from helpers.shards import add
 from sagan.data.shards.index import MAX_PROBLEMS, scan
 from sagan.errors import UserError
 

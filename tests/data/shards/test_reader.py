@@ -7,8 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from shard_files import add, write_shards
 
+from helpers.shards import add, write_shards
 from sagan.config import DataConfig
 from sagan.data import Batches, prepare
 from sagan.data.shards import reader, remote

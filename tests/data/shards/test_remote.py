@@ -5,8 +5,8 @@ import re
 import sys
 
 import pytest
-from shard_files import serve
 
+from helpers.shards import serve
 from sagan.config import DataConfig
 from sagan.data import Batches, prepare
 from sagan.data.shards import reader, remote

@@ -18,7 +18,7 @@ HOSTILE = (None, True, -1, 0, 2**31, 2**63, 10**30, -(10**400), 1e308, float("na
 
 
 def picture(rng, kind="PNG", mode="RGB"):
-    """The bytes of a whole picture of random size and content."""
+    """The bytes of a whole image of random size and content."""
     width, height = rng.integers(8, 60, 2)
     pixels = rng.integers(256, size=(height, width, 4), dtype=np.uint8)
     image = Image.fromarray(pixels).convert("RGB").convert(mode) if mode != "I;16" else (
@@ -40,7 +40,7 @@ def huge_png(width, height, *, mode=2, interlaced=0, data=bytes(1000)):
 
 
 def hostile_picture(rng):
-    """A picture whose header lies."""
+    """An image whose header lies."""
     size = [int(n) for n in rng.choice([0, 1, 7, 5000, 9_999, 50_000, 2**31 - 1], 2)]
     which = rng.integers(7)
     if which < 2:
@@ -86,7 +86,7 @@ def damaged(rng, data):
 
 
 def damaged_pictures(count, seed=0):
-    """Name and bytes of `count` damaged pictures, one in ten with another format's ending."""
+    """Name and bytes of `count` damaged images, one in ten with another format's ending."""
     rng = np.random.default_rng(seed)
     for number in range(count):
         kind, mode = WRITTEN[number % len(WRITTEN)]

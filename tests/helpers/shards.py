@@ -17,7 +17,7 @@ def add(tar, name, data=b"", **fields):
 
 
 def write_shards(folder, pictures, per_shard, *, labels=None, name="set"):
-    """Plain WebDataset shards of these pictures; returns their paths."""
+    """Plain WebDataset shards of these images; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for start in range(0, len(pictures), per_shard):
