@@ -84,7 +84,7 @@ def test_another_seed_draws_other_images(page):
 
 
 def test_the_slider_leads_from_one_image_to_another(page):
-    before = page.run("document.querySelector('#picture').src")
+    before = page.run("document.querySelector('#image').src")
     page.run("document.getElementById('latent').focus()")
     page.press(*["ArrowRight"] * 30)
     page.until("decodeURIComponent(location.hash).includes('\"latent\":0.3')")

@@ -106,7 +106,7 @@ def test_what_the_page_asks_is_what_the_explorer_answers(client, explorer):
 
     walk = {"kind": "walk", "start": picture, "end": picture | {"index": 0}, "latent": 0, "label": 0}
     strip = explorer.strip(Strip(walk=Walk(**walk), steps=4))
-    found = client.ask("/api/strip", {"walk": walk, "steps": 4})[2]["pictures"]
+    found = client.ask("/api/strip", {"walk": walk, "steps": 4})[2]["images"]
     assert all(np.array_equal(pixels(png), image) for png, image in zip(found, strip, strict=True))
     look = {"image": picture, "points": [[1, 2]]}
     for path, body, wanted in (

@@ -182,7 +182,7 @@ def test_refused(server, tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     server.refuses = True
     with pytest.raises(UserError, match=r"someone/owls\b.*401.*\bhf auth login\b") as caught:
-        push(run.path, "someone/owls", endpoint=server.url, say=lambda line: None)
+        push(run.path, "someone/owls", endpoint=server.url, log=lambda line: None)
     assert "\n" not in str(caught.value)
     assert server.files == {"someone/owls": {}}
     with pytest.raises(UserError, match="USER/NAME"):
