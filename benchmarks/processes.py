@@ -27,7 +27,7 @@ from torch import Tensor
 
 from machine import Table
 from sagan import ModelConfig, TrainingConfig
-from sagan.training.processes import Processes, join
+from sagan.distributed import Processes, join
 from sagan.training.step import Trainer
 
 BATCH = 16

@@ -8,9 +8,9 @@ import torch
 
 import reference
 from sagan import ModelConfig, TrainingConfig
+from sagan.distributed import Processes
 from sagan.model import attention, resample, spectral_norm
 from sagan.training.noise import Noise
-from sagan.training.processes import Processes
 from sagan.training.step import Trainer, randomness, uses_bf16
 
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)

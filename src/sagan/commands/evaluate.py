@@ -30,8 +30,8 @@ class Evaluate:
 
 def evaluate(options: Evaluate) -> None:
     """Runs `sagan evaluate`."""
+    from sagan.distributed import join
     from sagan.evaluation import default_path, evaluate_together
-    from sagan.training.processes import join
 
     if options.out is not None and options.out.suffix != ".json":
         raise UserError(f"--out {options.out}: give a .json file")

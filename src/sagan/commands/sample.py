@@ -33,8 +33,8 @@ class Sample:
 
 def sample(options: Sample) -> None:
     """Runs `sagan sample`."""
+    from sagan.distributed import join
     from sagan.sample_files import write_samples
-    from sagan.training.processes import join
 
     with join("cpu") as processes:
         out = write_samples(

@@ -15,8 +15,8 @@ from sagan.errors import UserError
 
 if TYPE_CHECKING:
     from sagan.data import Store
+    from sagan.distributed import Processes
     from sagan.run import Run
-    from sagan.training.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Train:
 
 def train(options: Train) -> None:
     """Runs `sagan train`."""
+    from sagan.distributed import join
     from sagan.training.loop import train as train_run
-    from sagan.training.processes import join
 
     with join(options.device) as processes, contextlib.ExitStack() as held:
         now = f"runs/{datetime.now():%Y%m%d-%H%M%S}"
@@ -72,8 +72,8 @@ def _open_run(options: Train, out: Path, processes: "Processes", held: contextli
     from sagan.data import prepare
     from sagan.data.changes import what_changed
     from sagan.data.summary import list_left_out
+    from sagan.distributed import check_batch
     from sagan.run import Run, RunInfo, only_training
-    from sagan.training.processes import check_batch
     from sagan.training.transfer import check_source
 
     if options.go_on and options.out is None:

@@ -10,10 +10,10 @@ import torch
 
 from sagan.data import Batches, Prefetcher, Store
 from sagan.data.remote import Unreachable
+from sagan.distributed import Processes
 from sagan.run import Run
 from sagan.training.checkpoint import load_checkpoint, load_newest
 from sagan.training.machine import enough_memory, keep_memory
-from sagan.training.processes import Processes
 from sagan.training.progress import Bar, say
 from sagan.training.records import Records
 from sagan.training.recovery import Retries, Watch

@@ -11,6 +11,7 @@ from torch import Tensor
 from sagan.config import Config, OutputConfig
 from sagan.data import Store
 from sagan.data.store import cache_folder
+from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import animate, draw_grid, read, save
 from sagan.metrics.features import open_features
@@ -21,7 +22,6 @@ from sagan.sampling import draw_latents, sample
 from sagan.training.checkpoint import save_checkpoint
 from sagan.training.health import find_problems
 from sagan.training.log import MetricsLog
-from sagan.training.processes import Processes
 from sagan.training.progress import say
 from sagan.training.step import Trainer
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.config import TrainingConfig
+from sagan.distributed import Processes, total
 from sagan.model.config import ModelConfig
 from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
@@ -17,7 +18,6 @@ from sagan.training.ema import EMA
 from sagan.training.losses import LOSSES
 from sagan.training.noise import Noise
 from sagan.training.penalties import LeCam, one_centred, zero_centred
-from sagan.training.processes import Processes, total
 
 Batch = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
 

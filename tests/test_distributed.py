@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from sagan import UserError
+from sagan.distributed import Processes, check_batch
 from sagan.files import load_tensors
 from sagan.run import Run
 from sagan.training.noise import Noise
-from sagan.training.processes import Processes, check_batch
 
 CPU = torch.device("cpu")
 
@@ -92,7 +92,7 @@ WORKER = """
 import sys, time, json, numpy as np, torch
 from safetensors.torch import save_file
 from sagan import ModelConfig, TrainingConfig
-from sagan.training.processes import join
+from sagan.distributed import join
 from sagan.training.step import Trainer
 
 torch.set_default_dtype(torch.float64)
