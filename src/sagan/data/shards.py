@@ -389,6 +389,11 @@ class ShardOrder:
         return order
 
 
+def decode_threads() -> int:
+    """Return this process's share of the machine's cores: torchrun starts LOCAL_WORLD_SIZE processes on it."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 class ShardImages:
     """The pictures of shards, decoded when they are asked for: `images[chosen]` as of an array (N, H, W, C) uint8.
 
@@ -412,7 +417,7 @@ class ShardImages:
         self._broken: dict[int, int] = {}  # position -> the one in its place
         self._noted: set[int] = set()
         self._fetching = ThreadPoolExecutor(LANES // 2, thread_name_prefix="shards")
-        self._decoding = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+        self._decoding = ThreadPoolExecutor(decode_threads(), thread_name_prefix="decode")
         # Pillow's remarks on odd files say nothing that we do not. Not per thread: Python's filters are the process's.
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
