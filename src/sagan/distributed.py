@@ -295,10 +295,11 @@ class _Watchdog:
         look = math.inf  # when to look for the signs of life of all processes, by time.monotonic: not before a signal
         while not self._stopped.is_set():
             ready = select.select([self._signals], [], [], BEAT)[0]
-            if ready and {signal.SIGINT, signal.SIGTERM} & set(self._signals.recv(64)):
+            asked = {signal.SIGINT, signal.SIGTERM} & set(self._signals.recv(64)) if ready else None
+            if asked:
                 look = min(look, time.monotonic())
                 if signal.getsignal(signal.SIGTERM) is _leave_to_watchdog:  # no training that could save
-                    self._end(128 + signal.SIGTERM)
+                    self._end(128 + max(asked))
             try:
                 beats += 1
                 self._store.set(self._keys[self.rank], str(beats))
