@@ -7,9 +7,11 @@ First measured, with gloo on the CPU: messages and bytes of a step, what the loo
 together), seconds of a step and of them with messages under way. Then a model of imagenet128 (128 px, 1000 classes) on
 H100s, eight in a machine:
 
-    step = pictures of one GPU x 75.3 GFLOP / (UTILISATION x 989 TFLOP/s) + messages x latency + bytes / bandwidth
+    step = pictures of one GPU x 75.3 GFLOP / (UTILISATION x 790 TFLOP/s) + messages x latency + bytes / bandwidth
 
-with the all-reduce moving 2 (n - 1) / n of its bytes at NCCL's bus bandwidth, nothing overlapped.
+with the all-reduce moving 2 (n - 1) / n of its bytes at NCCL's bus bandwidth, nothing overlapped. UTILISATION is a
+prediction from counted operations and bytes, for batches that keep the GPU busy; what the host takes to launch the
+kernels of a step is left out.
 docs/many-processes.md says where the figures come from.
 """
 
@@ -26,7 +28,7 @@ GFLOP = 75.3  # a picture of imagenet128, one update of D and one of G (results/
 PARAMETERS = 42_078_852 + 39_463_618
 MESSAGES = 3 + 3  # of 64 MiB at most, for G and for D
 NORM_MESSAGES = 11 * 3  # of synchronised batch norm, some kB each: in D's step, and in G's there and back
-PEAK, UTILISATION = 989e12, 0.3  # bf16 without sparsity (H100 SXM data sheet); assumed
+PEAK, UTILISATION = 790e12, 0.14  # bf16: what large products reach of the data sheet's 989; predicted: 1,490 pictures/s
 MACHINE = 8
 INSIDE = 370e9  # bytes a second, ring over NVLink (nccl-tests issue 212)
 BETWEEN = 227e9  # two machines of eight GPUs, messages of 128 MiB (nccl issue 1244)
@@ -61,7 +63,9 @@ def model(save: str) -> None:
     columns = ["batch", "GPUs", "a GPU", "computing, ms", *sent, "synchronised batch norm, ms"]
     notes = [
         f"{4 * PARAMETERS / 1e6:.0f} MB of gradients a step in {MESSAGES} messages. A model, not measured.",
-        f"Computing at {UTILISATION:.0%} of {PEAK / 1e12:.0f} TFLOP/s; efficiency: computing / (computing + sending).",
+        f"Computing at {UTILISATION:.0%} of {PEAK / 1e12:.0f} TFLOP/s, which is a prediction: "
+        f"{UTILISATION * PEAK / GFLOP / 1e9:,.0f} pictures a second on one GPU, however few they are at a time.",
+        "Efficiency: computing / (computing + sending).",
     ]
     table = Table("A step of imagenet128 on many H100s: the model", columns, save=save, notes=notes)
     for batch, share in SHARES.items():

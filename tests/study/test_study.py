@@ -15,7 +15,10 @@ import torch
 from torch import nn
 
 from sagan.cli import main
+from sagan.config import Config, DataConfig, TrainingConfig
+from sagan.data import prepare
 from sagan.errors import UserError
+from sagan.model.config import ModelConfig
 from sagan.presets import PRESETS
 from sagan.study import runner
 from sagan.study.plan import StudyFolder
@@ -106,6 +109,44 @@ def test_a_comparison_needs_classes(arguments, capsys):
     arguments[4:6] = []
     assert main([*arguments, "--labels", "False"]) == 2
     assert "class folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "settled"),
+    [
+        ([], False),
+        ([1.0], False),
+        ([3.0, 1.0], False),
+        ([1.0, 3.0], False),
+        ([3.0, 1.0, 1.04], True),
+        ([1, 1, 2], False),
+    ],
+)
+def test_a_speed_counts_when_two_blocks_agree(seconds, settled):
+    assert runner.has_settled(seconds) is settled
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_trial_trains_whole_blocks_after_a_warm_up(pictures, monkeypatch, every):
+    """Steps 0 to `every`, which are not timed; then as many with a penalty in a block as in any other."""
+    steps = []
+    train = runner.Trainer.step
+    monkeypatch.setattr(
+        runner.Trainer, "step", lambda self, step, *rest: (steps.append(step), train(self, step, *rest))
+    )
+    model = ModelConfig(resolution=32, base_channels=4, latent_dim=8)
+    training = TrainingConfig(batch_size=4, precision="fp32", r1=0.1, penalty_every=every)
+    config = Config(model=model, training=training, data=DataConfig(source=str(pictures)))
+    store = prepare(config.data, resolution=32, image_channels=3, progress=False)
+    started = time.perf_counter()
+    seconds = runner._seconds_per_step(config, store, torch.device("cpu"))
+    elapsed = time.perf_counter() - started
+    assert steps == list(range(len(steps)))
+    block = {1: 8, 3: 9}[every]
+    blocks, rest = divmod(len(steps) - (every + 1), block)
+    assert rest == 0
+    assert 2 <= blocks <= runner.TRIAL_BLOCKS
+    assert 0 < seconds * 2 * block < elapsed
 
 
 def test_a_budget_decides_the_steps(arguments, tmp_path, monkeypatch):

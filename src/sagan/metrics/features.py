@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
+from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.files import sha256, sweep, write_atomically
 from sagan.metrics import inception
@@ -20,27 +21,6 @@ Resize = Literal["bicubic", "bilinear", "legacy"]
 
 BATCH = 64  # pictures: large enough for the matrix products, small enough for the caches
 CHUNK = 32 * BATCH  # pictures of one file of cached features
-
-
-class Share(Protocol):
-    """Processes that share work: `sagan.distributed.Processes`, or `Alone`."""
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def is_first(self) -> bool: ...
-
-    def map(self, work: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]: ...
-
-
-class Alone:
-    """One process that does all of the work."""
-
-    count, is_first = 1, True
-
-    def map(self, work: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]:
-        return [work(i) for i in range(count)]
 
 
 class Features(nn.Module):
@@ -257,7 +237,7 @@ def extract(
     cache: Path | None = None,
     label: str = "features",
     progress: bool = True,
-    share: Share | None = None,
+    share: Processes | None = None,
 ) -> np.ndarray:
     """The features (total, D) float32 of `total` pictures; `pictures(i, j)` gives those from i to j, (j - i, C, H, W).
 
@@ -268,7 +248,7 @@ def extract(
     Raises:
         UserError: a feature is not a finite number.
     """
-    share, parts = share or Alone(), list[np.ndarray]()
+    share, parts = share or Processes(device or torch.device("cpu")), list[np.ndarray]()
     shown = progress and share.is_first
     if cache and share.is_first:
         sweep(cache)
@@ -301,7 +281,7 @@ def extract(
     return np.concatenate(parts)
 
 
-def _everyone(share: Share, has_it: bool) -> bool:
+def _everyone(share: Processes, has_it: bool) -> bool:
     """Whether all processes have it: their machines' caches may differ."""
     return all(share.map(lambda _: np.array(has_it), share.count))
 

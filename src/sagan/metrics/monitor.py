@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from sagan.data import Store
-from sagan.metrics.features import Features, Share, extract
+from sagan.distributed import Processes
+from sagan.metrics.features import Features, extract
 from sagan.metrics.frechet import frechet_distance
 from sagan.metrics.reference import choose, reference_features
 from sagan.model.generator import Generator
@@ -20,7 +21,7 @@ class Monitor:
     """
 
     def __init__(
-        self, store: Store, features: Features, count: int, device: torch.device, *, share: Share | None = None
+        self, store: Store, features: Features, count: int, device: torch.device, *, share: Processes | None = None
     ):
         chosen = choose(store, count)
         self.features, self.device, self.share = features.to(device), device, share

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from sagan.data import Store
-from sagan.metrics.features import Features, Share, extract
+from sagan.distributed import Processes
+from sagan.metrics.features import Features, extract
 
 FORMAT = 1
 """Version of the cached features; another version computes them again."""
@@ -27,7 +28,7 @@ def reference_features(
     *,
     device: torch.device | None = None,
     label: str,
-    share: Share | None = None,
+    share: Processes | None = None,
 ) -> np.ndarray:
     """Return the features (N, D) of the chosen images of a store.
 

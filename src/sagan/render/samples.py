@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
 from sagan.files import write_atomically
-from sagan.metrics.features import Alone, Share
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import read_generator
 from sagan.sampling import BATCH, draw_latents, find_classes, sample
@@ -24,7 +24,7 @@ def write_samples(
     classes: Sequence[str],
     seed: int,
     truncation: float | None,
-    share: Share | None = None,
+    share: Processes | None = None,
 ) -> Path:
     """Draws `count` pictures of each class and writes them; returns where to.
 
@@ -41,7 +41,7 @@ def write_samples(
     wanted = find_classes(classes, names)
     y = torch.tensor(wanted or [0]).repeat_interleave(count)
     z = draw_latents(len(y), generator.config.latent_dim, seed=seed, truncation=truncation)
-    share = share or Alone()
+    share = share or Processes(torch.device("cpu"))
     drawn = share.map(
         lambda i: sample(generator, *(t[i * BATCH : (i + 1) * BATCH] for t in (z, y))), -(-len(z) // BATCH)
     )

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from sagan.config import Config
-from sagan.data import Batches, Store, prepare
+from sagan.data import Batches, Prefetcher, Store, prepare
 from sagan.data.store import cache_folder
 from sagan.device import choose_device, keep_memory
 from sagan.errors import UserError
@@ -28,7 +28,9 @@ from sagan.study.variants import STUDIES, StudyName, update_share
 from sagan.training.progress import say
 from sagan.training.step import Trainer
 
-TRIAL_STEPS = 8  # timed of each variant, after one that is not; a penalty of every fourth step counts as it should
+TRIAL_STEPS = 8  # of a timed block, at the least
+TRIAL_BLOCKS = 6  # at the most
+TRIAL_TOLERANCE = 0.05  # of the later of two blocks: both then count as the speed of the run
 EVALUATION_SEED = 1_000_000  # latents that no run was chosen by
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -137,15 +139,31 @@ def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: to
 
 
 def _seconds_per_step(config: Config, store: Store, device: torch.device) -> float:
+    """Return what a training step takes, with and without penalty as often as in training, after a warm-up."""
+    torch.backends.cudnn.benchmark = True  # all as in training: its search for kernels belongs to the warm-up
     trainer = Trainer(config.model, config.training, device)
-    batches = Batches(store, config.training.batch_size, seed=0, flips=False)
-    trainer.step(0, batches)
-    _synchronise(device)
-    start = time.perf_counter()
-    for step in range(1, 1 + TRIAL_STEPS):
-        trainer.step(step, batches)
-    _synchronise(device)
-    return (time.perf_counter() - start) / TRIAL_STEPS
+    order = Batches(store, config.training.batch_size, seed=0, flips=config.data.flips)
+    every = config.training.penalty_every
+    block = -(-TRIAL_STEPS // every) * every  # steps; every block has as many penalties as any other
+    seconds: list[float] = []
+    with closing(Prefetcher(order, device)) as batches:
+        for step in range(every + 1):  # both kinds of step: the first of each loads its kernels
+            trainer.step(step, batches)
+        for start in range(every + 1, every + 1 + TRIAL_BLOCKS * block, block):
+            _synchronise(device)
+            since = time.perf_counter()
+            for step in range(start, start + block):
+                trainer.step(step, batches)
+            _synchronise(device)
+            seconds.append((time.perf_counter() - since) / block)
+            if has_settled(seconds):
+                break
+    return (seconds[-2] + seconds[-1]) / 2
+
+
+def has_settled(seconds: Sequence[float]) -> bool:
+    """Return whether the last two of some durations agree, so that none of the warm-up is left in them."""
+    return len(seconds) > 1 and abs(seconds[-1] - seconds[-2]) <= TRIAL_TOLERANCE * seconds[-1]
 
 
 def _synchronise(device: torch.device) -> None:

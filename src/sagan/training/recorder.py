@@ -63,6 +63,7 @@ class Records:
 
     def __init__(self, run: Run, store: Store, processes: Processes, start: int, chance_loss: float) -> None:
         self.run, self.config, self.writes = run, run.info.config, processes.is_first
+        self.processes = processes
         self.chance_loss = chance_loss
         self.monitor = open_monitor(self.config, store, processes)
         self.log = MetricsLog(run, start, writes=self.writes)
@@ -105,6 +106,8 @@ class Records:
                 say(f"step {step}: {self._problems[kind]}")
         if self.writes and due.save:
             self.save(trainer, step)
+        if due.sample or due.evaluate or due.save:  # on a slow disk longer than a collective of the next step waits
+            self.processes.wait_for_first()
         if due.measure:
             self._start_clock(step)
 

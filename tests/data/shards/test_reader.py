@@ -13,7 +13,7 @@ from sagan.config import DataConfig
 from sagan.data import Batches, prepare
 from sagan.data.shards import reader, remote
 from sagan.data.shards.pack import pack
-from sagan.data.shards.reader import ShardOrder, is_shards
+from sagan.data.shards.reader import ShardOrder, decode_threads, is_shards
 from sagan.errors import UserError
 
 
@@ -116,6 +116,15 @@ def test_the_order_never_changes(made):
 
 
 ORDER = [6, 11, 80, 59, 60, 85, 71, 3, 51, 15]
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(None, 8), ("2", 4), ("3", 2), ("16", 1)])
+def test_processes_of_a_machine_share_its_cores(monkeypatch, processes, threads):
+    monkeypatch.setattr(reader.os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert decode_threads() == threads
 
 
 def test_a_batch_mixes_pieces(made):

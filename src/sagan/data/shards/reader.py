@@ -409,6 +409,11 @@ class ShardOrder:
         return order
 
 
+def decode_threads() -> int:
+    """Return this process's share of the machine's cores: torchrun starts LOCAL_WORLD_SIZE processes on it."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 class ShardImages:
     """The images of shards, indexed as an array (N, H, W, C) uint8 and decoded on access: `images[positions]`.
 
@@ -434,7 +439,7 @@ class ShardImages:
         self._replacements: dict[int, int] = {}  # position of a broken image -> position of its replacement
         self._warned: set[int] = set()  # positions of broken images that were named
         self._fetching = ThreadPoolExecutor(LANES // 2, thread_name_prefix="shards")
-        self._decoding = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+        self._decoding = ThreadPoolExecutor(decode_threads(), thread_name_prefix="decode")
         # Broken images have warnings of ours. The filter belongs to the process, so it cannot be set per thread.
         warnings.filterwarnings("ignore", module=r"PIL\.")
 

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from sagan import UserError
-from sagan.distributed import Processes, check_batch
+from sagan.distributed import Processes, check_batch, in_memory_order
 from sagan.files import load_tensors
 from sagan.run import Run
 from sagan.training.rng import Noise
@@ -34,6 +35,24 @@ def start(count, *arguments, restarts=0, module="sagan"):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start_each(*arguments):
+    """Two processes without torchrun, which sends no signals and whose store is not rank 0's."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    one = {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"} | address
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            env=os.environ | one | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
 
 
 def finish(process, status=0):
@@ -88,10 +107,20 @@ def test_alone_nothing_is_sent():
     assert [alone.any(said) for said in (True, False)] == [True, False]
 
 
+@pytest.mark.parametrize("shape", [(6, 4, 3, 3), (5, 1, 3, 3), (1, 4, 3, 3), (5, 4, 1, 1), (7, 5), ()])
+def test_in_the_order_of_memory_flattening_copies_nothing(shape):
+    for t in (torch.rand(shape), torch.rand(shape).movedim(0, -1) if shape else torch.rand(())):
+        assert torch.equal(in_memory_order(t).reshape(-1), torch.empty(0).set_(t.untyped_storage()))
+        assert in_memory_order(t).reshape(-1).data_ptr() == t.data_ptr()
+    x = torch.rand(4, 6)[:, ::2]  # with memory in between: a view all the same, but not a flat one
+    in_memory_order(x).zero_()
+    assert not x.any()
+
+
 WORKER = """
 import sys, time, json, numpy as np, torch
 from safetensors.torch import save_file
-from sagan import ModelConfig, TrainingConfig
+from sagan import ModelConfig, TrainingConfig, distributed
 from sagan.distributed import join
 from sagan.training.step import Trainer
 
@@ -117,6 +146,21 @@ with join("cpu") as processes:
     assert [int(a) for a in processes.map(lambda i: np.array(i * i), 5)] == [0, 1, 4, 9, 16]
     assert processes.first(lambda: processes.rank) == 0
     assert processes.any(processes.rank == processes.count - 1) and not processes.any(False)
+
+    shapes = [(6, 4, 3, 3), (5, 1, 3, 3), (1, 4, 3, 3), (5, 4, 1, 1), (7, 5), (3, 4, 5), (7,), ()]
+
+    def tensors(rank):
+        rng = torch.Generator().manual_seed(rank)
+        plain = [torch.randn(shape, generator=rng) for shape in 2 * shapes]
+        return [t.to(memory_format=torch.channels_last) if t.dim() == 4 and i < 4 else t for i, t in enumerate(plain)]
+
+    distributed.MESSAGE = 300  # several messages, one of more than that
+    everyone = [tensors(rank) for rank in range(processes.count)]
+    for view in (lambda t: t, distributed.in_memory_order):
+        own = tensors(processes.rank)
+        processes.average_([view(t) for t in own])
+        for t, *shares in zip(own, *everyone, strict=True):
+            assert torch.equal(t, sum(shares) / processes.count), t.shape
     save_file(found, f"{sys.argv[1]}/{processes.count}-{processes.rank}.safetensors")
 """
 
@@ -210,6 +254,114 @@ def test_a_signal_to_one_ends_all_with_one_checkpoint(tmp_path, train_options, n
     if whom is not None:
         assert process.returncode == 0, errors
         assert "Traceback" not in errors
+
+
+LONG = ["--steps", "100000", "--checkpoint-every", "100000", "--out"]
+
+
+def wait_for_steps(run, *jobs):
+    while steps_logged(run) < 4:
+        time.sleep(0.02)
+        assert all(job.poll() is None for job in jobs), [job.communicate() for job in jobs]
+
+
+@pytest.mark.parametrize("whom", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_that_dies_ends_the_job_in_one_line(tmp_path, train_options, whom):
+    run = tmp_path / "run"
+    job = start(2, "train", *train_options, *LONG, run)
+    wait_for_steps(run, job)
+    os.kill(workers(job)[whom], signal.SIGKILL)
+    killed = time.monotonic()
+    _, errors = finish(job, status=1)
+    assert time.monotonic() - killed < 15  # torchrun's SIGKILL comes after 30 s
+    (line,) = said(errors)
+    assert re.match(rf"sagan: process {1 - whom} of 2 has lost the others \(.*\); resume .* --resume$", line)
+
+
+@pytest.mark.parametrize("whom", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_asked_to_end_a_process_does_not_wait_for_one_that_is_silent(tmp_path, train_options, whom):
+    """It waits in a collective, in C++, as for a process that has died NCCL's does: no handler in Python can run."""
+    run = tmp_path / "run"
+    job = start(2, "train", *train_options, *LONG, run)
+    wait_for_steps(run, job)
+    pids = workers(job)
+    os.kill(pids[whom], signal.SIGSTOP)
+    time.sleep(1)  # the other one comes to the collective
+    os.kill(pids[1 - whom], signal.SIGTERM)
+    asked = time.monotonic()
+    while len(workers(job)) == 2 and time.monotonic() - asked < 20:
+        time.sleep(0.05)
+    left = workers(job)
+    for pid in left:  # torchrun's SIGTERM does not reach the one that was stopped
+        os.kill(pid, signal.SIGKILL)
+    assert left == [pids[whom]]
+    _, errors = finish(job, status=1)
+    (line,) = said(errors)
+    assert line.startswith(f"sagan: process {1 - whom} of 2 has lost the others (no sign of life of process {whom}); ")
+
+
+ENDS = """
+import sys, time, torch
+from sagan import UserError
+from sagan.distributed import join
+
+with join("cpu") as processes:
+    print("ready", flush=True)
+    if sys.argv[1] == "sleep":
+        time.sleep(60)
+    elif processes.is_first:
+        processes.average(torch.ones(1))
+    elif sys.argv[1] == "fail":
+        processes.report_failure()
+        time.sleep(60)
+    elif sys.argv[1] == "raise":
+        raise UserError("what the user can fix")
+"""
+
+
+def test_a_process_that_has_failed_ends_those_that_wait_in_a_collective(tmp_path):
+    """Without a word, and even before its end, which closes the connection: NCCL need not notice that."""
+    (tmp_path / "worker.py").write_text(ENDS)
+    first, second = start_each(tmp_path / "worker.py", "fail")
+    try:
+        assert (first.communicate(timeout=30), first.returncode) == (("ready\n", ""), 2)
+    finally:
+        second.kill()
+
+
+def test_without_a_training_run_to_save_a_signal_ends_the_process(tmp_path):
+    (tmp_path / "worker.py").write_text(ENDS)
+    jobs = start_each(tmp_path / "worker.py", "sleep")
+    for job in jobs:
+        assert job.stdout.readline() == "ready\n"
+    for job in jobs:
+        job.send_signal(signal.SIGTERM)
+    assert [(job.communicate(timeout=20)[1], job.returncode) for job in jobs] == [("", 128 + signal.SIGTERM)] * 2
+
+
+SLOW_DISK = """
+import sys, time
+from datetime import timedelta
+from sagan import cli, distributed
+from sagan.training import records
+
+def save(*arguments, quick=records.save_checkpoint):
+    time.sleep(12)
+    quick(*arguments)
+
+distributed.TIMEOUT = timedelta(seconds=8)
+records.save_checkpoint = save
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_may_take_longer_than_a_collective_waits(tmp_path, train_options):
+    (tmp_path / "worker.py").write_text(SLOW_DISK)
+    arguments = [tmp_path / "worker.py", "train", *train_options, "--steps", "4", "--out", tmp_path / "run"]
+    for job in start_each(*arguments):
+        finish(job)
+    assert len(Run(tmp_path / "run").checkpoints()) == 2
 
 
 @pytest.mark.slow
