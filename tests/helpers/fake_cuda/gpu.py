@@ -111,8 +111,9 @@ class FakeGPU(TorchDispatchMode):
             self.reads.append(Op(name, inputs[1:], inputs[:1]))
             return given[0].zero_()
         with self._fake:
-            fake_args, fake_kwargs = tree_map_only(Tensor, _without_memory, (args, kwargs))
-            result = func(*fake_args, **fake_kwargs)
+            if not all(isinstance(t, FakeTensor) for t in given):
+                args, kwargs = tree_map_only(Tensor, _without_memory, (args, kwargs))
+            result = func(*args, **kwargs)
         outputs = tuple(Meta.of(t) for t in tree_leaves(result) if isinstance(t, Tensor))
         op = Op(name, inputs, outputs)
         if any(t.device == "cpu" for t in outputs):

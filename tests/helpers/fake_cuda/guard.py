@@ -83,6 +83,7 @@ def load(library: Path) -> None:
     torch.cuda.current_device = lambda: 0
     torch.cuda.is_bf16_supported = lambda including_emulation=True: True
     torch.cuda.Event = _Event
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(1.0, device="cuda"): on the CPU first, then copied
     # A module that moves to another device gets new parameters: a tensor cannot lose its memory in place.
     torch.__future__.set_overwrite_module_params_on_conversion(True)
 
