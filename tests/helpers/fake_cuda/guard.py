@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("guard.cpp")
@@ -75,6 +76,7 @@ def load(library: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")  # copy.deepcopy does
     torch.autograd.set_multithreading_enabled(False)  # a thread for the GPU may outlive the interpreter, and abort
     # What torch.cuda asks of parts that a CPU build does not have.
     torch.cuda._lazy_init = lambda: None
