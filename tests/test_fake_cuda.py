@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from helpers.fake_cuda.run import fake_gpu
 from sagan import PRESETS, ModelConfig, TrainingConfig
@@ -13,8 +14,10 @@ from sagan.explorer.explorer import Explorer
 from sagan.explorer.networks import Networks
 from sagan.metrics.features import CustomFeatures, EfficientNetLite0, extract
 from sagan.model.dcgan import build_discriminator, build_generator
+from sagan.model.spectral_norm import SpectralNorm
 from sagan.sampling import draw_latents, estimate_statistics, sample
 from sagan.training.checkpoint import load_checkpoint, save_checkpoint
+from sagan.training.processes import Processes
 from sagan.training.recovery import Watch
 from sagan.training.step import Trainer
 from sagan.training.transfer import copy_weights
@@ -264,3 +267,89 @@ def test_explorer_sees_and_draws_maps():
         assert explorer.grid(Grid(labels=(0, 2), count=2, seed=0)).shape == (4, 32, 32, 3)
         assert explorer.strip(Strip(walk=walk, steps=3)).shape == (3, 32, 32, 3)
         assert explorer.describe()["layers"]
+
+
+def first_step(gpu, model, **options):
+    """What the first step in bf16, one that computes penalties, asks of the GPU."""
+    trainer = Trainer(model, replace(TRAINING, precision="bf16", **options), CUDA)
+    gpu.forget()
+    trainer.step(0, lambda i: images(model, trainer.config))
+    return gpu.ops
+
+
+@pytest.mark.parametrize("name", ["demo", "small"])
+@fake_gpu
+def test_no_convolution_of_a_penalty_has_a_feature_map_for_a_kernel(name):
+    """PyTorch's own double backward makes such of R1 and R2, and cuDNN has no good kernel for them."""
+    with fake() as gpu:
+        ops = first_step(gpu, PRESETS[name].model, r1=1.0, r2=1.0)
+    large = []
+    for op in ops:
+        if op.name in ("convolution", "convolution_backward"):
+            weight = op.inputs[1 if op.name == "convolution" else 2]
+            if max(weight.shape[2:]) > 4:
+                large.append(op)
+    assert not large, f"{len(large)} of them, such as {large[0]}"
+
+
+def is_map(t):
+    """Whether it is a feature map (N, C, H, W): of more channels than an image, and larger than a 3x3 kernel."""
+    return len(t.shape) == 4 and t.shape[1] > 4 and min(t.shape[2:]) >= 4
+
+
+@pytest.mark.parametrize("variant", ["released", "paper", "full", "direct"])
+@fake_gpu
+def test_feature_maps_stay_in_bf16(variant):
+    """Between convolutions and in the gradient as well: fp32 tables and gamma must not lift a map to fp32."""
+    model = replace(MODEL, base_channels=16, attention_variant=variant)
+    with fake() as gpu:
+        ops = first_step(gpu, model)
+    lifted = [op for op in ops if not op.is_view and any(is_map(t) and t.dtype == torch.float32 for t in op.inputs)]
+    assert not lifted, f"{len(lifted)} operations on maps in fp32, such as {lifted[0]}"
+
+
+@fake_gpu
+def test_what_bf16_would_spoil_stays_in_fp32():
+    """Spectral norms, the discriminator's head, what goes into tanh, and augmentation."""
+    model = replace(MODEL, **attention_of("self"))
+    training = replace(TRAINING, precision="bf16", augment=("color", "translation", "cutout"))
+    inside = {}
+    with fake() as gpu:
+        trainer = Trainer(model, training, CUDA)
+
+        def watch(kind, module):
+            module.register_forward_pre_hook(lambda *_: inside.setdefault(kind, []).append([len(gpu.ops), None]))
+            module.register_forward_hook(lambda *_: inside[kind][-1].__setitem__(1, len(gpu.ops)))
+
+        for network in (trainer.generator, trainer.discriminator):
+            for module in network.modules():
+                if isinstance(module, SpectralNorm):
+                    watch("spectral norm", module)
+        watch("head", trainer.discriminator.head)
+        gpu.forget()
+        trainer.step(0, lambda i: images(model, training))
+    low = [f"{kind}: {op}" for kind, spans in inside.items() for i, j in spans for op in gpu.ops[i:j] if in_bf16(op)]
+    named = {"tanh", "uniform_", "lerp", "index", "masked_fill"}
+    assert named <= {op.name for op in gpu.ops}
+    low += [str(op) for op in gpu.ops if op.name in named and in_bf16(op)]
+    assert len(inside) == 2
+    assert not low, f"{len(low)} operations in bf16, such as {low[0]}"
+
+
+def in_bf16(op):
+    """Whether it computes in bf16, be it on what was brought there for it."""
+    return (
+        not op.is_view and any(t.dtype == torch.bfloat16 for t in (*op.inputs, *op.outputs)) and op.name != "_to_copy"
+    )
+
+
+@fake_gpu
+def test_a_vote_of_many_processes_does_not_wait_for_the_device():
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    processes = Processes(CUDA, 0, 2)
+    with fake() as gpu:
+        for said in (True, False, False):
+            processes.any(said)
+        assert any(op.name == "allreduce_" for op in gpu.ops)
+        assert not gpu.uploads, f"a copy that waits: {gpu.uploads[0]}"
+    torch.distributed.destroy_process_group()
