@@ -77,6 +77,7 @@ class SpectralNorm(nn.Module):
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
         """Sets what is stored to what the iteration comes to for this weight: its first singular vectors."""
+        weight = weight.to(self.u)
         self.u.copy_(torch.linalg.svd(to_rows(weight), full_matrices=False).U[:, 0])
 
 
@@ -103,6 +104,7 @@ class StoredSpectralNorm(SpectralNorm):
 
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
+        weight = weight.to(self.u)
         super().solve(weight)
         self._keep(F.normalize(self.u @ to_rows(weight), dim=0, eps=self.eps))
 
