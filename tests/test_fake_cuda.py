@@ -8,19 +8,19 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from helpers.fake_cuda.run import fake_gpu
 from sagan import PRESETS, ModelConfig, TrainingConfig
-from sagan.attention import attention_maps, attention_statistics
-from sagan.explorer.asked import Grid, Sample, Strip, Walk
-from sagan.explorer.explorer import Explorer
+from sagan.attention_maps import attention_maps, attention_statistics
+from sagan.distributed import Processes
+from sagan.explorer.engine import Explorer
 from sagan.explorer.networks import Networks
+from sagan.explorer.schemas import Grid, Sample, Strip, Walk
 from sagan.metrics.features import CustomFeatures, EfficientNetLite0, extract
-from sagan.model.dcgan import build_discriminator, build_generator
+from sagan.model.build import build_discriminator, build_generator
 from sagan.model.spectral_norm import SpectralNorm
 from sagan.sampling import draw_latents, estimate_statistics, sample
 from sagan.training.checkpoint import load_checkpoint, save_checkpoint
-from sagan.training.processes import Processes
-from sagan.training.recovery import Watch
+from sagan.training.divergence import Watch
+from sagan.training.finetune import copy_weights
 from sagan.training.step import Trainer
-from sagan.training.transfer import copy_weights
 
 CUDA = torch.device("cuda", 0)
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
