@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.convolution import conv2d, conv_transpose2d
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -158,7 +160,8 @@ class Conv2d(Normalised, nn.Conv2d):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.norm(self.weight), self.bias)
+        stride, padding = self.stride[0], int(self.padding[0])
+        return conv2d(x, self.norm(self.weight), self.bias, stride=stride, padding=padding)
 
 
 class ConvTranspose2d(Normalised, nn.ConvTranspose2d):
@@ -181,7 +184,8 @@ class ConvTranspose2d(Normalised, nn.ConvTranspose2d):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return F.conv_transpose2d(x, self.norm(self.weight), self.bias, self.stride, self.padding)  # type: ignore[arg-type]
+        stride, padding = self.stride[0], int(self.padding[0])
+        return conv_transpose2d(x, self.norm(self.weight), self.bias, stride=stride, padding=padding)
 
 
 class Linear(Normalised, nn.Linear):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sagan.model.convolution import only_input_gradients
 from sagan.training.noise import Noise
 
 
@@ -15,7 +16,8 @@ def _gradient(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     # The fused attention kernels have no second derivative; the plain one, which stores the map, does.
     with sdpa_kernel(SDPBackend.MATH):
         logits = discriminator(x, y)
-    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    with only_input_gradients():
+        (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gradient.flatten(1)
 
 
