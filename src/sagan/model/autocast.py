@@ -21,6 +21,6 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
-def as_dtype_of(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x in the dtype of a weight: x itself, and nothing in an exported graph, where it has that dtype."""
-    return x if x.dtype == weight.dtype else x.to(weight.dtype)
+def as_dtype_of(x: Tensor, other: Tensor) -> Tensor:
+    """Return x in the dtype of another tensor; where it is in it, an exported graph shows no trace of this."""
+    return x if x.dtype == other.dtype else x.to(other.dtype)
