@@ -72,6 +72,19 @@ def test_xavier_uniform():
     assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
+@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (5, 7)])
+def test_solving_for_a_weight_of_another_device_or_dtype(shape):
+    """So a source's weight comes to a norm on the device that trains; 'meta' tells devices apart without a GPU."""
+    torch.manual_seed(0)
+    weight = torch.randn(shape, dtype=torch.float64)
+    for norm in (SpectralNorm(shape[0]), StoredSpectralNorm(torch.Size(shape))):
+        norm.solve(weight)
+        normalised = norm.eval()(weight.float())
+        assert torch.linalg.matrix_norm(normalised.flatten(1), 2).item() == pytest.approx(1, rel=1e-5)
+        norm.to("meta").solve(weight)
+        assert all(t.device.type == "meta" for t in norm.buffers())
+
+
 @pytest.mark.parametrize("make", [lambda: torch.nn.Conv2d(3, 8, 3), lambda: torch.nn.Embedding(9, 4)])
 def test_stored_vectors_are_used_as_pytorch_s_own_spectral_norm_does(make):
     torch.manual_seed(0)

@@ -62,6 +62,21 @@ def test_penalty_of_a_whole_discriminator_against_finite_differences():
     assert (weight.grad * direction).sum().item() == pytest.approx(slope, rel=1e-5)
 
 
+def test_penalties_are_fp32_s_under_autocast_too():
+    def penalties():
+        torch.manual_seed(0)
+        network = Discriminator(ModelConfig(resolution=32, num_classes=2, base_channels=4))
+        x, fake, y = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
+        return zero_centred(network, x, y), one_centred(network, x, fake, y, Noise(0))
+
+    wanted = penalties()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = penalties()
+    for a, b in zip(got, wanted, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
+
+
 def zero_centred_by_differences(network, x, y):
     with torch.enable_grad():
         x = x.clone().requires_grad_(True)

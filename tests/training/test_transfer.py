@@ -194,6 +194,27 @@ def test_spectrally_normalised_class_tables_are_matched_too(norm, evaluation):
         assert not torch.allclose(target(z, y), source_with_vectors(z, y), atol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:.*meta:UserWarning")  # copying there does nothing
+@pytest.mark.parametrize("place", [torch.float64, torch.device("meta")], ids=str)
+@pytest.mark.parametrize("head", ["projection", "classifier"])
+@pytest.mark.parametrize("norm", ["none", "classes", "channels"])
+def test_networks_on_another_device_or_in_another_dtype(place, head, norm):
+    """What is computed on the way from a source on the CPU: 'meta' tells devices apart without a GPU."""
+    config = ModelConfig(
+        resolution=32,
+        num_classes=3,
+        latent_dim=8,
+        base_channels=4,
+        class_head=head,
+        class_spectral_norm=norm,
+        spectral_norm_in_evaluation="stored",
+    )
+    for network in (Generator, Discriminator):
+        source, target = network(config), network(config).to(place)
+        copy_weights(source, target, [2, None, 0])
+        assert {t.device.type for t in target.state_dict().values()} == {target.head.weight.device.type}
+
+
 def test_an_auxiliary_classifier_goes_by_its_classes():
     def discriminator(classes):
         shape = ModelConfig(resolution=32, base_channels=4, num_classes=classes, class_head="classifier")

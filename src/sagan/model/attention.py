@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.autocast import as_dtype_of, without_autocast
 from sagan.model.config import AttentionKind, ModelConfig, Variant
 from sagan.model.spectral_norm import Conv2d
 from sagan.model.tiled_attention import TiledAttention
@@ -26,6 +27,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     width, wanted = max(q.shape[-1], v.shape[-1]), v.shape[-1]
     q, k, v = (F.pad(t, (0, width - t.shape[-1]))[:, None] for t in (q, k, v))  # one head: (N, 1, ., width)
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0, :, :wanted]
+
+
+def add_scaled(x: Tensor, gamma: Tensor, o: Tensor) -> Tensor:
+    """x + gamma * o in x's dtype: gamma, in fp32, would lift a bf16 map to it."""
+    return torch.addcmul(x, as_dtype_of(gamma, x), as_dtype_of(o, x))
 
 
 class SelfAttention2d(nn.Module):
@@ -89,7 +95,7 @@ class SelfAttention2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         o = attend(*self.project(x))  # (N, H·W, E)
         o = self.output(o.transpose(1, 2).unflatten(2, x.shape[2:]))
-        return torch.addcmul(x, self.gamma, o)
+        return add_scaled(x, self.gamma, o)
 
     def maps(self, x: Tensor, locations: Tensor) -> Tensor:
         """Rows of the map beta (equation 1): those of the asked queries, exactly, and no others.
@@ -109,7 +115,8 @@ class SelfAttention2d(nn.Module):
 class ChannelAttention2d(nn.Module):
     """Lets every channel draw on every other: softmax(X X^T) X over a C x C map (DANet, Fu et al. 2019, section 3.3).
 
-    Maps (N, C, H, W) to (N, C, H, W); gamma is 0 at the start.
+    Maps (N, C, H, W) to (N, C, H, W); gamma is 0 at the start. The map is computed without autocast: its energies are
+    sums over all locations, of which bf16 would keep too few digits for the exponential.
     """
 
     def __init__(self) -> None:
@@ -118,8 +125,10 @@ class ChannelAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)  # (N, C, H·W)
-        attn_NCC = torch.softmax(flat @ flat.transpose(1, 2), dim=-1)
-        return torch.addcmul(x, self.gamma, (attn_NCC @ flat).view_as(x))
+        with without_autocast(x.device):
+            rows = as_dtype_of(flat, self.gamma)
+            attn_NCC = torch.softmax(rows @ rows.transpose(1, 2), dim=-1)
+        return add_scaled(x, self.gamma, (attn_NCC @ flat).view_as(x))
 
 
 class MatchedResidual2d(nn.Module):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.autocast import as_dtype_of
 from sagan.model.config import ClassNorm
 from sagan.model.spectral_norm import Embedding, spectral_norm
 
@@ -85,7 +86,8 @@ class ConditionalBatchNorm2d(nn.Module):
             return F.batch_norm(x, *statistics, self.scale, self.shift, self.training, self.momentum, self.eps)
         assert y is not None, "a conditional generator needs the labels y"
         x = F.batch_norm(x, *statistics, None, None, self.training, self.momentum, self.eps)
-        scale, shift = (of_classes(table, y)[:, :, None, None] for table in self.tables())
+        # In the map's dtype: fp32 tables would lift a bf16 map, and all that follows up to a convolution, to fp32.
+        scale, shift = (as_dtype_of(of_classes(table, y)[:, :, None, None], x) for table in self.tables())
         return torch.addcmul(shift, x, scale)
 
     def _over_processes(self, x: Tensor, y: Tensor | None, total: Callable[[Tensor], Tensor]) -> Tensor:
@@ -107,7 +109,7 @@ class ConditionalBatchNorm2d(nn.Module):
             scale, shift = of_classes(scale, y), of_classes(shift, y)
         scale = scale * torch.rsqrt(variance + self.eps)
         shift = shift - mean * scale
-        return torch.addcmul(shift[..., None, None], part, scale[..., None, None])
+        return torch.addcmul(shift[..., None, None], part, scale[..., None, None]).to(x.dtype)
 
     @torch.no_grad()
     def bake(self) -> None:

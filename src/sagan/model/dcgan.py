@@ -6,11 +6,11 @@ that a configuration asks for, these or the paper's.
 
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.attention import add_attention
+from sagan.model.autocast import as_dtype_of
 from sagan.model.blocks import conditional_norm
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
@@ -60,7 +60,7 @@ class DCGANGenerator(Generator):
         for block in self.blocks:
             x = block(x, y)
             x = self.attention[str(x.shape[-1])](x)
-        return torch.tanh(self.head(x))
+        return self._to_image(x)
 
 
 class HalvingBlock(nn.Module):
@@ -99,4 +99,4 @@ class DCGANDiscriminator(Discriminator):
         for block in self.blocks:
             x = block(x)
             x = self.attention[str(x.shape[-1])](x)
-        return x.flatten(1)
+        return as_dtype_of(x.flatten(1), self.head.weight)

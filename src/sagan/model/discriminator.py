@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.attention import add_attention
+from sagan.model.autocast import without_autocast
 from sagan.model.blocks import DownBlock
 from sagan.model.config import Architecture, ModelConfig
 from sagan.model.spectral_norm import Embedding, Linear
@@ -61,12 +62,12 @@ class Discriminator(nn.Module):
         self.classifier = Linear(features, classes, **sn) if classes and not projects else None
 
     def features(self, x: Tensor) -> Tensor:
-        """h (N, C), which the logits are linear in."""
+        """h (N, C), which the logits are linear in, in the weights' precision."""
         for block in self.blocks:
             x = block(x)
             if block.downsample:
                 x = self.attention[str(x.shape[-1])](x)
-        return F.relu(self.last(x)).sum(dim=(2, 3))
+        return F.relu(self.last(x)).sum(dim=(2, 3), dtype=self.head.weight.dtype)
 
     @overload
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor: ...
@@ -74,11 +75,12 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None, *, classify: bool) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, y: Tensor | None = None, *, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         h = self.features(x)
-        logits = self.head(h).squeeze(1)
-        if self.embed is not None:
-            assert y is not None, "a conditional discriminator needs the labels y"
-            logits = logits + (self.embed(y) * h).sum(1)
-        if classify:
-            assert self.classifier is not None, "the discriminator has no classifier"
-            return logits, self.classifier(h)
+        with without_autocast(h.device):  # losses take differences of logits, of which bf16 keeps 3 digits
+            logits = self.head(h).squeeze(1)
+            if self.embed is not None:
+                assert y is not None, "a conditional discriminator needs the labels y"
+                logits = logits + (self.embed(y) * h).sum(1)
+            if classify:
+                assert self.classifier is not None, "the discriminator has no classifier"
+                return logits, self.classifier(h)
         return logits

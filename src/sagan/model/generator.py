@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.attention import add_attention
+from sagan.model.autocast import as_dtype_of
 from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.blocks import UpBlock
 from sagan.model.config import Architecture, ModelConfig
-from sagan.model.spectral_norm import Conv2d, Linear
+from sagan.model.spectral_norm import Conv2d, Linear, Normalised
 
 
 class Generator(nn.Module):
@@ -27,7 +28,7 @@ class Generator(nn.Module):
 
     architecture: ClassVar[Architecture] = "residual"
     stem: nn.Module
-    head: nn.Module
+    head: Normalised
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -56,4 +57,8 @@ class Generator(nn.Module):
         for block in self.blocks:
             x = block(x, y)
             x = self.attention[str(x.shape[-1])](x)
-        return torch.tanh(self.head(F.relu_(self.norm(x, None))))
+        return self._to_image(F.relu_(self.norm(x, None)))
+
+    def _to_image(self, x: Tensor) -> Tensor:
+        """The image that the last feature map makes; tanh in the weights' precision, as bf16 has few steps near 1."""
+        return torch.tanh(as_dtype_of(self.head(x), self.head.weight))

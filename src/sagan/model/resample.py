@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sagan.model.convolution import conv2d, conv_transpose2d
 from sagan.model.spectral_norm import Conv2d
 
 
@@ -46,12 +47,12 @@ def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     quarter = None if bias is None else bias / 4  # every box sums four of it
     # In the order that the convolution wants: left to itself, it would bring it there anew in the backward pass.
     w = w.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
-    return _Box.apply(F.conv_transpose2d(x, w, quarter, stride=2), 0, 1)
+    return _Box.apply(conv_transpose2d(x, w, quarter, stride=2), 0, 1)
 
 
 def conv3x3_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     """avg_pool2(conv3x3(x)), zero-padded: (N, I, 2H, 2W) to (N, O, H, W), w of shape (O, I, 3, 3)."""
-    return F.conv2d(_Box.apply(x, 1, 4), w, bias, stride=2)
+    return conv2d(_Box.apply(x, 1, 4), w, bias, stride=2)
 
 
 class UpConv2d(Conv2d):

@@ -6,16 +6,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from sagan.model.autocast import without_autocast
+from sagan.model.convolution import only_input_gradients
 from sagan.training.rng import Noise
 
 
 def _gradient(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of D at each picture, (N, C·H·W), itself differentiable."""
+    """The gradient of D at each picture, (N, C·H·W), itself differentiable, in the precision of x and the weights."""
     x = x.detach().requires_grad_(True)
     # The fused attention kernels have no second derivative; the plain one, which stores the map, does.
-    with sdpa_kernel(SDPBackend.MATH):
+    with without_autocast(x.device), sdpa_kernel(SDPBackend.MATH):
         logits = discriminator(x, y)
-    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+        with only_input_gradients():
+            (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gradient.flatten(1)
 
 

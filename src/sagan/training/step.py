@@ -158,10 +158,10 @@ class Trainer:
         self.discriminator_adam.zero_grad()
         for real, y_real in parts:
             z, y_fake = self._latents(y_real, noise)
+            with self._autocast(), torch.no_grad():
+                fake = self.generator(z, y_fake).to(real.dtype)
+            real, fake = augment(real, config.augment, noise), augment(fake, config.augment, noise)
             with self._autocast():
-                with torch.no_grad():
-                    fake = self.generator(z, y_fake).to(real.dtype)
-                real, fake = augment(real, config.augment, noise), augment(fake, config.augment, noise)
                 # Real and generated pictures in one pass: one set of spectral norms, larger matrices.
                 logits, wrong = self._judge(torch.cat([real, fake]), torch.cat([y_real, y_fake]), of=len(real))
             real_logits, fake_logits = logits.to(real.dtype).chunk(2)
@@ -210,12 +210,15 @@ class Trainer:
         self.generator_adam.zero_grad()
         for real, y_real in parts:
             z, y_fake = self._latents(y_real, noise)
+            real_logits = None
+            if self.loss.needs_real:
+                real = augment(real, config.augment, noise)
+                with self._autocast(), torch.no_grad():
+                    real_logits = self.discriminator(real, y_real).to(real.dtype)
             with self._autocast():
-                real_logits = None
-                if self.loss.needs_real:
-                    with torch.no_grad():
-                        real_logits = self.discriminator(augment(real, config.augment, noise), y_real).to(real.dtype)
-                fake = augment(self.generator(z, y_fake), config.augment, noise)
+                fake = self.generator(z, y_fake).to(real.dtype)
+            fake = augment(fake, config.augment, noise)
+            with self._autocast():
                 fake_logits, wrong = self._judge(fake, y_fake, of=len(fake))
             loss = self.loss.generator(real_logits, fake_logits.to(real.dtype))
             if wrong is not None:
