@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from machine import Table, memory, spread
+from sagan.device import keep_memory
 from sagan.model.attention import VALUE_REDUCTION, attend
-from sagan.training.machine import keep_memory
 from workers import Worker, serve, take_turns
 
 CHANNELS = 64

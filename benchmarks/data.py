@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from machine import Table, alternate, seconds, spread
 from sagan import PRESETS, DataConfig, ModelConfig, TrainingConfig
 from sagan.data import Batches, Store, prepare, robots
-from sagan.training.machine import keep_memory
+from sagan.device import keep_memory
 from sagan.training.step import Trainer, to_signed
 
 RESOLUTION, BATCH, WORKERS = 128, 64, 2

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from sagan import DataConfig
 from sagan.data import prepare
+from sagan.device import keep_memory
 from sagan.files import write_atomically
 from sagan.metrics.features import EfficientNetLite0, extract
 from sagan.metrics.frechet import frechet_distance
 from sagan.metrics.reference import choose
-from sagan.training.machine import keep_memory
 
 COUNT = 2000
 NOISE = (4, 8, 16, 32, 64)  # standard deviation, of 255

@@ -23,13 +23,13 @@ from machine import describe
 from peers import build
 from sagan import PRESETS
 from sagan.data import Batches, Store, prepare
+from sagan.device import keep_memory
 from sagan.figures import curves
 from sagan.interop.importing import import_networks, write_import
 from sagan.metrics.features import EfficientNetLite0
 from sagan.metrics.monitor import Monitor
 from sagan.run import Run
 from sagan.study.variants import PAPER_LOSS
-from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
 from sagan.training.transfer import start_from
 

@@ -20,9 +20,9 @@ import torch
 from machine import Table, spread
 from peers import OURS, SIZES, build, names
 from sagan import TrainingConfig
+from sagan.device import keep_memory
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.sampling import draw_latents, sample_batches, to_bytes
-from sagan.training.machine import keep_memory
 from workers import Worker, cpu_seconds, others_since, serve, take_turns
 
 TRAINED = "ours, as in training"

@@ -27,7 +27,7 @@ from machine import Table, memory, peak, seconds, spread
 from operations import operations
 from peers import OURS, SIZES, build, real_batch
 from sagan import TrainingConfig
-from sagan.training.machine import keep_memory
+from sagan.device import keep_memory
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {  # by row: the contender, and options of its training or building
     "ours, auto (bf16)": (OURS, {"precision": "auto"}),

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from peers import Anything, biggan_code, mimicry_code, modules, stub, studiogan_networks
 from sagan import attention_maps
+from sagan.device import keep_memory
 from sagan.interop.importing import import_networks, write_import
 from sagan.run import read_discriminator, read_generator
-from sagan.training.machine import keep_memory
 
 COUNT = 32
 CLASSES = 5

@@ -22,12 +22,12 @@ from torch.nn import functional as F
 from machine import memory
 from sagan import PRESETS
 from sagan.data import Batches, prepare
+from sagan.device import keep_memory
 from sagan.metrics.features import BATCH, EfficientNetLite0, extract
 from sagan.metrics.frechet import frechet_distance
 from sagan.metrics.kernel import kernel_distance
 from sagan.metrics.monitor import Monitor
 from sagan.metrics.neighbours import compare
-from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
 
 DIMENSIONS = 2048

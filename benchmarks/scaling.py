@@ -30,8 +30,8 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from machine import RESULTS, Table, describe, memory, spread
 from sagan import ModelConfig, TrainingConfig
+from sagan.device import keep_memory
 from sagan.figures.curves import save_figure
-from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
 
 WIDTH, ATTENTION_WIDTH = 16, 32

@@ -36,7 +36,7 @@ from PIL import Image
 from machine import Table, memory, seconds, spread
 from sagan import PRESETS, DataConfig
 from sagan.data import Batches, Prefetcher, prepare
-from sagan.training.machine import keep_memory
+from sagan.device import keep_memory
 from sagan.training.step import Trainer
 
 MIB = 2**20

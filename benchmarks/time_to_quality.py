@@ -35,11 +35,11 @@ from machine import RESULTS, Table
 from peers import RATES, Contender, build
 from sagan import PRESETS
 from sagan.data import Batches, prepare
+from sagan.device import keep_memory
 from sagan.figures import curves
 from sagan.metrics.features import EfficientNetLite0
 from sagan.metrics.monitor import Monitor
 from sagan.study.variants import PAPER_LOSS
-from sagan.training.machine import keep_memory
 from sagan.training.step import Trainer
 from workers import cpu_seconds, others_since
 

@@ -20,7 +20,7 @@ from machine import Table, peak, spread
 from operations import in_words, operations
 from peers import OURS, SIZES, build, names, real_batch
 from sagan import TrainingConfig
-from sagan.training.machine import keep_memory
+from sagan.device import keep_memory
 from workers import Worker, cpu_seconds, others_since, serve, take_turns
 
 COLUMNS = ("batch", "codebase", "parameters G, D", "s/step", "images/s", "ours over it", "of the floor", "peak GiB")

@@ -20,6 +20,7 @@ from sagan.config import DataConfig, EvaluationConfig
 from sagan.data import Store, prepare
 from sagan.data.sources import BUILT_IN, printable
 from sagan.data.store import cache_folder, first_size
+from sagan.device import choose_device, keep_memory
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
 from sagan.files import sha256, write_atomically
@@ -32,7 +33,6 @@ from sagan.metrics.score import classifier_score
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
-from sagan.training.machine import choose_device, keep_memory
 from sagan.training.processes import Processes
 
 NEAREST_SHOWN = 10  # pictures a row of the figure of nearest neighbours

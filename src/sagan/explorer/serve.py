@@ -48,9 +48,9 @@ def launch(
         if error.name not in ("uvicorn", "starlette"):
             raise
         raise UserError(f"the page needs {error.name}: pip install 'sagan[explore]'") from error
+    from sagan.device import choose_device
     from sagan.explorer.explorer import Explorer
     from sagan.explorer.networks import read_networks
-    from sagan.training.machine import choose_device
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such uploads are refused in words
     with listen(host, port) as listening:

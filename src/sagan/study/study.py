@@ -20,11 +20,11 @@ from tqdm import tqdm
 from sagan.config import Config
 from sagan.data import Batches, Store, prepare
 from sagan.data.store import cache_folder
+from sagan.device import choose_device, keep_memory
 from sagan.errors import UserError
 from sagan.metrics.features import open_features
 from sagan.study.folder import Job, Plan, StudyFolder
 from sagan.study.variants import STUDIES, StudyName, update_share
-from sagan.training.machine import choose_device, keep_memory
 from sagan.training.progress import say
 from sagan.training.step import Trainer
 

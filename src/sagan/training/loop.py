@@ -10,9 +10,9 @@ import torch
 
 from sagan.data import Batches, Prefetcher, Store
 from sagan.data.remote import Unreachable
+from sagan.device import enough_memory, keep_memory
 from sagan.run import Run
 from sagan.training.checkpoint import load_checkpoint, load_newest
-from sagan.training.machine import enough_memory, keep_memory
 from sagan.training.processes import Processes
 from sagan.training.progress import Bar, say
 from sagan.training.records import Records

@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
+from sagan.device import choose_device
 from sagan.errors import UserError
-from sagan.training.machine import choose_device
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""The machine a run has: its device and its memory allocator."""
+"""The device that networks run on, the precision they compute in, and memory."""
 
 import contextlib
 import ctypes
