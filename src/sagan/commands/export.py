@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sagan.commands.arguments import FileOption, FloatOption, IntOption, RunArgument
+from sagan.commands.arguments import DeviceOption, FileOption, FloatOption, IntOption, RunArgument
 from sagan.config import check_ranges
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run."""
+    """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run.
+
+    The file is written and run on the CPU; the device is where the run's own pictures of this check are drawn.
+    """
 
     run: RunArgument
     """Folder of the run, or its generator.safetensors."""
@@ -23,6 +26,7 @@ class Export:
     """Let the graph give bytes in [0, 255], as torch-fidelity expects, and not floats in [-1, 1]."""
     opset: IntOption = None
     """Version of ONNX's operators; default: 18."""
+    device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self, above_zero=("truncation",))
@@ -34,15 +38,18 @@ class Export:
 
 def export(options: Export) -> None:
     """Runs `sagan export`."""
+    from sagan.device import choose_device, enough_memory
     from sagan.interop.export import export
 
-    print(
-        export(
+    device = choose_device(options.device)
+    with enough_memory("try --device cpu"):
+        exported = export(
             options.run,
             options.to,
             options.out,
             truncation=options.truncation,
             uint8=options.uint8,
             opset=options.opset,
+            device=device,
         )
-    )
+    print(exported)

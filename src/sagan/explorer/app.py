@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sagan import __version__
+from sagan.device import enough_memory
 from sagan.errors import UserError
 from sagan.explorer.asked import Grid, Look, Strip, read
 from sagan.explorer.explorer import MAX_PIXELS, Explorer, to_png, to_text
@@ -60,7 +61,8 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
 
     async def work(answer: Callable[..., Any], *arguments: Any) -> Any:
         async with workers:
-            return await run_in_threadpool(answer, *arguments)
+            with enough_memory("ask for fewer pictures, or start the page with --device cpu"):
+                return await run_in_threadpool(answer, *arguments)
 
     async def about(request: Request) -> Response:
         return JSONResponse(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sagan.attention import Observation, attention_layers, lay_on_picture, observe_attention
 from sagan.data.decode import Unreadable, decode
+from sagan.device import full_precision
 from sagan.errors import UserError
 from sagan.explorer.asked import MOST_PICTURES, Grid, Look, Own, Picture, Sample, Strip, Walk
 from sagan.explorer.networks import Networks
@@ -109,7 +110,7 @@ class Explorer:
         return seconds
 
     def grid(self, asked: Grid) -> NDArray[np.uint8]:
-        """The pictures (N, R, R, C) that `sagan sample` draws with the same options, bit for bit."""
+        """The pictures (N, R, R, C) that `sagan sample` draws with the same options, on the same device bit for bit."""
         y = torch.tensor(self._known(asked.labels) or [0]).repeat_interleave(asked.count)
         if len(y) > MOST_PICTURES:
             raise UserError(f"{len(y)} pictures are too many for one grid: ask for {MOST_PICTURES} or fewer")
@@ -180,6 +181,7 @@ class Explorer:
         return Seen(image, observed, scores)
 
     @torch.no_grad()
+    @full_precision()
     def _scores(self, h: Tensor) -> Scores:
         """The logits of every class from the discriminator's features h (1, C): head(h) + <embed(y), h>."""
         discriminator = self.networks.discriminator

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sagan.attention import attention_layers
+from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -41,13 +42,12 @@ class Networks:
         return [] if found is None or f"{network}_maps" in self.missing else list(attention_layers(found))
 
 
-def read_networks(path: Path, device: torch.device | None = None) -> Networks:
+def read_networks(path: Path, device: torch.device = CPU) -> Networks:
     """Reads a run's folder, its generator.safetensors, or one of its checkpoints.
 
     Raises:
         UserError: there is no generator. Without a discriminator the rest is there, and `missing` says why.
     """
-    device = device or torch.device("cpu")
     generator, class_names, step = read_generator(path)
     generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(device)
     discriminator: Discriminator | None = None

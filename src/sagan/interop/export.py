@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sagan.device import CPU, full_precision
 from sagan.errors import UserError
 from sagan.files import save_tensors, write_atomically
 from sagan.interop import onnx, torch_export
@@ -64,6 +65,7 @@ def export(
     truncation: float | None = None,
     uint8: bool = False,
     opset: int | None = None,
+    device: torch.device = CPU,
 ) -> Exported:
     """Writes the averaged generator of a run in another format, its spectral norms worked into the weights.
 
@@ -74,6 +76,7 @@ def export(
         truncation: the graph cuts its standard normal latents off at this magnitude, as `draw_latents` does.
         uint8: the graph gives bytes in [0, 255], else float32 in [-1, 1].
         opset: ONNX's, 18 if None.
+        device: where the pictures are drawn that the file's must equal; the file is written and run on the CPU.
 
     Raises:
         UserError: no such run, a package is missing, no place to write, or the file's pictures are not those of the
@@ -91,7 +94,7 @@ def export(
     if out.suffix.lower() != suffix:
         raise UserError(f"--out {out}: give a {suffix} file")
     network = Standalone(generator, truncation=truncation, uint8=uint8).eval()
-    generator = bake_spectral_norm(generator.eval()).requires_grad_(False)
+    generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(device)
     config = generator.config
     about = {
         "sagan": metadata.version("sagan"),
@@ -122,26 +125,31 @@ def export(
         else:
             data = {"step": step, "model": asdict(baked(config)), "class_names": class_names}
             save_tensors(path, generator.state_dict(), data)
-            draw = load(path)
-        differences.append(_check(draw, generator, truncation=truncation, uint8=uint8))
+            draw = _on(device, load(path).to(device))
+        differences.append(_check(draw, generator.config, _on(device, generator), truncation=truncation, uint8=uint8))
         if not differences[0] <= TOLERANCE:  # so that NaN fails too
             raise UserError(
                 f"{out} is not written: in {runtime} its pictures differ from the run's by {differences[0]:.2g} "
                 f"(in [-1, 1]; {TOLERANCE:g} would do)"
             )
 
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():
         write_atomically(out, write)
     return Exported(out, content, _interface(config, about["pictures"]), runtime, differences[0])
 
 
-def _check(draw: Draw, generator: Generator, *, truncation: float | None, uint8: bool) -> float:
-    """The largest difference between pictures that `draw` draws and those of the generator, in batches of two sizes."""
-    config, largest = generator.config, 0.0
+def _on(device: torch.device, generator: Generator) -> Draw:
+    """What draws pictures of z and y by a generator on a device; all three are on the CPU."""
+    return lambda z, y: generator(z.to(device), None if y is None else y.to(device)).cpu()
+
+
+def _check(draw: Draw, config: ModelConfig, reference: Draw, *, truncation: float | None, uint8: bool) -> float:
+    """The largest difference between pictures that `draw` draws and those of the reference, in batches of two sizes."""
+    largest = 0.0
     for count in CHECKED:
         z, cut_off = (draw_latents(count, config.latent_dim, seed=count, truncation=t) for t in (None, truncation))
         y = torch.arange(count) * 7 % config.num_classes if config.num_classes else None
-        wanted, found = generator(cut_off, y), draw(z, y)
+        wanted, found = reference(cut_off, y), draw(z, y)
         if found.shape != wanted.shape or found.dtype != (torch.uint8 if uint8 else wanted.dtype):
             raise UserError(f"the exported pictures are {tuple(found.shape)} {found.dtype}, not {tuple(wanted.shape)}")
         if uint8:  # how much further they are from the exact grey level than rounding would put them

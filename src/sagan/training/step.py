@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.config import TrainingConfig
+from sagan.device import choose_precision, full_precision
 from sagan.model.config import ModelConfig
 from sagan.model.dcgan import build_discriminator, build_generator
 from sagan.model.discriminator import Discriminator
@@ -20,15 +21,6 @@ from sagan.training.penalties import LeCam, one_centred, zero_centred
 from sagan.training.processes import Processes, total
 
 Batch = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bf16: asked for, or 'auto' on hardware that gains from it (tensor cores, AMX)."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
 def to_signed(pictures: Tensor) -> Tensor:
@@ -98,7 +90,7 @@ class Trainer:
 
         self.generator_adam = adam(self.generator, config.generator_lr)
         self.discriminator_adam = adam(self.discriminator, config.discriminator_lr)
-        self.bf16 = uses_bf16(config.precision, device)
+        self.precision = choose_precision(config.precision, device)
         self.detours = 0  # times that the training came apart and went back
 
     def step(self, step: int, batch: Callable[[int], Batch], *, measure: bool = False) -> dict[str, Tensor]:
@@ -107,6 +99,10 @@ class Trainer:
         Returns what to log: 'loss/discriminator', 'loss/generator', 'logits/real', 'logits/fake' (means), and with
         `measure` the gradient norms. Scalars on the device, so that nobody waits for them who does not read them.
         """
+        with self.precision.flags():
+            return self._step(step, batch, measure)
+
+    def _step(self, step: int, batch: Callable[[int], Batch], measure: bool) -> dict[str, Tensor]:
         config = self.config
         noise = randomness(config.seed, step, self.processes, self.detours)
         self._set_learning_rates(step)
@@ -153,15 +149,13 @@ class Trainer:
             return z, labels
         return z, noise.integers(n, 0, self.model.num_classes)
 
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-
     def _discriminator_step(self, parts: list[Batch], noise: Noise, penalise: bool) -> dict[str, Tensor]:
         config, log = self.config, {}
+        penalise = penalise and bool(config.r1 or config.r2 or config.gradient_penalty)
         self.discriminator_adam.zero_grad()
         for real, y_real in parts:
             z, y_fake = self._latents(y_real, noise)
-            with self._autocast():
+            with self.precision.autocast(self.device):
                 with torch.no_grad():
                     fake = self.generator(z, y_fake).to(real.dtype)
                 real, fake = augment(real, config.augment, noise), augment(fake, config.augment, noise)
@@ -179,9 +173,10 @@ class Trainer:
                 log["loss/classes"] = wrong.detach()
             if config.lecam:
                 loss = loss + config.lecam * self.lecam(real_logits, fake_logits)
-            if penalise:
-                loss = loss + self._penalties(real, y_real, fake, y_fake, noise)
-            (loss / len(parts)).backward()
+            with full_precision() if penalise else nullcontext():  # the backward pass of a penalty too
+                if penalise:
+                    loss = loss + self._penalties(real, y_real, fake, y_fake, noise)
+                (loss / len(parts)).backward()
         self.processes.average_(_gradients(self.discriminator))
         self.discriminator_adam.step()
         return log
@@ -213,7 +208,7 @@ class Trainer:
         self.generator_adam.zero_grad()
         for real, y_real in parts:
             z, y_fake = self._latents(y_real, noise)
-            with self._autocast():
+            with self.precision.autocast(self.device):
                 real_logits = None
                 if self.loss.needs_real:
                     with torch.no_grad():
