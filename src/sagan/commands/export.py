@@ -11,7 +11,7 @@ from sagan.config import check_ranges
 class Export:
     """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run.
 
-    The file is written and run on the CPU; the device is where the run's own pictures of this check are drawn.
+    A graph is written and run on the CPU; --device is where the run's own pictures of this check are drawn.
     """
 
     run: RunArgument

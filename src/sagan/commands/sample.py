@@ -23,7 +23,7 @@ class Sample:
     classes: tuple[str, ...] = ()
     """Names or numbers of the classes to draw; default: all."""
     seed: int = 0
-    """The same seed gives the same pictures; on another device they differ by rounding."""
+    """The same seed gives the same pictures; on another device they may differ by rounding."""
     truncation: FloatOption = None
     """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
     device: DeviceOption = "auto"

@@ -76,7 +76,7 @@ def export(
         truncation: the graph cuts its standard normal latents off at this magnitude, as `draw_latents` does.
         uint8: the graph gives bytes in [0, 255], else float32 in [-1, 1].
         opset: ONNX's, 18 if None.
-        device: where the pictures are drawn that the file's must equal; the file is written and run on the CPU.
+        device: where the pictures are drawn that the file's must equal; a graph is written and run on the CPU.
 
     Raises:
         UserError: no such run, a package is missing, no place to write, or the file's pictures are not those of the
