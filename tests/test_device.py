@@ -174,10 +174,11 @@ class TestDevice:
         with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
             main([*arguments(command, folder, tmp_path), "--device", "cuda"])
 
-    def test_the_discriminator_runs_there_too(self, folder, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("network", ["generator", "discriminator"])
+    def test_each_network_that_attends_runs_there(self, network, folder, tmp_path, monkeypatch):
         monkeypatch.setattr(sagan.device, "choose_device", lambda name: torch.device("meta"))
         with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
-            main(["attend", str(folder / "run"), "--network", "discriminator", "--out", f"{tmp_path}/a.png"])
+            main(["attend", str(folder / "run"), "--network", network, "--out", f"{tmp_path}/a.png"])
 
 
 class TestPrecision:
@@ -227,7 +228,7 @@ class TestPrecision:
             with pytest.raises(UserError, match=f"--precision tf32: .* from Ampere on, and this is {device.type}"):
                 choose_precision("tf32", device)
 
-    @pytest.mark.parametrize("command", ["train", "study settings"])
+    @pytest.mark.parametrize("command", ["train", "study stability"])
     def test_it_is_refused_before_there_is_a_run(self, command, folder, tmp_path, capsys):
         given = [*command.split(), *options(folder), "--out", str(tmp_path / "run"), "--precision", "tf32"]
         assert main(given) == 2

@@ -64,8 +64,8 @@ def train(options: Train) -> None:
             if any(kind == "self" for _, kind in config.model.attention_at("generator")):
                 from sagan.attention_files import write_attention
 
-                out, _ = write_attention(run.path, None, device=processes.device)
-                print(f"what its last attention layer looks at: {out}")
+                figure, _ = write_attention(run.path, None, device=processes.device)
+                print(f"what its last attention layer looks at: {figure}")
         else:
             print(f"stopped and saved; go on with: sagan train --resume {run.path}")
 
