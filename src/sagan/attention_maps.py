@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sagan.device import full_precision
 from sagan.errors import UserError
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, SelfAttention2d
 from sagan.model.discriminator import Discriminator
@@ -242,11 +243,11 @@ def to_locations(points: Points | str, resolution: int, size: int) -> Tensor:
 
 @contextmanager
 def evaluation(network: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode without gradients; restore the mode of every module afterwards."""
+    """Put a network in evaluation mode, in full precision and without gradients; restore every mode afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             yield
     finally:
         for module, training in modes:

@@ -14,8 +14,9 @@ def softmax_backward_(grad: Tensor, softmax: Tensor) -> None:
 
 
 def has_amx() -> bool:
-    """Return whether this CPU has AMX tiles, which multiply bf16 matrices."""
-    return torch.cpu._is_amx_tile_supported()
+    """Return whether this CPU has AMX tiles, which multiply bf16 matrices; False where PyTorch does not say."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return supported is not None and bool(supported())
 
 
 def rendezvous(timeout: timedelta) -> tuple[Store, int, int]:

@@ -14,6 +14,7 @@ from sagan.model.config import ModelConfig
 
 LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "relativistic"]
 AugmentName = Literal["color", "translation", "cutout"]
+PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
 
 def check_ranges(options: object, *, least: Mapping[str, int] | None = None, above_zero: Sequence[str] = ()) -> None:
@@ -101,8 +102,11 @@ class TrainingConfig:
     """Discriminator steps between two computations of these three penalties (each weighted by as much)."""
     lecam: float = 0.0
     """Weight of the LeCam regulariser for small data sets (Tseng et al. 2021)."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of convolutions and products; auto: bf16 where the hardware gains from it, else fp32."""
+    precision: PrecisionName = "auto"
+    """Arithmetic of convolutions and products; auto: bf16 where the hardware gains from it (CUDA from Ampere on, CPUs
+    with AMX), else fp32; tf32: CUDA from Ampere on."""
+    deterministic: bool = False
+    """On CUDA: kernels that repeat bit for bit, so that a resumed run does too; slower. A CPU repeats by itself."""
     seed: int = 0
     """Fixes initial weights, order of pictures, latents and augmentation."""
 

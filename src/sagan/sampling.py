@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sagan.device import full_precision
 from sagan.errors import UserError
 from sagan.model.batch_norm import MOMENTUM, ConditionalBatchNorm2d
 from sagan.model.generator import Generator
@@ -38,7 +39,9 @@ def sample_batches(generator: Generator, z: Tensor, y: Tensor, batch_size: int =
     """
     device = next(generator.parameters()).device
     for z_part, y_part in zip(z.split(batch_size), y.split(batch_size), strict=True):
-        yield to_bytes(generator(z_part.to(device), y_part.to(device)))
+        with full_precision():  # not around the yield: what is done between batches is not ours
+            x = generator(z_part.to(device), y_part.to(device))
+        yield to_bytes(x)
 
 
 def sample(generator: Generator, z: Tensor, y: Tensor) -> np.ndarray:
@@ -47,6 +50,7 @@ def sample(generator: Generator, z: Tensor, y: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
+@full_precision()
 def estimate_statistics(generator: Generator, *, batches: int, batch_size: int, seed: int) -> None:
     """Puts standing statistics into a generator's batch norms: means over batches of new latents, classes uniform.
 

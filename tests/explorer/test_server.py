@@ -225,6 +225,16 @@ def test_addresses():
     assert browser_url("::1", 80) == "http://[::1]:80"
 
 
+def test_too_little_memory_is_said_in_words(client, explorer, monkeypatch):
+    def exhausted(asked):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(explorer, "grid", exhausted)
+    status, _, found = client.ask("/api/grid", {"labels": [0], "count": 1, "seed": 5})
+    assert status == 400
+    assert found["error"].startswith("out of memory: ask for fewer pictures")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")
 def test_sagan_explore_serves_and_ends_quietly(run):
     command = [sys.executable, "-m", "sagan", "explore", str(run), "--port", "0", "--device", "cpu"]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sagan.commands.arguments import FileOption, FloatOption, IntOption, RunArgument
+from sagan.commands.arguments import DeviceOption, FileOption, FloatOption, IntOption, RunArgument
 from sagan.config import check_ranges
 
 
@@ -36,6 +36,7 @@ class Attend:
     """Cut latents off at this magnitude."""
     smooth: bool = True
     """Draw maps smoothly between the keys' centres; False: as the cells that they are."""
+    device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self, least={"count": 1, "seed": 0}, above_zero=("truncation",))
@@ -59,19 +60,23 @@ class Attend:
 
 def attend(options: Attend) -> None:
     """Runs `sagan attend`."""
+    from sagan.device import DRAW_LESS, choose_device, enough_memory
     from sagan.render.attention import write_attention
 
-    out, table = write_attention(
-        options.run,
-        options.out,
-        network=options.network,
-        layer=options.layer,
-        points=options.query_points(),
-        count=options.count,
-        classes=options.classes,
-        seed=options.seed,
-        truncation=options.truncation,
-        smooth=options.smooth,
-    )
+    device = choose_device(options.device)
+    with enough_memory(DRAW_LESS):
+        out, table = write_attention(
+            options.run,
+            options.out,
+            network=options.network,
+            layer=options.layer,
+            points=options.query_points(),
+            count=options.count,
+            classes=options.classes,
+            seed=options.seed,
+            truncation=options.truncation,
+            smooth=options.smooth,
+            device=device,
+        )
     print(table)
     print(out)

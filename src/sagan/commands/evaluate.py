@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from sagan.commands.arguments import FileOption
+from sagan.commands.arguments import DeviceOption, FileOption
 from sagan.config import EvaluationConfig
 from sagan.errors import UserError
 
@@ -21,8 +21,7 @@ class Evaluate:
     """Pictures to compare with: a folder, a .zip, hf:USER/NAME, robots or digits; default: the run's own data."""
     out: FileOption = None
     """Where to write the figures (.json, and the nearest neighbours beside it); default: evaluations/ in the run."""
-    device: str = "auto"
-    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1'."""
+    device: DeviceOption = "auto"
     cache: str = ""
     """Folder of picture stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder."""
     config: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -30,12 +29,14 @@ class Evaluate:
 
 def evaluate(options: Evaluate) -> None:
     """Runs `sagan evaluate`."""
+    from sagan.device import enough_memory
     from sagan.distributed import join
     from sagan.metrics.evaluation import default_path, evaluate_together
 
     if options.out is not None and options.out.suffix != ".json":
         raise UserError(f"--out {options.out}: give a .json file")
-    with join(options.device) as processes:
+    advice = "try a lower --count or --reference-count, or --device cpu"
+    with join(options.device) as processes, enough_memory(advice):
         found = evaluate_together(
             processes, options.generated, options.reference, cache=options.cache, **asdict(options.config)
         )

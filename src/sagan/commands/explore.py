@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sagan.commands.arguments import IntOption, RunArgument
+from sagan.commands.arguments import DeviceOption, IntOption, RunArgument
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,8 @@ class Explore:
     port: IntOption = None
     """Port to listen on; default: 7860, or the next free one."""
     open: bool = True
-    """Open the page in a browser, if there is a screen."""
-    device: str = "auto"
-    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
+    """Open the page in a browser, where there is a screen."""
+    device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 <= self.port <= 65535:

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sagan.commands.arguments import FileOption, FloatOption, IntOption, RunArgument
+from sagan.commands.arguments import DeviceOption, FileOption, FloatOption, IntOption, RunArgument
 from sagan.config import check_ranges
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write the generator as ONNX, a torch.export program or plain safetensors, and check it against the run."""
+    """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run.
+
+    A graph is written and run on the CPU; --device is where the run's own pictures of this check are drawn.
+    """
 
     run: RunArgument
     """Folder of the run, or its generator.safetensors."""
@@ -22,7 +25,8 @@ class Export:
     uint8: bool = False
     """Let the graph return uint8 images in [0, 255], as torch-fidelity expects, instead of floats in [-1, 1]."""
     opset: IntOption = None
-    """Version of the ONNX operator set; default: 18."""
+    """Version of ONNX's operators; default: 18."""
+    device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self, above_zero=("truncation",))
@@ -33,16 +37,19 @@ class Export:
 
 
 def export(options: Export) -> None:
-    """Run `sagan export`."""
+    """Runs `sagan export`."""
+    from sagan.device import choose_device, enough_memory
     from sagan.exporters.export import export
 
-    print(
-        export(
+    device = choose_device(options.device)
+    with enough_memory("try --device cpu"):
+        exported = export(
             options.run,
             options.to,
             options.out,
             truncation=options.truncation,
             uint8=options.uint8,
             opset=options.opset,
+            device=device,
         )
-    )
+    print(exported)

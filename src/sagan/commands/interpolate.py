@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sagan.commands.arguments import FileOption, FloatOption, IntOption, RunArgument
+from sagan.commands.arguments import DeviceOption, FileOption, FloatOption, IntOption, RunArgument
 from sagan.config import check_ranges
 
 
@@ -26,6 +26,7 @@ class Interpolate:
     """The same seed gives the same walks."""
     truncation: FloatOption = None
     """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
+    device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self, least={"steps": 2, "count": 1, "seed": 0}, above_zero=("seconds", "truncation"))
@@ -33,16 +34,20 @@ class Interpolate:
 
 def interpolate(options: Interpolate) -> None:
     """Runs `sagan interpolate`."""
+    from sagan.device import DRAW_LESS, choose_device, enough_memory
     from sagan.render.interpolation import write_interpolation
 
-    out = write_interpolation(
-        options.run,
-        options.out,
-        steps=options.steps,
-        count=options.count,
-        classes=options.classes,
-        seconds=options.seconds,
-        seed=options.seed,
-        truncation=options.truncation,
-    )
+    device = choose_device(options.device)
+    with enough_memory(DRAW_LESS):
+        out = write_interpolation(
+            options.run,
+            options.out,
+            steps=options.steps,
+            count=options.count,
+            classes=options.classes,
+            seconds=options.seconds,
+            seed=options.seed,
+            truncation=options.truncation,
+            device=device,
+        )
     print(out)

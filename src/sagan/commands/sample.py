@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from sagan.commands.arguments import FloatOption, RunArgument
+from sagan.commands.arguments import DeviceOption, FloatOption, RunArgument
 from sagan.config import check_ranges
 
 
@@ -23,9 +23,10 @@ class Sample:
     classes: tuple[str, ...] = ()
     """Names or numbers of the classes to draw; default: all."""
     seed: int = 0
-    """The same seed gives the same pictures."""
+    """The same seed gives the same pictures; on another device they may differ by rounding."""
     truncation: FloatOption = None
     """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
+    device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
         check_ranges(self, least={"count": 1, "seed": 0}, above_zero=("truncation",))
@@ -33,10 +34,11 @@ class Sample:
 
 def sample(options: Sample) -> None:
     """Runs `sagan sample`."""
+    from sagan.device import DRAW_LESS, enough_memory
     from sagan.distributed import join
     from sagan.render.samples import write_samples
 
-    with join("cpu") as processes:
+    with join(options.device) as processes, enough_memory(DRAW_LESS):
         out = write_samples(
             options.run,
             options.out,
@@ -44,6 +46,7 @@ def sample(options: Sample) -> None:
             classes=options.classes,
             seed=options.seed,
             truncation=options.truncation,
+            device=processes.device,
             share=processes,
         )
         if processes.is_first:

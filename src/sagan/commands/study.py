@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from sagan.commands.arguments import FolderOption, IntOption
+from sagan.commands.arguments import DeviceOption, FolderOption, IntOption
 from sagan.config import Config, check_ranges
 from sagan.presets import PRESETS, PresetName
 from sagan.study.variants import StudyName
@@ -37,8 +37,7 @@ class Study:
     """Runs at a time; default: one for each GPU, or one for each core."""
     out: FolderOption = None
     """Folder of the study; default: studies/ and its name."""
-    device: str = "auto"
-    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
+    device: DeviceOption = "auto"
     config: Config = field(default_factory=lambda: PRESETS["small"])
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sagan.commands.arguments import FolderOption
+from sagan.commands.arguments import DeviceOption, FolderOption
 from sagan.config import Config
 from sagan.errors import UserError
 from sagan.presets import PRESETS, PresetName
@@ -36,16 +36,18 @@ class Train:
     """Folder of the new run; default: runs/ and the date and time."""
     go_on: bool = False
     """Where --out holds this run already, go on with it: one command that starts, and starts again."""
-    device: str = "auto"
-    """'auto' (a CUDA GPU if there is one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
+    device: DeviceOption = "auto"
     config: Config = field(default_factory=lambda: PRESETS["small"])
 
 
 def train(options: Train) -> None:
     """Runs `sagan train`."""
+    from sagan.device import choose_algorithms
     from sagan.distributed import join
     from sagan.training.loop import train as train_run
 
+    if _is_deterministic(options):  # training says so again, but cuBLAS has to know before CUDA starts
+        choose_algorithms(deterministic=True)
     with join(options.device) as processes, contextlib.ExitStack() as held:
         now = f"runs/{datetime.now():%Y%m%d-%H%M%S}"
         out = options.resume or options.out or Path(processes.first(lambda: now))
@@ -63,9 +65,21 @@ def train(options: Train) -> None:
             if any(kind == "self" for _, kind in config.model.attention_at("generator")):
                 from sagan.render.attention import write_attention
 
-                print(f"what its last attention layer looks at: {write_attention(run.path, None)[0]}")
+                figure, _ = write_attention(run.path, None, device=processes.device)
+                print(f"what its last attention layer looks at: {figure}")
         else:
             print(f"stopped and saved; go on with: sagan train --resume {run.path}")
+
+
+def _is_deterministic(options: Train) -> bool:
+    """Whether the run to train is to repeat bit for bit; a folder to resume that is not a run is refused later."""
+    from sagan.run import Run
+
+    if options.resume is None:
+        return options.config.training.deterministic
+    with contextlib.suppress(UserError):
+        return Run(options.resume).info.config.training.deterministic
+    return False
 
 
 def _open_run(options: Train, out: Path, processes: "Processes", held: contextlib.ExitStack) -> "tuple[Run, Store]":
@@ -73,6 +87,7 @@ def _open_run(options: Train, out: Path, processes: "Processes", held: contextli
     from sagan.data import prepare
     from sagan.data.diff import describe_changes
     from sagan.data.summary import list_skipped
+    from sagan.device import choose_precision
     from sagan.distributed import check_batch
     from sagan.run import Run, RunInfo, only_training
     from sagan.training.finetune import check_source
@@ -83,6 +98,7 @@ def _open_run(options: Train, out: Path, processes: "Processes", held: contextli
     run = Run(out) if options.resume or there or not processes.is_first else None
     config = run.info.config if run else options.config
     check_batch(config.training.batch_size, config.training.accumulate, processes)
+    choose_precision(config.training.precision, processes.device)  # complains before there is a new run
     if run and run.info.origin:
         raise UserError(f"{run.path} was imported, so has no training to resume: start from it with --from {run.path}")
     if not config.data.source:

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sagan.device import enough_memory
 from sagan.errors import UserError
 from sagan.explorer.engine import MAX_PIXELS, Explorer, to_base64, to_png
 from sagan.explorer.schemas import Grid, Look, Strip, parse_request
@@ -61,7 +62,8 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
 
     async def work(task: Callable[..., Any], *arguments: Any) -> Any:
         async with workers:
-            return await run_in_threadpool(task, *arguments)
+            with enough_memory("request fewer images, or start the page with --device cpu"):
+                return await run_in_threadpool(task, *arguments)
 
     async def about(request: Request) -> Response:
         return JSONResponse(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sagan.attention_maps import Observation, attention_layers, observe_attention, resize_maps
 from sagan.data.decode import Unreadable, decode
+from sagan.device import full_precision
 from sagan.errors import UserError
 from sagan.explorer.networks import Networks
 from sagan.explorer.schemas import MAX_IMAGES, Grid, ImageSpec, Look, Sample, Strip, Upload, Walk
@@ -108,7 +109,7 @@ class Explorer:
         return seconds
 
     def grid(self, request: Grid) -> NDArray[np.uint8]:
-        """Generate the images (N, R, R, C) of `sagan sample` with the same options, bit for bit.
+        """Generate the images (N, R, R, C) of `sagan sample` with the same options, on the same device bit for bit.
 
         Raises:
             UserError: a class does not exist, or there are too many images.
@@ -191,6 +192,7 @@ class Explorer:
         return View(image, observations, scores)
 
     @torch.no_grad()
+    @full_precision()
     def _scores(self, h: Tensor) -> Scores:
         """Return the logits of all classes from the discriminator's features h (1, C): head(h) + <embed(y), h>."""
         discriminator = self.networks.discriminator

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sagan.attention_maps import attention_layers
+from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -43,13 +44,12 @@ class Networks:
         return list(attention_layers(module))
 
 
-def read_networks(path: Path, device: torch.device | None = None) -> Networks:
-    """Read a run's folder, its generator.safetensors, or one of its checkpoints.
+def read_networks(path: Path, device: torch.device = CPU) -> Networks:
+    """Reads a run's folder, its generator.safetensors, or one of its checkpoints.
 
     Raises:
         UserError: there is no generator. A missing discriminator is not an error; `missing` says why.
     """
-    device = device or torch.device("cpu")
     generator, class_names, step = read_generator(path)
     generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(device)
     discriminator: Discriminator | None = None

@@ -47,14 +47,17 @@ def launch(
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "starlette"):
             raise
-        raise UserError(f"the page requires {error.name}: pip install 'sagan[explore]'") from error
-    from sagan.device import choose_device
+        raise UserError(f"the page needs {error.name}: pip install 'sagan[explore]'") from error
+    from sagan.device import choose_device, enough_memory, full_precision
     from sagan.explorer.engine import Explorer
     from sagan.explorer.networks import read_networks
 
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such uploads get an error message
-    with listen(host, port) as listening:
-        explorer = Explorer(read_networks(Path(run), choose_device(device)))
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such uploads are refused in words
+    chosen = choose_device(device)
+    # In full precision from here on, for the threads of all requests.
+    with listen(host, port) as listening, full_precision():
+        with enough_memory("try --device cpu"):
+            explorer = Explorer(read_networks(Path(run), chosen))
         local = is_loopback(host)
         hosts = ("localhost", "127.0.0.1", "::1", "[::1]", host) if local else ("*",)
         app = create_app(explorer, hosts=hosts, frames="'none'" if local else _SPACES)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sagan.device import CPU, full_precision
 from sagan.errors import UserError
 from sagan.exporters import onnx_graph, torch_program
 from sagan.exporters.standalone import StandaloneGenerator
@@ -64,6 +65,7 @@ def export(
     truncation: float | None = None,
     uint8: bool = False,
     opset: int | None = None,
+    device: torch.device = CPU,
 ) -> ExportedFile:
     """Write the averaged generator of a run in another format, with spectral norms folded into the weights.
 
@@ -74,6 +76,7 @@ def export(
         truncation: the graph truncates its standard normal latents to this magnitude, as `draw_latents` does.
         uint8: the graph returns uint8 images in [0, 255] instead of float32 in [-1, 1].
         opset: version of the ONNX operator set; None: 18.
+        device: where the images are drawn that the file's must equal; a graph is written and run on the CPU.
 
     Raises:
         UserError: there is no such run, a package is missing, the file cannot be written, or its images differ from
@@ -95,7 +98,7 @@ def export(
 
     # Describe the file.
     network = StandaloneGenerator(generator, truncation=truncation, uint8=uint8).eval()
-    generator = bake_spectral_norm(generator.eval()).requires_grad_(False)
+    generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(device)
     config = generator.config
     images = "uint8 in [0, 255]" if uint8 else "float32 in [-1, 1]"
     metadata = {
@@ -126,8 +129,9 @@ def export(
         else:
             data = {"step": step, "model": asdict(baked(config)), "class_names": class_names}
             save_tensors(path, generator.state_dict(), data)
-            draw = load(path)
-        difference = _largest_difference(draw, generator, truncation=truncation, uint8=uint8)
+            draw = _draw_on(device, load(path).to(device))
+        reference = _draw_on(device, generator)
+        difference = _largest_difference(draw, config, reference, truncation=truncation, uint8=uint8)
         if not difference <= TOLERANCE:  # so that NaN fails too
             raise UserError(
                 f"{out} was not written: in {runtime} its images differ from the run's by {difference:.2g} "
@@ -135,24 +139,30 @@ def export(
             )
         differences.append(difference)
 
-    with torch.no_grad():
+    with torch.no_grad(), full_precision():
         write_atomically(out, write)
     return ExportedFile(out, content, _interface(config, images), runtime, differences[0])
 
 
-def _largest_difference(draw: Draw, generator: Generator, *, truncation: float | None, uint8: bool) -> float:
-    """Return the largest absolute difference between images of `draw` and of the generator, in [-1, 1].
+def _draw_on(device: torch.device, generator: Generator) -> Draw:
+    """Return a function from z and y to images, all on the CPU, by a generator on a device."""
+    return lambda z, y: generator(z.to(device), None if y is None else y.to(device)).cpu()
+
+
+def _largest_difference(
+    draw: Draw, config: ModelConfig, reference: Draw, *, truncation: float | None, uint8: bool
+) -> float:
+    """Return the largest absolute difference between images of `draw` and of `reference`, in [-1, 1].
 
     Raises:
         UserError: the images of `draw` have another shape or dtype.
     """
-    config = generator.config
     largest = torch.tensor(0.0)
     for count in CHECK_BATCHES:
         z = draw_latents(count, config.latent_dim, seed=count)
         z_truncated = draw_latents(count, config.latent_dim, seed=count, truncation=truncation)
         y = torch.arange(count) * 7 % config.num_classes if config.num_classes else None
-        expected = generator(z_truncated, y)
+        expected = reference(z_truncated, y)
         actual = draw(z, y)
         if actual.shape != expected.shape or actual.dtype != (torch.uint8 if uint8 else expected.dtype):
             raise UserError(

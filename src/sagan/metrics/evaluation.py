@@ -225,8 +225,7 @@ def _of_generator(
         shares, labels = "as in the reference", np.resize(store.labels[choose(store, len(store))], config.count)
     else:
         shares, labels = "uniform", np.arange(config.count) % len(names)
-    generator = generator.to(processes.device).eval().requires_grad_(False)
-    bake_spectral_norm(generator)
+    generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(processes.device)
     statistics: str = config.batch_norm
     if statistics == "batch":
         use_batch_statistics(generator)

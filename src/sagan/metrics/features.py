@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
+from sagan.device import full_precision
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.files import sha256, sweep, write_atomically
@@ -252,8 +253,8 @@ def extract(
     shown = progress and share.is_first
     if cache and share.is_first:
         sweep(cache)
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # the same figures on every machine
-    with exact, tqdm(total=total, desc=label, unit=" pictures", disable=None if shown else True) as bar:
+    # In full precision: the same figures on every machine.
+    with full_precision(), tqdm(total=total, desc=label, unit=" pictures", disable=None if shown else True) as bar:
         for start in range(0, total, CHUNK):
             stop = min(start + CHUNK, total)
             place = cache / f"{start:08d}-{stop:08d}.npy" if cache else None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sagan.attention_maps import LayerStatistics, Points, attention_layers, observe_attention, to_locations
 from sagan.data import Store, prepare
+from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.figures.attention import MOST_ROWS, MapSection, choose_points, draw_maps, save_figure, to_image
 from sagan.model.discriminator import Discriminator
@@ -57,6 +58,7 @@ def write_attention(
     seed: int = 0,
     truncation: float | None = None,
     smooth: bool = True,
+    device: torch.device = CPU,
 ) -> tuple[Path, str]:
     """Draws what a run's networks attend to and writes it as .png or .svg; returns where to, and the table.
 
@@ -70,6 +72,7 @@ def write_attention(
         classes: names or numbers; none: the first eight.
         seed, truncation: of the latents, as for `sagan sample`; the seed chooses the real pictures too.
         smooth: draw maps smoothly between the keys' centres, not as cells.
+        device: where the networks run.
 
     Raises:
         UserError: no such run, class, layer, point or data, or no place to write.
@@ -77,9 +80,9 @@ def write_attention(
     out = out or (path if path.is_dir() else path.parent) / "attend.png"
     subjects = []
     if network != "discriminator":
-        subjects.append(generated_subject(path, count, classes, seed, truncation))
+        subjects.append(generated_subject(path, count, classes, seed, truncation, device))
     if network != "generator":
-        subjects.append(real_subject(path, count, classes, seed))
+        subjects.append(real_subject(path, count, classes, seed, device))
     chosen = [choose_layers(subject.network, layer) for subject in subjects]
     rows = sum(len(names) * len(subject.inputs) for names, subject in zip(chosen, subjects, strict=True))
     if rows > MOST_ROWS:
@@ -130,11 +133,16 @@ def choose_layers(network: Generator | Discriminator, layer: str) -> list[str]:
 
 
 def generated_subject(
-    path: Path, count: int | None, classes: Sequence[str], seed: int, truncation: float | None
+    path: Path,
+    count: int | None,
+    classes: Sequence[str],
+    seed: int,
+    truncation: float | None,
+    device: torch.device = CPU,
 ) -> Subject:
     """A run's generator, and latents of `count` pictures of each class: those of `sagan sample`."""
     generator, names, _ = read_generator(path)
-    generator = bake_spectral_norm(generator.eval())
+    generator = bake_spectral_norm(generator.eval()).to(device)
     wanted, count = _rows(classes, names, count)
     y = torch.tensor(wanted or [0]).repeat_interleave(count)
     y_measured = torch.arange(MEASURED) % max(1, len(names))  # of all classes alike
@@ -145,13 +153,15 @@ def generated_subject(
     return Subject("generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None)
 
 
-def real_subject(path: Path, count: int | None, classes: Sequence[str], seed: int) -> Subject:
+def real_subject(
+    path: Path, count: int | None, classes: Sequence[str], seed: int, device: torch.device = CPU
+) -> Subject:
     """A run's discriminator, and `count` pictures of each class out of the run's data, drawn by the seed.
 
     Raises:
         UserError: no checkpoint, the data cannot be read or have other classes now, or no such class.
     """
-    discriminator = bake_spectral_norm(read_discriminator(path).eval())
+    discriminator = bake_spectral_norm(read_discriminator(path).eval()).to(device)
     info = Run(path).info
     config, names = info.config, info.class_names
     wanted, count = _rows(classes, names, count)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.figures.grid import animate, save
 from sagan.figures.interpolation import draw_film, draw_walks, walk_classes, walk_latents
@@ -42,6 +43,7 @@ def write_interpolation(
     seconds: float = 6.0,
     seed: int = 0,
     truncation: float | None = None,
+    device: torch.device = CPU,
 ) -> Path:
     """Draws walks through latents within each class, and through the classes, and writes them; returns where to.
 
@@ -56,12 +58,13 @@ def write_interpolation(
         classes: names or numbers; none: the first eight.
         seconds: length of a GIF or MP4.
         seed, truncation: of the latents.
+        device: where the generator runs.
 
     Raises:
         UserError: no such run, class or place to write, too many pictures, or the packages for MP4 are missing.
     """
     generator, names, _ = read_generator(path)
-    generator = bake_spectral_norm(generator.eval())
+    generator = bake_spectral_norm(generator.eval()).to(device)
     out = out or (path if path.is_dir() else path.parent) / "interpolation.png"
     kind = out.suffix.lower()
     if kind not in (".png", *FRAMES_A_SECOND):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sagan.device import CPU
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
@@ -24,9 +25,10 @@ def write_samples(
     classes: Sequence[str],
     seed: int,
     truncation: float | None,
+    device: torch.device = CPU,
     share: Processes | None = None,
 ) -> Path:
-    """Draws `count` pictures of each class and writes them; returns where to.
+    """Draws `count` pictures of each class on a device and writes them; returns where to.
 
     A path that ends in .png gets a grid with a row for each class, .npz the arrays images (N, H, W, C) uint8 and
     labels (N,) int64, anything else is a folder of single PNGs. Processes that `share` the drawing all call this, and
@@ -36,7 +38,7 @@ def write_samples(
         UserError: no such run, class or place to write.
     """
     generator, names, _ = read_generator(run)
-    generator = bake_spectral_norm(generator.eval())
+    generator = bake_spectral_norm(generator.eval()).to(device)
     out = out or (run if run.is_dir() else run.parent) / f"samples-{seed}.png"
     wanted = find_classes(classes, names)
     y = torch.tensor(wanted or [0]).repeat_interleave(count)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from sagan.config import Config
 from sagan.data import Batches, Prefetcher, Store, prepare
 from sagan.data.store import cache_folder
-from sagan.device import choose_device, keep_memory
+from sagan.device import choose_device, choose_precision, keep_memory
 from sagan.errors import UserError
 from sagan.metrics.features import open_features
 from sagan.study.plan import Job, Plan, StudyFolder
@@ -71,6 +71,7 @@ def open_study(
             raise UserError(f"--only {name}: the variants of '{study}' are {', '.join(known)}")
     if not config.data.source:
         raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
+    choose_precision(config.training.precision, choose_device(device))
     budget_seconds = seconds(budget) if budget else None
     open_features(
         features, cache=cache_folder(config.data) / "features"

@@ -6,11 +6,9 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 
-import torch
-
 from sagan.data import Batches, Prefetcher, Store
 from sagan.data.shards.remote import Unreachable
-from sagan.device import enough_memory, keep_memory
+from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
 from sagan.run import Run
 from sagan.training.checkpoint import load_checkpoint, load_newest
@@ -31,8 +29,8 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
         UserError: nothing usable to go on from, or the disk refuses a write. What was saved before is whole.
     """
     keep_memory()
-    torch.backends.cudnn.benchmark = True  # shapes stay the same: the quickest kernels are worth looking for
     config = run.info.config
+    choose_algorithms(deterministic=config.training.deterministic)
     total, pictures = config.training.steps, config.training.batch_size
     rank, count = processes.rank, processes.count
     if processes.is_first:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan.compat import has_amx
 from sagan.config import TrainingConfig
+from sagan.device import choose_precision, full_precision
 from sagan.distributed import Processes, total
 from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.build import build_discriminator, build_generator
@@ -22,15 +22,6 @@ from sagan.training.penalties import LeCam, one_centred, zero_centred
 from sagan.training.rng import Noise
 
 Batch = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bf16: asked for, or 'auto' on hardware that gains from it (tensor cores, AMX)."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and has_amx()
 
 
 @contextmanager
@@ -95,7 +86,7 @@ class Trainer:
 
         self.generator_adam = adam(self.generator, config.generator_lr)
         self.discriminator_adam = adam(self.discriminator, config.discriminator_lr)
-        self.bf16 = uses_bf16(config.precision, device)
+        self.precision = choose_precision(config.precision, device)
         self.detours = 0  # times that the training came apart and went back
 
     def step(self, step: int, batch: Callable[[int], Batch], *, measure: bool = False) -> dict[str, Tensor]:
@@ -104,6 +95,10 @@ class Trainer:
         Returns what to log: 'loss/discriminator', 'loss/generator', 'logits/real', 'logits/fake' (means), and with
         `measure` the gradient norms. Scalars on the device, so that nobody waits for them who does not read them.
         """
+        with self.precision.flags():
+            return self._step(step, batch, measure)
+
+    def _step(self, step: int, batch: Callable[[int], Batch], measure: bool) -> dict[str, Tensor]:
         config = self.config
         noise = randomness(config.seed, step, self.processes, self.detours)
         self._set_learning_rates(step)
@@ -150,18 +145,16 @@ class Trainer:
             return z, labels
         return z, noise.integers(n, 0, self.model.num_classes)
 
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-
     def _discriminator_step(self, parts: list[Batch], noise: Noise, penalise: bool) -> dict[str, Tensor]:
         config, log = self.config, {}
+        penalise = penalise and bool(config.r1 or config.r2 or config.gradient_penalty)
         self.discriminator_adam.zero_grad()
         for real, y_real in parts:
             z, y_fake = self._latents(y_real, noise)
-            with self._autocast(), torch.no_grad():
+            with self.precision.autocast(self.device), torch.no_grad():
                 fake = self.generator(z, y_fake).to(real.dtype)
             real, fake = augment(real, config.augment, noise), augment(fake, config.augment, noise)
-            with self._autocast():
+            with self.precision.autocast(self.device):
                 # Real and generated pictures in one pass: one set of spectral norms, larger matrices.
                 logits, wrong = self._judge(torch.cat([real, fake]), torch.cat([y_real, y_fake]), of=len(real))
             real_logits, fake_logits = logits.to(real.dtype).chunk(2)
@@ -176,9 +169,10 @@ class Trainer:
                 log["loss/classes"] = wrong.detach()
             if config.lecam:
                 loss = loss + config.lecam * self.lecam(real_logits, fake_logits)
-            if penalise:
-                loss = loss + self._penalties(real, y_real, fake, y_fake, noise)
-            (loss / len(parts)).backward()
+            with full_precision() if penalise else nullcontext():  # the backward pass of a penalty too
+                if penalise:
+                    loss = loss + self._penalties(real, y_real, fake, y_fake, noise)
+                (loss / len(parts)).backward()
         self.processes.average_(_gradients(self.discriminator))
         self.discriminator_adam.step()
         return log
@@ -213,12 +207,12 @@ class Trainer:
             real_logits = None
             if self.loss.needs_real:
                 real = augment(real, config.augment, noise)
-                with self._autocast(), torch.no_grad():
+                with self.precision.autocast(self.device), torch.no_grad():
                     real_logits = self.discriminator(real, y_real).to(real.dtype)
-            with self._autocast():
+            with self.precision.autocast(self.device):
                 fake = self.generator(z, y_fake).to(real.dtype)
             fake = augment(fake, config.augment, noise)
-            with self._autocast():
+            with self.precision.autocast(self.device):
                 fake_logits, wrong = self._judge(fake, y_fake, of=len(fake))
             loss = self.loss.generator(real_logits, fake_logits.to(real.dtype))
             if wrong is not None:
