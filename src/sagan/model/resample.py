@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sagan.model.autocast import without_autocast
 from sagan.model.convolution import conv2d, conv_transpose2d
 from sagan.model.spectral_norm import Conv2d
 
@@ -33,13 +34,15 @@ class _Box(torch.autograd.Function):
 
 
 def upsample_bilinear(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C, 2H, 2W), linear between the centres of pixels, constant beyond the outermost."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    """Upsample (N, C, H, W) to (N, C, 2H, 2W), linear between the centres of pixels, constant beyond the outermost."""
+    with without_autocast(x.device):  # which would lift a bf16 map to fp32 on CUDA
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def upsample(x: Tensor) -> Tensor:
-    """(N, C, H, W) to (N, C, 2H, 2W) by nearest neighbour."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
+    """Upsample (N, C, H, W) to (N, C, 2H, 2W) by nearest neighbour."""
+    with without_autocast(x.device):  # as above
+        return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
