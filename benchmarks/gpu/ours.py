@@ -29,7 +29,7 @@ def arithmetic(precision: Precision) -> Iterator[str]:
     cudnn.benchmark = True  # as all of these codebases have it
     cudnn.allow_tf32, cublas.allow_tf32 = precision != "fp32", precision not in ("fp32", "default")
     try:
-        yield "fp32" if precision in ("fp32", "tf32", "default") else precision
+        yield "fp32" if precision == "default" else precision
     finally:
         cudnn.benchmark, cudnn.allow_tf32, cublas.allow_tf32 = before
 

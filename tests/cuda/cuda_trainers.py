@@ -66,7 +66,7 @@ def arithmetic(name: str) -> Iterator[dict[str, str]]:
     cudnn.allow_tf32 = cublas.allow_tf32 = name in ("tf32", "bf16")
     torch.set_default_dtype(torch.float64 if name == "float64" else torch.float32)
     try:
-        yield {"precision": "bf16" if name == "bf16" else "fp32"}
+        yield {"precision": "fp32" if name == "float64" else name}
     finally:
         torch.set_default_dtype(torch.float32)
         cudnn.allow_tf32, cublas.allow_tf32 = before
