@@ -29,7 +29,7 @@ from PIL import Image
 from sagan.data import robots
 
 ROOT = Path(__file__).parents[2]
-ROOTS = ("pytest", "pytest-xdist")  # besides what pyproject.toml names
+ROOTS = ("pytest", "pytest-xdist")  # added to what pyproject.toml names
 NEVER = ("robohash", "sagan")  # drawn from here only; and the checkout itself
 PEERS = ("BigGAN-PyTorch",)
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)]

@@ -178,9 +178,12 @@ def code() -> str:
     return f"{commit}, sources {digest.hexdigest()[:12]}"
 
 
-def run_all(report: Report, parts: list[Part], options: argparse.Namespace, arguments: list[str]) -> bool:
-    """Runs the parts one after the other until the time is over. Returns whether all were done without an error."""
-    end = time.time() + options.seconds
+def run_all(report: Report, parts: list[Part], seconds: float, command: list[str]) -> bool:
+    """Runs the parts one after the other until the time is over. Returns whether all were done without an error.
+
+    `command` with --part NAME, --work FOLDER, --notes FILE and --end TIME calls `run_one`.
+    """
+    end = time.time() + seconds
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended too
     with tempfile.TemporaryDirectory(prefix="sagan-gpu-") as name:
         work, notes = Path(name) / "work", Path(name) / "notes"
@@ -190,13 +193,13 @@ def run_all(report: Report, parts: list[Part], options: argparse.Namespace, argu
         for number, part in enumerate(parts):
             result = _entry(part)
             report.content["parts"].append(result)
-            seconds = min(part.seconds, end - time.time() - part.leave)
-            if seconds < 2 * GRACE:
+            most = min(part.seconds, end - time.time() - part.leave)
+            if most < 2 * GRACE:
                 result["state"] = "skipped, no time left"
             else:
-                print(f"\n== {report.name}: {part.name}, at most {seconds:.0f} s", flush=True)
+                print(f"\n== {report.name}: {part.name}, at most {most:.0f} s", flush=True)
                 file = notes / f"{number:02}.notes"
-                _run(report, result, part, [*arguments, "--part", part.name, "--work", name], file, seconds)
+                _run(report, result, [*command, "--part", part.name, "--work", name], file, most)
             report.write(work)
     for part_result in report.content["parts"]:
         print(f"{part_result['name']}: {part_result['state']}")
@@ -217,11 +220,10 @@ def _entry(part: Part) -> dict[str, Any]:
     }
 
 
-def _run(report: Report, result: dict[str, Any], part: Part, arguments: list[str], notes: Path, seconds: float) -> None:
+def _run(report: Report, result: dict[str, Any], command: list[str], notes: Path, seconds: float) -> None:
     """One part in a process of its own, which is stopped with all that it started; the report follows its notes."""
     start, seen, output = time.time(), -1, notes.with_suffix(".log")
-    command = [sys.executable, str(Path(__file__).with_name("run.py")), *arguments]
-    command += ["--notes", str(notes), "--end", str(start + seconds - GRACE)]
+    command = [*command, "--notes", str(notes), "--end", str(start + seconds - GRACE)]
     with output.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     stopped = False

@@ -58,7 +58,7 @@ def main() -> None:
     shown = ["FOLDER" if Path(a).is_absolute() else a for a in sys.argv[1:]]
     command = shlex.join(["python", "benchmarks/gpu/run.py", *shown])
     report = Report(options.name, title, options.out, command, options.volume)
-    sys.exit(not run_all(report, chosen, options, sys.argv[1:]))
+    sys.exit(not run_all(report, chosen, options.seconds, [sys.executable, *sys.argv]))
 
 
 if __name__ == "__main__":
