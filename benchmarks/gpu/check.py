@@ -103,6 +103,8 @@ def _pytest(work: Work, name: str, arguments: list[str]) -> tuple[subprocess.Pop
     notes = work.folder / f"tests-{name}.jsonl"
     notes.touch()
     environment = os.environ | {"GPU_NOTES": str(notes), "OMP_NUM_THREADS": "1"}
+    if name == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # else what takes the device that there is would take the GPU
     environment["SAGAN_CUDA_TESTS_DEVICE"] = work.device
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "gpu.pytest_notes", "-p", "no:cacheprovider", *arguments]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from gpu.ours import TOY, arithmetic, conv3x3_downsample, stepper, upsample, upsample_conv3x3
 from gpu.parts import Part, Work
-from machine import memory, peak, seconds, spread
+from machine import peak, seconds, spread
 from operations import operations
 from peers import OURS, SIZES, build, names, real_batch
 from sagan import PRESETS, ModelConfig, TrainingConfig
@@ -44,7 +44,8 @@ def peaks(work: Work) -> None:
     """What do a matrix product and a convolution reach at best, in TFLOP/s?"""
     rows = [("bf16", torch.bfloat16, "fp32")]
     rows += [("tf32", torch.float32, "tf32")] if work.device == "cuda" else []
-    for name, dtype, precision in [*rows, ("fp32", torch.float32, "fp32")]:
+    rows += [("fp32", torch.float32, "fp32")]
+    for name, dtype, precision in rows[:1] if work.toy else rows:
         with arithmetic(precision):
             work.value(f"peak in {name}", round(peak(work.device, dtype, rounds=1 if work.toy else 5) / 1e3, 3))
 
@@ -99,7 +100,7 @@ def _codebase(
             "images/s": f"{rate:,.1f}",
             "predicted for an H100": PREDICTIONS.get((label, batch_size), "-"),
             "of the bf16 peak": f"{share:.1%}" if share else "-",
-            "peak memory GiB": f"{found['memory']:.2f}",
+            "peak memory GiB": found["memory"],
             "first step s": f"{found['first']:.1f}",
         }
     except Exception as error:  # another row may do better: what does not fit in memory says so
@@ -125,7 +126,7 @@ def measure(work: Work, step: Callable[[], object], cycle: int = 1) -> dict[str,
     for _ in range(cycle):
         step()
     host = (time.perf_counter() - start) / cycle
-    used = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else memory()
+    used = f"{torch.cuda.max_memory_allocated() / 2**30:.2f}" if on_gpu else "-"
     return {"times": times, "first": first, "host": host, "memory": used}
 
 
@@ -158,7 +159,7 @@ def presets(work: Work) -> None:
                     "images/s": f"{batch_size / median:,.0f}",
                     "predicted for an H100": PREDICTIONS.get((f"{name}, {precision}", batch_size), "-"),
                     "ms until the call returns": f"{1e3 * found['host']:.2f}",
-                    "peak memory GiB": f"{found['memory']:.2f}",
+                    "peak memory GiB": found["memory"],
                     "first step s": f"{found['first']:.1f}",
                 },
             )
