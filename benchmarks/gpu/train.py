@@ -93,7 +93,8 @@ def distance(work: Work) -> None:
     if out.exists():
         for group in json.loads(out.read_text(encoding="utf-8")).values():
             for metric in group if isinstance(group, list) else ():
-                work.row("Metrics", **{name: _short(value) for name, value in metric.items()})
+                if isinstance(metric, dict):  # the others are remarks
+                    work.row("Metrics", **{name: _short(value) for name, value in metric.items()})
     if status:
         raise SystemExit(f"sagan evaluate ended with exit status {status}: see evaluate.log in the archive")
 
