@@ -29,6 +29,7 @@ from PIL import Image
 from sagan.data import robots
 
 ROOT = Path(__file__).parents[2]
+EXTRAS = ("metrics", "remote")
 ROOTS = ("pytest", "pytest-xdist")  # added to what pyproject.toml names
 NEVER = ("robohash", "sagan")  # drawn from here only; and the checkout itself
 PEERS = ("BigGAN-PyTorch",)
@@ -39,7 +40,8 @@ PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64
 def requirements() -> list[Requirement]:
     """What a run, its evaluation and the tests of both need."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [Requirement(r) for r in (*project["dependencies"], *project["optional-dependencies"]["metrics"], *ROOTS)]
+    extras = (r for extra in EXTRAS for r in project["optional-dependencies"][extra])
+    return [Requirement(r) for r in (*project["dependencies"], *extras, *ROOTS)]
 
 
 def needed(have: list[str], python: str) -> list[str]:
@@ -49,12 +51,17 @@ def needed(have: list[str], python: str) -> list[str]:
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
-        environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
-        if name in known or (requirement.marker and not requirement.marker.evaluate(environment)):
+        if name in known:
             continue
         known.add(name)
         found.append(name)
-        waiting += map(Requirement, metadata.requires(name) or ())
+        environments = [
+            {"python_version": python, "python_full_version": f"{python}.0", "extra": extra}
+            for extra in ("", *requirement.extras)
+        ]
+        for further in map(Requirement, metadata.requires(name) or ()):
+            if further.marker is None or any(map(further.marker.evaluate, environments)):
+                waiting.append(further)
     return sorted(found)
 
 
@@ -120,7 +127,7 @@ def main() -> None:
     parser.add_argument("--have", nargs="*", default=["torch", "numpy", "pillow"], help="packages of the other machine")
     parser.add_argument("--peers", type=Path, help="folder of checkouts")
     parser.add_argument("--images", type=Path, help="a .zip to train on, instead of drawing one")
-    parser.add_argument("--count", type=int, default=4000, help="images to draw")
+    parser.add_argument("--count", type=int, default=3500, help="images to draw")
     parser.add_argument("--side", type=int, default=64, help="of an image, in pixels")
     parser.add_argument("--limit", type=float, default=64, help="MiB of the bundle and the checkout")
     options = parser.parse_args()
