@@ -1,10 +1,11 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Python 3.11 or newer is all they need.
 PYTHON ?= python3
+OUT ?= gpu-results
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint audit clean
+.PHONY: demo test test-slow gpu bundle lint audit clean
 
 demo: $(VENV)/ready  ## five minutes on two cores: runs/demo with samples.png in it; stopped, it goes on where it was
 	$(BIN)/sagan train $(if $(wildcard runs/demo/config.json),--resume runs/demo,--preset demo --out runs/demo)
@@ -14,6 +15,13 @@ test: $(VENV)/ready-dev  ## every test, on all cores
 
 test-slow: $(VENV)/ready-dev  ## the tests that take minutes: hundreds of SIGKILLs, thousands of damaged files
 	$(BIN)/python -m pytest -n auto -m slow
+
+# Without a bundle the packages come from the network, as for the tests.
+gpu: $(if $(wildcard gpu-bundle/wheels),,$(VENV)/ready-dev)  ## on a CUDA GPU, eleven minutes: is it right there, how fast, what does it train to? (docs/gpu.md)
+	OUT=$(OUT) PYTHON=$(if $(wildcard gpu-bundle/wheels),$(PYTHON),$(BIN)/python) sh benchmarks/gpu/start.sh
+
+bundle: $(VENV)/ready-dev  ## what a GPU machine without a network lacks, into gpu-bundle/; PEERS: folder of checkouts
+	$(BIN)/python benchmarks/gpu/bundle.py $(if $(PEERS),--peers $(PEERS)) $(BUNDLE)
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

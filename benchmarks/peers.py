@@ -428,7 +428,7 @@ def real_batch(name: str, model: ModelConfig, batch_size: int) -> tuple[Tensor, 
     noise = torch.Generator().manual_seed(0)
     shape = (batch_size, model.resolution, model.resolution, model.image_channels)
     pictures = torch.randint(256, shape, generator=noise, dtype=torch.uint8).permute(0, 3, 1, 2)
-    labels = torch.randint(model.num_classes, (batch_size,), generator=noise)
+    labels = torch.randint(max(1, model.num_classes), (batch_size,), generator=noise)
     return (pictures if name == OURS else (pictures / 127.5 - 1).contiguous()), labels
 
 

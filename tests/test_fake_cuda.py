@@ -55,7 +55,9 @@ def step(gpu, trainer, number=0):
     convolutions = [op for op in gpu.ops if op.name == "convolution"]
     assert convolutions
     penalised = trainer.config.r1 or trainer.config.r2 or trainer.config.gradient_penalty
-    wanted = {torch.bfloat16 if trainer.precision.name == "bf16" else torch.float32} | ({torch.float32} if penalised else set())
+    wanted = {torch.bfloat16 if trainer.precision.name == "bf16" else torch.float32} | (
+        {torch.float32} if penalised else set()
+    )
     for op in convolutions:
         assert {op.inputs[0].dtype, op.inputs[1].dtype} <= wanted, str(op)
     for network in (trainer.generator, trainer.discriminator, trainer.ema.network):
@@ -262,7 +264,7 @@ def test_explorer_sees_and_draws_maps():
         walk = Walk(start=first, end=last, latent=0.5, label=0.5)
         for picture in (first, walk):
             seen = explorer.view(picture)
-            assert len(seen.scores.of_classes) == 3
+            assert len(seen.scores.by_class) == 3
             assert {found.network for found in explorer.maps(picture, [(3, 4)], smooth=True)} == set(seen.observed)
         assert explorer.grid(Grid(labels=(0, 2), count=2, seed=0)).shape == (4, 32, 32, 3)
         assert explorer.strip(Strip(walk=walk, steps=3)).shape == (3, 32, 32, 3)

@@ -1,0 +1,1 @@
+"""What is measured on a GPU machine: `make gpu` (docs/gpu.md)."""

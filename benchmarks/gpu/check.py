@@ -1,0 +1,146 @@
+"""Is it right on this machine? The tests under its PyTorch, the GPU against the CPU, and what a penalty costs."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpu.ours import TOY, arithmetic, stepper
+from gpu.parts import ROOT, Part, Work
+from machine import seconds
+from sagan import PRESETS
+
+PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "pydantic", "tyro", "matplotlib")
+
+
+def environment(work: Work) -> None:
+    """Which versions and settings are these, and how fast is memory copied?"""
+    found = {name: _version(name) for name in PACKAGES}
+    work.value("versions", f"python {platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in found.items()))
+    flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
+    work.value("by default TF32 in convolutions, in products, benchmark", flags)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        work.value("TF32 in convolutions while features are extracted", torch.backends.cudnn.allow_tf32)
+    after = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
+    work.value("settings after it are those before", flags == after)
+    x = torch.empty(2**24 if work.toy else 2**30, dtype=torch.uint8, device=work.device)
+    y = torch.empty_like(x)
+    y.copy_(x)
+    fastest = min(seconds(lambda: y.copy_(x), work.device) for _ in range(10))
+    work.value("copy, TB/s read and written", round(2 * x.nbytes / fastest / 1e12, 3))
+    if work.device != "cuda":
+        return
+    card = torch.cuda.get_device_properties(0)
+    work.value("card", f"{card.name}, capability {card.major}.{card.minor}, {card.total_memory / 2**30:.1f} GiB")
+    work.value("cuDNN, NCCL", f"{torch.backends.cudnn.version()}, {torch.cuda.nccl.version()}")
+    kernels = ("flash_sdp", "mem_efficient_sdp", "cudnn_sdp", "math_sdp")
+    allowed = [name for name in kernels if getattr(torch.backends.cuda, f"{name}_enabled")()]
+    work.value("attention kernels that are allowed", ", ".join(allowed))
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def tests(work: Work) -> None:
+    """Do tests/model and tests/training pass under this PyTorch, on the CPU, and tests/cuda on the device?"""
+    workers = max(1, (os.cpu_count() or 1) - 4)
+    on_cpu, on_device = ["tests/model", "tests/training", "-n", str(workers)], ["tests/cuda"]
+    if work.toy:
+        on_cpu = ["tests/model/test_resample.py", "tests/training/test_ema.py"]
+        on_device += ["-k", "(parity and hinge and not full and not paper) or waits or distributed"]
+    runs = {
+        "tests/cuda": _pytest(work, "cuda", on_device),
+        "tests/model and tests/training": _pytest(work, "cpu", on_cpu),
+    }
+    for process, _ in runs.values():
+        try:
+            process.wait(max(0.0, work.left - 4))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+    for name, (process, notes) in runs.items():
+        try:
+            process.wait(max(0.1, work.left - 1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+        found = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
+        counts = {outcome: sum(t["outcome"] == outcome for t in found) for outcome in ("passed", "failed", "skipped")}
+        counts["error"] = sum(t["outcome"] == "error" for t in found)
+        status = {0: "all done", 1: "done"}.get(process.returncode, "not all done")
+        work.value(name, f"{status}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n))
+        for test in found:
+            if test["outcome"] in ("failed", "error"):
+                lines = [line for line in test["message"].splitlines() if line.startswith("E ")] or [test["message"]]
+                work.row("Failed", test=test["test"], message=lines[0][:300])
+        if name == "tests/cuda":
+            _list(work, found)
+    bad = [name for name, (process, _) in runs.items() if process.returncode]
+    if bad:
+        raise SystemExit(f"failed or not all done: {', '.join(bad)}")
+
+
+def _list(work: Work, found: list[dict[str, Any]]) -> None:
+    for test in found:
+        measured = "; ".join(f"{name}: {value}" for name, value in test["properties"].items())
+        said = measured or (test["message"] if test["outcome"] == "skipped" else "")
+        name = test["test"].removeprefix("cuda/").replace(".py::", ": ")
+        work.row("On the device", test=name, outcome=test["outcome"], s=test["seconds"], measured=said)
+
+
+def _pytest(work: Work, name: str, arguments: list[str]) -> tuple[subprocess.Popen, Path]:
+    """A run of pytest that has begun, and the file in which it notes each test."""
+    notes = work.folder / f"tests-{name}.jsonl"
+    notes.touch()
+    environment = os.environ | {"GPU_NOTES": str(notes), "OMP_NUM_THREADS": "1"}
+    if name == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # else what takes the device that there is would take the GPU
+    environment["SAGAN_CUDA_TESTS_DEVICE"] = work.device
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "gpu.pytest_notes", "-p", "no:cacheprovider", *arguments]
+    with (work.folder / f"tests-{name}.log").open("w") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT), notes
+
+
+def penalty(work: Work) -> None:
+    """What does a step with R1 and R2 cost, against one without? First as it comes, then the fastest kernels chosen."""
+    name, model, batch_size = ("a toy", TOY, 4) if work.toy else ("small", PRESETS["small"].model, 32)
+    plain: dict[bool, float] = {}
+    for search in (False, True):
+        with arithmetic("auto") as precision:
+            torch.backends.cudnn.benchmark = search
+            for step, options in (("without", {}), ("R1 and R2", {"r1": 1.0, "r2": 1.0})):
+                chosen = {"loss": "relativistic", "precision": precision} | options
+                first, ms = time_steps(work, model, batch_size, 3 if work.toy else 8, **chosen)
+                work.row(
+                    f"A step of {name}, batch {batch_size}",
+                    step=step,
+                    search=search,
+                    **{"first step s": round(first, 2), "ms": round(ms, 2)},
+                )
+                plain.setdefault(search, ms)
+        work.value("a step with R1 and R2 takes this many plain ones", round(ms / plain[search], 2))
+
+
+def time_steps(work: Work, model: Any, batch_size: int, steps: int, **options: Any) -> tuple[float, float]:
+    """Seconds of the first step, and milliseconds of one of those that follow two more."""
+    step = stepper(model, work.device, batch_size, **options)
+    start = time.perf_counter()
+    seconds(step, work.device)
+    first = time.perf_counter() - start
+    step()
+    step()
+    return first, 1e3 * seconds(lambda: [step() for _ in range(steps)], work.device) / steps
+
+
+PARTS = [Part("environment", environment, 25), Part("tests", tests, 105), Part("penalty", penalty, 45)]
