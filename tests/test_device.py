@@ -91,10 +91,12 @@ def set_tf32(both):
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = both
 
 
-def _noted(forward, found):
+def _noted(forward, note, what):
+    """A forward pass that first notes something of its network."""
+
     @functools.wraps(forward)
     def noted(self, *arguments, **named):
-        found.append((type(self).__name__, tf32()))
+        note(what(self))
         return forward(self, *arguments, **named)
 
     return noted
@@ -104,8 +106,12 @@ def _noted(forward, found):
 def seen(monkeypatch):
     """The flags at every forward pass of a generator, a discriminator or a feature network."""
     found = []
+
+    def flags(network):
+        return type(network).__name__, tf32()
+
     for kind, name in ((Generator, "forward"), (Discriminator, "forward"), (CustomFeatures, "embed")):
-        monkeypatch.setattr(kind, name, _noted(getattr(kind, name), found))
+        monkeypatch.setattr(kind, name, _noted(getattr(kind, name), found.append, flags))
     return found
 
 
@@ -168,11 +174,22 @@ class TestDevice:
     @pytest.mark.parametrize("command", DRAWING)
     def test_the_networks_run_there(self, command, folder, tmp_path, monkeypatch):
         """On the meta device, which has shapes only: reading an image back must fail."""
-        meta = torch.device("meta")
+        meta, found = torch.device("meta"), set()
+        given = arguments(command, folder, tmp_path)
+        if command == "export":
+            given = ["export", str(folder / "run"), "--to", "torch-export", "--out", f"{tmp_path}/g.pt2"]
+        if command == "evaluate":  # the features of the reference are then read from the cache
+            assert main([*given, "--device", "cpu"]) == 0
+        monkeypatch.setattr(
+            Generator,
+            "forward",
+            _noted(Generator.forward, found.add, lambda network: next(network.parameters()).device),
+        )
         monkeypatch.setattr(sagan.device, "choose_device", lambda name: meta)
         monkeypatch.setattr("sagan.distributed.choose_device", lambda name: meta)
         with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
-            main([*arguments(command, folder, tmp_path), "--device", "cuda"])
+            main([*given, "--device", "cuda"])
+        assert meta in found  # a graph is written on the CPU
 
     @pytest.mark.parametrize("network", ["generator", "discriminator"])
     def test_each_network_that_attends_runs_there(self, network, folder, tmp_path, monkeypatch):
