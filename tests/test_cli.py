@@ -273,7 +273,7 @@ def test_the_log_is_json_lines(command, tmp_path, train_options):
 
 
 def test_import_makes_a_run_that_the_other_commands_take(command, tmp_path):
-    data, out = Path(__file__).parent / "interop" / "data" / "studiogan", tmp_path / "run"
+    data, out = Path(__file__).parent / "importers" / "data" / "studiogan", tmp_path / "run"
     files = (data / "G.pth", "--discriminator", data / "D.pth", "--out", out)
     status, output, errors = command("import", *files)
     assert (status, errors) == (0, "")

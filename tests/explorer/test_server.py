@@ -232,7 +232,7 @@ def test_too_little_memory_is_said_in_words(client, explorer, monkeypatch):
     monkeypatch.setattr(explorer, "grid", exhausted)
     status, _, found = client.ask("/api/grid", {"labels": [0], "count": 1, "seed": 5})
     assert status == 400
-    assert found["error"].startswith("out of memory: ask for fewer pictures")
+    assert found["error"].startswith("out of memory: request fewer images")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")

@@ -11,7 +11,7 @@ from sagan import ModelConfig, TrainingConfig
 from sagan.distributed import Processes
 from sagan.model import attention, resample, spectral_norm
 from sagan.training.rng import Noise
-from sagan.training.step import Trainer, randomness, uses_bf16
+from sagan.training.step import Trainer, randomness
 
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
 CPU = torch.device("cpu")
@@ -202,15 +202,6 @@ def test_classes_of_generated_pictures_are_uniform_or_paired():
     assert torch.bincount(y).tolist() == pytest.approx([1000] * 3, abs=120)
     _, y = trainer(loss="relativistic")._latents(labels, Noise(0))
     assert torch.equal(y, labels)
-
-
-def test_bf16_never_by_itself_on_a_cpu_without_matrix_units(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert not uses_bf16("auto", CPU)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    assert uses_bf16("auto", CPU)
-    assert uses_bf16("bf16", CPU)
-    assert not uses_bf16("fp32", CPU)
 
 
 def losses_and_gradients(dtype, **options):

@@ -124,7 +124,7 @@ def read(path: Path) -> Image.Image:
         with Image.open(path, formats=["PNG"]) as image:
             return image.copy()
     except Exception as error:  # a decoder may raise anything on a damaged file
-        raise UserError(f"{path} is not a readable PNG: delete it") from error
+        raise UserError(f"{path} is damaged, not a readable PNG: delete it") from error
 
 
 def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: float) -> None:
