@@ -19,7 +19,7 @@ if [ -d "$bundle/wheels" ]; then
     "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile --no-cache-dir \
         --target "$site" "$bundle"/wheels/*.whl || exit 1
     # The checkout is not installed: its name and version are all that its metadata has to say.
-    version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/pyproject.toml")
+    version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/src/sagan/version.py")
     mkdir "$site/sagan-$version.dist-info"
     printf 'Metadata-Version: 2.1\nName: sagan\nVersion: %s\n' "$version" > "$site/sagan-$version.dist-info/METADATA"
 fi
