@@ -13,7 +13,7 @@ import sagan
 from sagan.cli import COMMANDS
 from sagan.figures.curves import draw_curves, save_figure
 from sagan.figures.grid import cut_grid
-from sagan.run import Run, only_training
+from sagan.run import Run, lock_for_training
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
@@ -249,7 +249,7 @@ def test_changed_data_are_noticed(command, tmp_path, train_options, pictures):
 
 def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path, train_options):
     folder = tmp_path / "run"
-    with only_training(folder):
+    with lock_for_training(folder):
         for options in (["--steps", 2, "--out", folder], ["--steps", 2, "--out", folder, "--seed", 1]):
             status, _, errors = command("train", *train_options, *options)
             assert status == 2
