@@ -7,16 +7,16 @@ from sagan.errors import UserError
 
 
 def to_signed(images: Tensor) -> Tensor:
-    """Convert uint8 in [0, 255] to float in [-1, 1]. The memory format is kept."""
+    """Convert images from uint8 in [0, 255] to float in [-1, 1], in the same memory order."""
     return images.to(torch.get_default_dtype()).div_(127.5).sub_(1)
 
 
 def to_bytes(x: Tensor) -> Tensor:
-    """Convert a generator's images in [-1, 1] to uint8 in [0, 255] on the CPU; values outside are clamped.
+    """Convert a generator's images from [-1, 1] to uint8 in [0, 255], on the CPU.
 
     Raises:
-        UserError: a value is NaN or infinite, because the generator's training diverged.
+        UserError: a value is not finite: the generator's training run has diverged.
     """
     if not torch.isfinite(x).all():
-        raise UserError("the generator's images contain NaN or infinity: its training diverged before this step")
+        raise UserError("the generator's images contain NaN or infinity: its training run diverged before this step")
     return x.add(1).mul(127.5).round().clamp(0, 255).byte().cpu()

@@ -1,7 +1,4 @@
-"""Text for the terminal and for reports: printable names, short numbers, counts with their noun, facts in a line."""
-
-from collections.abc import Container
-from typing import Any
+"""Text for the terminal and for reports: printable names, short numbers, counts with their noun."""
 
 
 def printable(text: str) -> str:
@@ -21,19 +18,3 @@ def short(value: float) -> str:
 def format_count(count: int, one: str, many: str) -> str:
     """Format a count with its noun: `one` for 1, `many` otherwise."""
     return f"{count:,} {one if count == 1 else many}"
-
-
-def join_facts(facts: dict[str, Any], hidden: Container[str] = ()) -> str:
-    """Join what an evaluation says of one set, or of its features, in one line: 'robots, pictures 3,000, size ...'.
-
-    Facts named in `hidden`, and those that are empty, None or 'none', are skipped. Names stand without their key.
-    """
-    parts = []
-    for key, value in facts.items():
-        if key in hidden or value in (None, "", "none"):
-            continue
-        if key in ("path", "source", "network"):
-            parts.append(str(value))
-        else:
-            parts.append(f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}")
-    return ", ".join(parts)

@@ -15,7 +15,6 @@ from sagan.cli import main
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
 from sagan.metrics.kernel import kernel_distance
 from sagan.run import Run
-from sagan.text import short
 
 
 class Thumbnail(nn.Module):
@@ -254,10 +253,3 @@ def test_with_efficientnet_there_is_a_classifier_score(run):
     assert found["classifier score"] >= 1
     assert found.features["resize"] == "bilinear"
     assert "EfficientNet-Lite0" in str(found)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0"), (125.07, "125.1"), (90.3406, "90.34"), (0.0005, "0.0005"), (0.00003, "3.0e-05")]
-)
-def test_values_in_four_digits(value, text):
-    assert short(value) == text

@@ -17,13 +17,13 @@ from PIL import Image
 from sagan.errors import UserError
 from sagan.figures.curves import arrange, draw_curves, to_svg
 from sagan.files import read_json, write_atomically
-from sagan.metric_names import is_distance
+from sagan.metric_names import is_distance, join_facts
 from sagan.model.build import count_parameters
 from sagan.model.config import ModelConfig
 from sagan.presets import compare_with_preset, train_command
 from sagan.render.curves import read_film_strip
 from sagan.run import Run, RunInfo, read_generator
-from sagan.text import join_facts, short
+from sagan.text import short
 
 FEW_CLASSES = 12  # class names shown without unfolding the list
 
