@@ -87,7 +87,7 @@ def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, 
 
 def test_from_a_folder_to_images(command, tmp_path, train_options, pictures):
     folder = tmp_path / "run"
-    (pictures / "cats" / "broken.png").write_bytes(b"not a picture")
+    (pictures / "cats" / "broken.png").write_bytes(b"not an image")
     status, output, errors = command("train", *train_options, "--steps", 8, "--out", folder)
     assert status == 0, errors
     assert re.search(r"\b24\b.*\b2 classes\b", output)
@@ -217,7 +217,7 @@ def test_training_evaluates_and_draws_the_curve(command, tmp_path, train_options
 
 
 def test_training_warns_once_of_what_goes_wrong(command, tmp_path, train_options, monkeypatch):
-    """Evaluations whose values are given here, since a training that collapses takes hours to come by."""
+    """Evaluations whose values are given here, since a training run that collapses would take hours."""
     from sagan.training import recorder
 
     class Given:

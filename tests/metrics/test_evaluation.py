@@ -173,8 +173,8 @@ class TestRun:
     def test_is_the_figure_of_the_samples(self, run, features):
         found = sagan.evaluate(run, features=features, count=30, truncation=0.8, seed=3, class_shares="uniform")
         z = sagan.draw_latents(30, sagan.load(run).config.latent_dim, seed=3, truncation=0.8)
-        pictures = sagan.sample(sagan.load(run), z, torch.arange(30) % 2)
-        a = Thumbnail()(torch.from_numpy(pictures).permute(0, 3, 1, 2).float()).numpy()
+        images = sagan.sample(sagan.load(run), z, torch.arange(30) % 2)
+        a = Thumbnail()(torch.from_numpy(images).permute(0, 3, 1, 2).float()).numpy()
         store = sagan.data.prepare(Run(run).info.config.data, resolution=32, image_channels=3)
         b = Thumbnail()(torch.from_numpy(np.array(store.images)).permute(0, 3, 1, 2).float()).numpy()
         assert found["Frechet distance"] == pytest.approx(frechet_distance(a, b), rel=1e-4)

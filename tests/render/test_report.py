@@ -117,7 +117,7 @@ EVALUATION = {
         {"name": "kernel distance", "value": 0.111407, "spread": 0.00129},
     ],
     "classes": {"cats": 133.3186},
-    "remarks": ["few pictures"],
+    "remarks": ["few images"],
 }
 
 
@@ -167,7 +167,7 @@ def test_everything_that_the_run_has_is_in_it(command, run):
         r"121\.9",
         r"0\.1114 ± 0\.00129",
         "0 is best",
-        "few pictures",
+        "few images",
         r"133\.3",
         r"EfficientNet-Lite0, .*step 6",
     ):

@@ -11,7 +11,7 @@ from sagan.config import FileOption, FloatOption, IntOption, check_ranges
 class Export:
     """Export the generator as ONNX, torch.export or plain safetensors, checked against the run.
 
-    A graph is written and run on the CPU; --device is where the run's own pictures of this check are drawn.
+    A graph is written and run on the CPU; --device is where the run's own images are drawn for the check.
     """
 
     run: RunArgument

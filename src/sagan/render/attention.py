@@ -240,7 +240,7 @@ def _sections(
     pixels = np.broadcast_to(pixels, (len(images), *pixels.shape[-2:]))
     sections = []
     for name in layers:
-        title = f"{subject.name.capitalize()}, layer {name}" + ("" if generated else ", on real pictures")
+        title = f"{subject.name.capitalize()}, layer {name}" + ("" if generated else ", on real images")
         maps_NQKK = maps[name].float().cpu().numpy()
         sections.append(MapSection(title, _describe(statistics[name]), images, pixels, maps_NQKK, subject.labels))
     return sections
