@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from sagan.files import load_tensors, save_tensors
-from sagan.run import only_training
+from sagan.run import lock_for_training
 
 TINY = (
     "--resolution 32 --base-channels 4 --batch-size 4 --steps 6 --checkpoint-every 3 --evaluate-every 0 --device cpu"
@@ -158,7 +158,7 @@ def show_faults(folder: Path, data: tuple) -> None:
     """What training says when something happens to it."""
     rates = ("--generator-lr", "1e30", "--discriminator-lr", "1e30", "--discriminator-spectral-norm", "False")
     show("Learning rates of 1e30", "train", *data, *rates, "--out", folder / "nan")
-    with only_training(folder / "busy"):
+    with lock_for_training(folder / "busy"):
         show("A folder that another process trains in", "train", *data, "--out", folder / "busy")
     show_meanwhile("The run's folder taken away", folder / "gone", data, lambda run: run.rename(folder / "elsewhere"))
     show("A run to go on with", "train", *data, "--out", folder / "changed")

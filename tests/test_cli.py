@@ -13,7 +13,7 @@ import sagan
 from sagan.cli import COMMANDS
 from sagan.figures.curves import draw_curves, save_figure
 from sagan.figures.grid import cut_grid
-from sagan.run import Run, only_training
+from sagan.run import Run, lock_for_training
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
@@ -87,7 +87,7 @@ def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, 
 
 def test_from_a_folder_to_images(command, tmp_path, train_options, pictures):
     folder = tmp_path / "run"
-    (pictures / "cats" / "broken.png").write_bytes(b"not a picture")
+    (pictures / "cats" / "broken.png").write_bytes(b"not an image")
     status, output, errors = command("train", *train_options, "--steps", 8, "--out", folder)
     assert status == 0, errors
     assert re.search(r"\b24\b.*\b2 classes\b", output)
@@ -217,7 +217,7 @@ def test_training_evaluates_and_draws_the_curve(command, tmp_path, train_options
 
 
 def test_training_warns_once_of_what_goes_wrong(command, tmp_path, train_options, monkeypatch):
-    """Evaluations whose values are given here, since a training that collapses takes hours to come by."""
+    """Evaluations whose values are given here, since a training run that collapses would take hours."""
     from sagan.training import recorder
 
     class Given:
@@ -249,7 +249,7 @@ def test_changed_data_are_noticed(command, tmp_path, train_options, pictures):
 
 def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path, train_options):
     folder = tmp_path / "run"
-    with only_training(folder):
+    with lock_for_training(folder):
         for options in (["--steps", 2, "--out", folder], ["--steps", 2, "--out", folder, "--seed", 1]):
             status, _, errors = command("train", *train_options, *options)
             assert status == 2

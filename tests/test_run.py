@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from sagan import Config, Generator, ModelConfig, UserError, load
+from sagan.files import MAX_JSON_BYTES
 from sagan.presets import PRESETS
-from sagan.run import Run, RunInfo
+from sagan.run import Run, RunInfo, default_output, load_generator, read_generator
 
 INFO = RunInfo(
     Config(model=ModelConfig(resolution=32, num_classes=2, base_channels=4, generator_attention=((8, "channel"),))),
@@ -89,3 +90,33 @@ def test_the_best_step_is_that_of_the_smallest_distance(tmp_path):
     run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "dist')
     assert run.best_step() == 2
     assert len(run.metrics()) == 4
+
+
+def test_a_configuration_of_absurd_size_is_not_read(tmp_path):
+    run = Run.create(tmp_path / "run", INFO)
+    with open(run.config_path, "a") as file:
+        file.write(" " * (MAX_JSON_BYTES - run.config_path.stat().st_size))
+    assert Run(run.path).info == INFO
+    with open(run.config_path, "a") as file:
+        file.write(" ")
+    with pytest.raises(UserError, match=r"config\.json\b.*\b16 MiB"):
+        Run(run.path)
+
+
+def test_where_a_file_made_from_a_run_is_written(tmp_path):
+    run = Run.create(tmp_path / "run", INFO)
+    run.save_generator(Generator(INFO.config.model), step=5)
+    for path in (run.path, str(run.path), run.generator_path):
+        assert default_output(path, "x.png") == run.path / "x.png"
+
+
+def test_a_generator_ready_to_use_needs_no_gradients_and_keeps_its_names_and_step(tmp_path):
+    run = Run.create(tmp_path / "run", INFO)
+    run.save_generator(Generator(INFO.config.model), step=5)
+    generator, names, step = load_generator(run.path)
+    assert (names, step) == (("cats", "dogs"), 5)
+    assert not any(p.requires_grad for p in generator.parameters())
+    assert not generator.training
+    raw, *_ = read_generator(run.path)
+    assert any(name.endswith(".u") for name in raw.state_dict())
+    assert not any(name.endswith(".u") for name in generator.state_dict())

@@ -72,10 +72,10 @@ class TestBatchNormStatistics:
         state = {name: t.clone() for name, t in generator.state_dict().items()}
         use_batch_statistics(generator)
         with torch.no_grad():
-            pictures = generator(z, y)
+            images = generator(z, y)
             assert all(torch.equal(t, generator.state_dict()[name]) for name, t in state.items())
             wanted = bake_spectral_norm(generator).train()(z, y)
-        assert torch.allclose(pictures, wanted, atol=1e-5)
+        assert torch.allclose(images, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(("wanted", "found"), [((), [0, 1, 2]), (("cats", "0"), [2, 0]), (("2",), [2]), (("1",), [1])])

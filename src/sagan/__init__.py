@@ -1,4 +1,4 @@
-"""Self-Attention GANs (Zhang et al. 2019): from a folder of pictures to pictures of your own."""
+"""Self-Attention GANs (Zhang et al. 2019): train, sample, evaluate and inspect them."""
 
 from sagan.attention_maps import (
     LayerStatistics,
@@ -48,6 +48,6 @@ __all__ = [
     "save_pretrained",
 ]
 
-# The names that others' libraries have; the model itself knows neither files nor the Hub.
+# Method names as in other libraries. They are added here because the model knows neither files nor the Hub.
 Generator.save_pretrained = save_pretrained  # type: ignore[attr-defined]
 Generator.from_pretrained = staticmethod(load)  # type: ignore[attr-defined]

@@ -1,3 +1,5 @@
+"""Run the command line: `python -m sagan`."""
+
 import sys
 
 from sagan.cli import main

@@ -1,4 +1,4 @@
-"""The command line: finds the command, reads its options, runs it; errors become one line and an exit status."""
+"""Run the command line: find the command, parse its options, call it, and report errors in one line."""
 
 import argparse
 import contextlib
@@ -31,8 +31,7 @@ from sagan.commands.train import Train, train
 from sagan.errors import UserError
 from sagan.presets import PRESETS
 
-# name: (its options, what runs it)
-COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {  # name: (options, function)
     "train": (Train, train),
     "sample": (Sample, sample),
     "evaluate": (Evaluate, evaluate),
@@ -54,39 +53,39 @@ def _help() -> str:
     lines = [f"  sagan {name:12}{(options.__doc__ or '').splitlines()[0]}" for name, (options, _) in COMMANDS.items()]
     return "\n".join(
         (
-            "Self-Attention GANs: from a folder of pictures to pictures of your own.",
+            "Self-Attention GANs: train on a folder of images, sample, evaluate and inspect.",
             "",
             *lines,
             "",
-            "sagan COMMAND --help says what a command takes.",
-            "First steps: sagan train --preset demo",
+            "sagan COMMAND --help lists the options of a command.",
+            "To start: sagan train --preset demo",
         )
     )
 
 
 def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train | Study:
-    """The options that tyro starts from: those of the preset in the arguments, with the shape of --from's networks."""
+    """Return the default options: those of the preset in the arguments, with the architecture of --from's networks."""
     required = {"study": tyro.MISSING} if options is Study else {}
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--preset", default="small", choices=PRESETS)
     parser.add_argument("--from", dest="start")
     try:
-        found = parser.parse_known_args(arguments)[0]
-    except argparse.ArgumentError:  # a value is missing, or no preset: tyro will say so
+        known, _ = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:  # a missing value or an unknown preset, which tyro reports
         return options(**required)
-    config = PRESETS[found.preset]
-    if found.start:
+    config = PRESETS[known.preset]
+    if known.start:
         from sagan.training.finetune import read_model
 
-        config = replace(config, model=read_model(found.start))
-    return options(preset=found.preset, config=config, **required)
+        config = replace(config, model=read_model(known.start))
+    return options(preset=known.preset, config=config, **required)
 
 
 def _parse(options: type, name: str, arguments: list[str]) -> Any:
-    """The options of a command from its arguments: tyro.cli, its box of an error message made into one line.
+    """Parse the options of a command with tyro, whose error message, a box, becomes one line.
 
     Raises:
-        UserError: an unknown option or a bad value.
+        UserError: an option is unknown, or a value invalid.
     """
     errors = io.StringIO()
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
@@ -101,7 +100,7 @@ def _parse(options: type, name: str, arguments: list[str]) -> Any:
 
 
 def _one_line(box: str) -> str:
-    """The message of tyro's error box: what stands between its title and the first rule, and its suggestion."""
+    """Return the message of tyro's error box: the text from its title to the first rule, and the suggestion."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours, on a terminal
     blocks: list[list[str]] = [[]]
     for line in plain.splitlines()[1:]:
@@ -113,12 +112,12 @@ def _one_line(box: str) -> str:
     first, *others = [block for block in blocks if block]
     message = " ".join(first).removesuffix(".")
     message = re.sub(r"^Error parsing (config\.\w+|[\w ]*root): ", "", message)
-    near = [block[1].split()[0] for block in others if block[0].startswith("Perhaps you meant")]
-    return message + (f"; did you mean {near[0]}?" if near else "")
+    suggestions = [block[1].split()[0] for block in others if block[0].startswith("Perhaps you meant")]
+    return message + (f"; did you mean {suggestions[0]}?" if suggestions else "")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, 2 for what the user can mend, 130 when interrupted."""
+    """Run the command line. Return the exit status: 0, 2 for an error that the user can fix, 130 if interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name = " ".join(arguments[:words]) or "--help"
@@ -130,18 +129,20 @@ def main(arguments: list[str] | None = None) -> int:
         elif name in COMMANDS:
             options, run = COMMANDS[name]
             try:
-                given = _parse(options, name, arguments[words:])
+                parsed = _parse(options, name, arguments[words:])
             except UserError:
-                if os.environ.get("RANK", "0") != "0":  # one of many processes, all of which were given the same
+                if os.environ.get("RANK", "0") != "0":  # the first of several processes reports it
                     return 2
                 raise
-            run(given)
+            run(parsed)
         else:
             near = difflib.get_close_matches(name, COMMANDS, 1)
-            raise UserError(f"{name}: no such command; " + (f"did you mean {near[0]}?" if near else "see sagan --help"))
-    except BrokenPipeError:  # whoever reads our output has seen enough: sagan data ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor shall the interpreter's last flush fail
-    except (UserError, OSError) as error:  # what the operating system refuses is named in its own words
+            advice = f"did you mean {near[0]}?" if near else "see sagan --help"
+            raise UserError(f"{name}: no such command; {advice}")
+    except BrokenPipeError:  # the reader of our output closed it, e.g. sagan data ... | head
+        # Nor may the interpreter's last flush fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, OSError) as error:  # an OSError carries the system's message
         print(f"sagan: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
-"""Every hyper-parameter, once: what a run is made of, and the named presets.
+"""Every hyper-parameter, once.
 
-The command line is derived from these classes; their docstrings are its help.
+The command line is derived from these classes. The docstrings of their fields are its help, so each is one line.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,29 @@ LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "r
 AugmentName = Literal["color", "translation", "cutout"]
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
+# The help of these options states their default in words, so tyro's "(default: ...)" is dropped.
+CacheOption = Annotated[str, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+IntOption = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+FloatOption = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 
-def check_ranges(options: object, *, least: Mapping[str, int] | None = None, above_zero: Sequence[str] = ()) -> None:
-    """Checks fields of a dataclass, each at least so much or above 0; a field that is None is as it should be.
+
+def check_ranges(options: object, *, minimum: Mapping[str, int] | None = None, positive: Sequence[str] = ()) -> None:
+    """Check the ranges of fields of a dataclass. A field that is None passes.
+
+    Args:
+        options: the dataclass.
+        minimum: the smallest value allowed, by field.
+        positive: fields that must be above 0.
 
     Raises:
         ValueError: a field is out of its range; the message names it.
     """
-    for name, lowest in (least or {}).items():
+    for name, smallest in (minimum or {}).items():
         value = getattr(options, name)
-        if value is not None and value < lowest:
-            raise ValueError(f"{name} must be {lowest} or more, got {value}")
-    for name in above_zero:
+        if value is not None and value < smallest:
+            raise ValueError(f"{name} must be {smallest} or more, got {value}")
+    for name in positive:
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise ValueError(f"{name} must be above 0, got {value}")
@@ -35,80 +46,88 @@ def check_ranges(options: object, *, least: Mapping[str, int] | None = None, abo
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The pictures to learn from."""
+    """The training images."""
 
-    source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "robots"
-    """A folder of class folders, a flat folder, a .zip (StyleGAN/EDM format), tar shards (WebDataset; a folder, a
-    pattern such as shards/a-{000..009}.tar, or URLs), hf:USER/NAME, robots or digits."""
+    source: Annotated[
+        str,
+        tyro.conf.arg(
+            name="data",
+            metavar="SOURCE",
+            help="Source of the images: a folder (subfolders become classes), a .zip (StyleGAN/EDM format), "
+            "tar shards (WebDataset: a folder, a pattern such as shards/a-{000..009}.tar, or URLs), "
+            "hf:USER/NAME, robots or digits.",
+            help_behavior_hint=lambda default: "(required)" if default == "''" else f"(default: {default})",
+        ),
+    ] = "robots"
+    """Source of the images, as `sagan train --data` accepts it."""
     labels: bool = True
-    """Use the classes that the source names; without, train unconditionally."""
+    """Use the classes that the source names; False: train unconditionally."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """Colour that transparent pictures are laid on: red, green, blue, 0 to 255 (4-channel models keep alpha)."""
+    """Colour that transparent images are composited over: red, green, blue, 0 to 255. 4-channel models keep alpha."""
     robots: int = 20_000
-    """Number of pictures to render for the built-in set 'robots'."""
+    """Number of images to render for the built-in data set 'robots'."""
     flips: bool = False
-    """Mirror every picture left to right with probability 1/2 when it is drawn."""
-    cache: str = ""
-    """Folder of the packed picture stores; empty: $SAGAN_CACHE, or the user's cache folder."""
+    """Mirror each training image horizontally with probability 1/2."""
+    cache: CacheOption = ""
+    """Folder of the packed image stores; default: $SAGAN_CACHE, or the user's cache folder."""
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the networks are trained.
+    """The training: length, losses, optimisers, precision.
 
     Raises:
         ValueError: a field is out of its range; the message names it.
     """
 
-    start: Annotated[str, tyro.conf.arg(name="from", metavar="RUN_OR_FILE")] = ""
-    """Run, checkpoint or generator.safetensors whose networks to start from; their shape goes before the preset's."""
+    start: Annotated[str, tyro.conf.arg(name="from", metavar="RUN_OR_FILE", help_behavior_hint="")] = ""
+    """Initialise from this run, checkpoint or generator.safetensors. Its architecture overrides the preset's."""
     freeze_discriminator: int = 0
-    """Blocks of the discriminator, from the picture on, that stay as they come with --from (Mo et al. 2020)."""
+    """Number of discriminator blocks, from the image on, to keep frozen with --from (FreezeD, Mo et al. 2020)."""
     steps: int = 100_000
-    """Generator steps in all."""
+    """Total number of generator steps."""
     batch_size: int = 64
-    """Pictures in one step, real ones and as many generated."""
+    """Real images per step; the same number is generated."""
     accumulate: int = 1
-    """Parts that a batch is worked through in, to save memory; batch norm sees one part at a time."""
+    """Gradient accumulation steps per batch. Batch norm sees one micro-batch at a time."""
     discriminator_steps: int = 1
-    """Discriminator steps for each generator step."""
+    """Discriminator steps per generator step."""
     loss: LossName = "hinge"
-    """The pair of losses; 'relativistic' is R3GAN's, to be used with --r1 and --r2."""
+    """Loss of both networks. 'relativistic' is R3GAN's; use it with --r1 and --r2."""
     generator_lr: float = 1e-4
-    """Adam's learning rate for the generator (TTUR: the two rates differ)."""
+    """Adam's learning rate for the generator. The two rates may differ (TTUR)."""
     discriminator_lr: float = 4e-4
     """Adam's learning rate for the discriminator."""
     beta1: float = 0.0
-    """Adam's decay of the mean gradient."""
+    """Adam's decay rate of the mean gradient."""
     beta2: float = 0.9
-    """Adam's decay of the mean squared gradient."""
+    """Adam's decay rate of the mean squared gradient."""
     lr_decay_from: float = 1.0
-    """Share of the steps after which both rates fall linearly to 0; 1: constant rates."""
+    """Fraction of the steps after which both learning rates decay linearly to 0; 1: they stay constant."""
     ema_decay: float = 0.999
-    """Decay of the generator's moving average (EMA), from which pictures are drawn; 0: the generator itself."""
+    """Decay of the generator's moving average (EMA), which draws the samples; 0: no average."""
     ema_start: int = 0
-    """Step from which the average is taken; before it, it equals the generator."""
+    """Step at which averaging starts; until then the average equals the generator."""
     sync_batch_norm: bool = False
-    """Where many processes share a batch, normalise over all of it; else each process over its own part."""
+    """With several processes, normalise over the whole batch instead of each process's part of it."""
     augment: tuple[AugmentName, ...] = ()
-    """Differentiable augmentation of real and generated pictures, for small data sets (Zhao et al. 2020)."""
+    """Differentiable augmentation of real and generated images, for small data sets (Zhao et al. 2020)."""
     r1: float = 0.0
-    """Weight of the R1 penalty, gamma/2 |grad D|^2 at real pictures (Mescheder et al. 2018)."""
+    """Weight of the R1 penalty, gamma/2 |grad D|^2 at real images (Mescheder et al. 2018)."""
     r2: float = 0.0
-    """Weight of the R2 penalty, the same at generated pictures."""
+    """Weight of the R2 penalty, gamma/2 |grad D|^2 at generated images."""
     gradient_penalty: float = 0.0
-    """Weight of WGAN-GP's penalty, (|grad D| - 1)^2 between real and generated (Gulrajani et al. 2017)."""
+    """Weight of WGAN-GP's penalty, (|grad D| - 1)^2 between real and generated images (Gulrajani et al. 2017)."""
     penalty_every: int = 1
-    """Discriminator steps between two computations of these three penalties (each weighted by as much)."""
+    """Compute R1, R2 and the gradient penalty every N discriminator steps, with N times the weight."""
     lecam: float = 0.0
     """Weight of the LeCam regulariser for small data sets (Tseng et al. 2021)."""
     precision: PrecisionName = "auto"
-    """Arithmetic of convolutions and products; auto: bf16 where the hardware gains from it (CUDA from Ampere on, CPUs
-    with AMX), else fp32; tf32: CUDA from Ampere on."""
+    """auto: bf16 where the hardware is faster with it (CUDA from Ampere, CPUs with AMX), else fp32; tf32: CUDA only."""
     deterministic: bool = False
-    """On CUDA: kernels that repeat bit for bit, so that a resumed run does too; slower. A CPU repeats by itself."""
+    """Use deterministic CUDA kernels, so that a resumed run repeats bit for bit; slower. The CPU always repeats."""
     seed: int = 0
-    """Fixes initial weights, order of pictures, latents and augmentation."""
+    """Seed of the initial weights, order of the images, latents and augmentation."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, expected: str) -> None:
@@ -132,7 +151,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What a run writes, and when.
+    """The files that a run writes, and how often.
 
     Raises:
         ValueError: a field is out of its range; the message names it.
@@ -145,66 +164,66 @@ class OutputConfig:
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
     keep: int = 2
-    """Number of newest checkpoints to keep; the best evaluated one is kept besides."""
+    """Number of newest checkpoints to keep; the best evaluated one is kept as well."""
     evaluate_every: int = 1000
-    """Steps between two evaluations, which choose the best checkpoint and warn of collapse; 0: none."""
+    """Steps between two evaluations, which choose the best checkpoint and warn of collapse; 0: never evaluate."""
     evaluate_count: int = 1000
-    """Pictures, real and generated, of one evaluation."""
-    evaluate_features: str = "efficientnet-lite0"
+    """Number of real and of generated images per evaluation."""
+    evaluate_features: Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")] = "efficientnet-lite0"
     """Features of these evaluations: efficientnet-lite0 (cheap), inception (FID), or a TorchScript file."""
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("log_every", "sample_every", "checkpoint_every", "keep"), 1)
-        check_ranges(self, least=least | {"evaluate_every": 0, "evaluate_count": 2})
+        minimum = dict.fromkeys(("log_every", "sample_every", "checkpoint_every", "keep"), 1)
+        check_ranges(self, minimum=minimum | {"evaluate_every": 0, "evaluate_count": 2})
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How pictures are compared.
+    """The comparison of generated images with reference images.
 
     Raises:
         ValueError: a field is out of its range; the message names it.
     """
 
-    features: str = "auto"
-    """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are here."""
-    inception: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The weights of the Inception network, where they cannot be fetched."""
+    features: Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")] = "auto"
+    """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are in the cache."""
+    inception: FileOption = None
+    """Weights of the Inception network, for a machine that cannot download them."""
     resize: Literal["auto", "bicubic", "bilinear", "legacy"] = "auto"
-    """To the features' size: bicubic (as clean-fid), bilinear, or legacy (unfiltered, as StyleGAN's and EDM's FID)."""
-    feature_size: int | None = None
-    """Side that pictures are resized to for a TorchScript file, in pixels; default: as they are."""
+    """Resizing to the features' input: bicubic (as clean-fid), bilinear or legacy (unfiltered, as StyleGAN, EDM)."""
+    feature_size: IntOption = None
+    """For a TorchScript file: resize images to this side, in pixels; default: no resizing."""
     count: int = 10_000
-    """Pictures to generate, or to take of a folder at most; the literature takes 50,000."""
+    """Number of images to generate; for a folder, the maximum to read. Papers report 50,000."""
     reference_count: int = 50_000
-    """Pictures of the reference to take at most; 0: all."""
-    resolution: int | None = None
-    """Side at which pictures are compared, in pixels; default: the run's, or that of the first folder's pictures."""
+    """Maximum number of reference images; 0: all."""
+    resolution: IntOption = None
+    """Side at which images are compared, in pixels; default: the run's, or that of the images in the first folder."""
     seed: int = 0
-    """Fixes the latents, and the subsets of the kernel distance."""
-    truncation: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Cut latents off at this magnitude; figures with truncation are to be named so."""
+    """Seed of the latents and of the kernel distance's subsets."""
+    truncation: FloatOption = None
+    """Truncate latents to this magnitude; default: no truncation. Report such metrics as truncated."""
     class_shares: Literal["reference", "uniform"] = "reference"
-    """Classes of the generated pictures: as often as in the reference, or all alike."""
+    """Classes of the generated images: in the same proportions as the reference, or all equally often."""
     ema: bool = True
-    """Measure the averaged generator, not the trained one."""
+    """Evaluate the averaged generator; False: the generator without averaging."""
     batch_norm: Literal["running", "batch", "standing"] = "running"
-    """Statistics of batch norms: as trained, of each batch of 64, or estimated anew (standing)."""
+    """Batch-norm statistics: running (from training), batch (of each batch of 64), or standing (re-estimated)."""
     standing_batches: int = 16
-    """Batches of 64 from which standing statistics are estimated."""
+    """Number of batches of 64 from which standing statistics are estimated."""
     neighbours: bool = True
-    """Also precision, recall, density, coverage, and the nearest reference picture of each sample."""
+    """Also compute precision, recall, density, coverage, and the nearest reference image of each sample."""
 
     def __post_init__(self) -> None:
-        least = {"count": 2, "reference_count": 0, "seed": 0, "standing_batches": 1}
-        check_ranges(self, least=least, above_zero=("feature_size", "resolution", "truncation"))
+        minimum = {"count": 2, "reference_count": 0, "seed": 0, "standing_batches": 1}
+        check_ranges(self, minimum=minimum, positive=("feature_size", "resolution", "truncation"))
         if self.resize == "legacy" and self.features not in ("auto", "inception"):
-            raise ValueError("resize legacy is what the Inception network does by itself: take bicubic or bilinear")
+            raise ValueError("resize legacy requires the Inception features: use bicubic or bilinear")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a run is made from."""
+    """The complete configuration of a run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

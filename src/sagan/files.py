@@ -28,6 +28,9 @@ from torch import Tensor, nn
 
 from sagan.errors import UserError
 
+MAX_JSON_BYTES = 2**24
+"""Largest JSON file, and largest line of a JSON Lines file, that is read."""
+
 
 class DamagedFile(UserError):
     """Report a tensor file that is truncated, changed, or belongs to another network."""
@@ -141,17 +144,28 @@ def locked(path: Path, busy: str) -> Iterator[None]:
             file.close()
 
 
-def read_json(path: Path, max_bytes: int = 2**24) -> Any:
-    """Parse a JSON file.
+def read_bytes(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
+    """Read a file.
 
     Raises:
-        ValueError: the file is not JSON, or larger than `max_bytes`.
+        ValueError: the file is larger than `max_bytes`.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(f"more than {max_bytes // 2**20} MiB")
+    return data
+
+
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        ValueError: the file is not JSON, or larger than `max_bytes`.
+        OSError: the file cannot be read.
+    """
+    data = read_bytes(path, max_bytes)
     try:
         return json.loads(data)
     except RecursionError as error:

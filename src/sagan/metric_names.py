@@ -1,19 +1,40 @@
-"""Names in the metrics log, and which of them is the distance to the data."""
+"""Names in the metrics log and in evaluations, and which of them is the distance to the data."""
 
+from collections.abc import Container
 from typing import Any
+
+FACT_NAMES = {"pictures": "images", "left out": "skipped"}
+"""Printed names of an evaluation's facts, by their keys in the JSON file where the two differ."""
 
 
 def best_step(rows: list[dict[str, Any]]) -> int | None:
-    """The step of the smallest distance in a metrics log; None without evaluations."""
+    """Return the step of the smallest distance in a metrics log; None without evaluations."""
     key = distance_key(rows)
     return min((row[key], row["step"]) for row in rows if key in row)[1] if key else None
 
 
 def distance_key(rows: list[dict[str, Any]]) -> str | None:
-    """The name, in a metrics log, of the distance that its newest evaluation measured; None without evaluations."""
+    """Return the log's name for the distance that its newest evaluation measured; None without evaluations."""
     return next((key for row in reversed(rows) for key in row if is_distance(key)), None)
 
 
 def is_distance(key: str) -> bool:
-    """Whether a value of the metrics log measures how far the generator is from the data: smaller is better."""
+    """Return whether a value of the log measures how far the generator is from the data (smaller is better)."""
     return key in ("fid", "distance") or key.startswith("frechet_distance/")
+
+
+def join_facts(facts: dict[str, Any], hidden: Container[str] = ()) -> str:
+    """Join the facts of an evaluation about a set or its features in one line: 'robots, images 3,000, size ...'.
+
+    Facts in `hidden`, and those that are empty or 'none', are skipped. A path, source or network needs no name.
+    """
+    parts = []
+    for key, value in facts.items():
+        if key in hidden or value in (None, "", "none"):
+            continue
+        if key in ("path", "source", "network"):
+            parts.append(str(value))
+        else:
+            name = FACT_NAMES.get(key, key)
+            parts.append(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}")
+    return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""The named presets, and what a run differs in from them: the command line that repeats it."""
+"""The named presets, and the options in which a run differs from them."""
 
 import shlex
 from dataclasses import fields, is_dataclass
@@ -7,8 +7,8 @@ from typing import Any, Literal
 from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.model.config import ModelConfig
 
-# Not the run's own: where pictures are kept, and what the data decide.
-_NOT_CHOSEN = ("data.cache", "model.num_classes")
+# Not compared: the cache folder belongs to the machine, the number of classes to the data.
+_NOT_COMPARED = ("data.cache", "model.num_classes")
 
 PresetName = Literal["demo", "small", "imagenet128", "paper128"]
 
@@ -34,7 +34,7 @@ PRESETS: dict[PresetName, Config] = {
             log_every=20, sample_every=100, checkpoint_every=300, evaluate_every=300, evaluate_count=192
         ),
     ),
-    # A few hundred to a few thousand pictures of one's own.
+    # A few hundred to a few thousand of one's own images.
     "small": Config(
         data=DataConfig(source=""),
         model=ModelConfig(resolution=64, latent_dim=128, base_channels=32),
@@ -59,7 +59,7 @@ PRESETS: dict[PresetName, Config] = {
         model=ModelConfig(resolution=128, num_classes=1000),
         training=TrainingConfig(steps=1_000_000, batch_size=256, beta2=0.999, ema_decay=0.999, ema_start=2000),
     ),
-    # The paper's text to the letter: all keys, values of C/8, Adam (0, 0.9), no average.
+    # The paper's text to the letter: unpooled keys, C/8 value channels, Adam (0, 0.9), no average.
     "paper128": Config(
         data=DataConfig(source=""),
         model=ModelConfig(resolution=128, num_classes=1000, attention_variant="paper"),
@@ -69,54 +69,59 @@ PRESETS: dict[PresetName, Config] = {
 
 
 def compare_with_preset(config: Config) -> tuple[PresetName, list[tuple[str, str, str]]]:
-    """The preset nearest to a configuration, and what differs: option, own value and the preset's.
+    """Return the nearest preset, and the options that differ from it: option, own value, the preset's value.
 
-    Left out are the cache folder, and the number of classes, which the data decide.
+    The cache folder and the number of classes, which follows from the data, are not compared.
     """
-    own = _options(config)
+    own = _flatten(config)
 
-    def differing(preset: Config) -> list[tuple[str, str, str]]:
-        theirs = _options(preset)
+    def differences(preset: Config) -> list[tuple[str, str, str]]:
+        theirs = _flatten(preset)
         return [
-            (_option_name(key), _text(value), _text(theirs[key]))
+            (_option_name(key), _format(value), _format(theirs[key]))
             for key, value in own.items()
-            if value != theirs[key] and key not in _NOT_CHOSEN
+            if value != theirs[key] and key not in _NOT_COMPARED
         ]
 
-    name = min(PRESETS, key=lambda name: len(differing(PRESETS[name])))
-    return name, differing(PRESETS[name])
+    name = min(PRESETS, key=lambda name: len(differences(PRESETS[name])))
+    return name, differences(PRESETS[name])
 
 
 def train_command(config: Config, out: str) -> str:
-    """The command that trains a run as a configuration says, into the folder `out`."""
+    """Return the `sagan train` command that trains a run with this configuration in the folder `out`."""
     preset, differences = compare_with_preset(config)
-    own = {_option_name(key): value for key, value in _options(config).items()}
+    values = {_option_name(key): value for key, value in _flatten(config).items()}
     words = ["sagan", "train", "--preset", preset]
     for option, _, _ in differences:
-        values = _words(own[option])
-        words += [f"{option}={values[0]}"] if values and values[0].startswith("-") else [option, *values]
+        arguments = option_arguments(values[option])
+        if arguments and arguments[0].startswith("-"):  # written apart, it would be parsed as an option
+            words.append(f"{option}={arguments[0]}")
+        else:
+            words += [option, *arguments]
     return shlex.join([*words, "--out", out])
 
 
-def _options(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every option by its path: 'training.steps'."""
-    found: dict[str, Any] = {}
+def option_arguments(value: Any) -> list[str]:
+    """Return the arguments that give an option this value on the command line; a tuple gives several."""
+    if not isinstance(value, tuple):
+        return [str(value)]
+    return [argument for part in value for argument in option_arguments(part)]
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return every field of nested dataclasses by its path, e.g. 'training.steps'."""
+    values: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)
         key = prefix + field.name
-        found |= _options(value, f"{key}.") if is_dataclass(value) else {key: value}
-    return found
+        values |= _flatten(value, f"{key}.") if is_dataclass(value) else {key: value}
+    return values
 
 
 def _option_name(key: str) -> str:
-    named = {"data.source": "--data", "training.start": "--from"}
-    return named.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
+    renamed = {"data.source": "--data", "training.start": "--from"}
+    return renamed.get(key) or "--" + key.rpartition(".")[2].replace("_", "-")
 
 
-def _words(value: Any) -> list[str]:
-    """A value as the command line takes it."""
-    return [word for part in value for word in _words(part)] if isinstance(value, tuple) else [str(value)]
-
-
-def _text(value: Any) -> str:
-    return " ".join(_words(value)) or "(none)"
+def _format(value: Any) -> str:
+    return " ".join(option_arguments(value)) or "(none)"

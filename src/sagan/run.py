@@ -1,21 +1,22 @@
 """A run directory: the one place that knows its layout.
 
 config.json             the exact configuration, class names and data key
-metrics.jsonl           one line a logged step
-events/                 the same for TensorBoard
-samples/step-*.png      grids from fixed latents as training went; samples.gif of them
-samples.png             the grid of the end
-checkpoints/step-*.safetensors   everything to go on from
-attend.png              what the attention layers look at, by sagan attend
+metrics.jsonl           one line per logged step
+events/                 the same values for TensorBoard
+samples/step-*.png      grids of samples from fixed latents during training
+samples.gif             an animation of these grids
+samples.png             the last grid
+checkpoints/step-*.safetensors   everything that resuming needs
 generator.safetensors   the averaged generator, for inference
-evaluation.png          the distance to the data as training went
-curves.png              losses, logits, gammas and the rest as training went (sagan plot)
-samples-over-time.png   the pictures of a few latents as training went (sagan plot)
-interpolation.png       walks between latents and classes (sagan interpolate)
-report.html             all of it in one file (sagan report)
-generator.onnx, .pt2    the same for where sagan is not (sagan export)
-evaluations/*.json      what sagan evaluate measured, with all that is needed to repeat it
-.lock                   while it is being trained
+evaluation.png          the distance to the data during training
+attend.png              attention maps (sagan attend)
+curves.png              losses, logits, gammas and other logged values (sagan plot)
+samples-over-time.png   images of a few latents at several steps (sagan plot)
+interpolation.png       interpolations between latents and classes (sagan interpolate)
+report.html             all of this in one file (sagan report)
+generator.onnx, .pt2    the generator for use without sagan (sagan export)
+evaluations/*.json      metrics, with everything that repeating the evaluation needs (sagan evaluate)
+.lock                   exists while the run is being trained
 """
 
 import contextlib
@@ -31,8 +32,19 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from sagan.config import Config
+from sagan.device import CPU
 from sagan.errors import UserError
-from sagan.files import DamagedFile, load_into, load_tensors, locked, save_tensors, sweep, write_atomically
+from sagan.files import (
+    MAX_JSON_BYTES,
+    DamagedFile,
+    load_into,
+    load_tensors,
+    locked,
+    read_bytes,
+    save_tensors,
+    sweep,
+    write_atomically,
+)
 from sagan.metric_names import best_step
 from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
@@ -42,33 +54,34 @@ from sagan.model.spectral_norm import bake_spectral_norm
 
 T = TypeVar("T")
 
-MOST_BYTES = 2**24
-"""Largest config.json, and largest line of metrics.jsonl, that is read."""
-IMPORTED = "imported from "
+IMPORTED_PREFIX = "imported from "
+"""Start of the data key of a run whose networks were imported."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What config.json holds: how the run was configured, and what its data turned out to be."""
+    """The content of config.json: the configuration of a run and the classes and key of its data."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # a misspelt field is an error, not a silent default
 
     config: Config
     class_names: tuple[str, ...]
     data_key: str
-    """Of the packed pictures; of an imported run IMPORTED and what it was imported from."""
+    """Key of the packed image store; for an imported run, IMPORTED_PREFIX and its source."""
 
     @property
     def origin(self) -> str:
-        """The codebase and file of networks that were not trained here; '' of a run that was."""
-        return self.data_key.removeprefix(IMPORTED) if self.data_key.startswith(IMPORTED) else ""
+        """Codebase and file of an imported run's networks; '' if the run was trained by sagan."""
+        if not self.data_key.startswith(IMPORTED_PREFIX):
+            return ""
+        return self.data_key.removeprefix(IMPORTED_PREFIX)
 
 
 class Run:
     """A run directory.
 
     Raises:
-        UserError: the directory, or its config.json, is missing or not readable as a run's.
+        UserError: the directory or its config.json is missing or damaged.
     """
 
     def __init__(self, path: str | Path):
@@ -86,33 +99,43 @@ class Run:
         self.report_path = self.path / "report.html"
         self.evaluations_path = self.path / "evaluations"
         if not self.config_path.is_file():
-            raise UserError(f"{self.path} is not a run: it has no config.json; give a folder that sagan train wrote")
+            raise UserError(
+                f"{self.path} is not a run: it has no config.json; pass a folder that sagan train or sagan import wrote"
+            )
         self.info = read_as(RunInfo, self.config_path, "a run's configuration")
         _check_names(self.info.class_names, self.info.config.model, self.config_path)
 
     @classmethod
     def create(cls, path: str | Path, info: RunInfo) -> "Run":
-        """A new run. Raises UserError if there is one already, or the folder is not writable."""
+        """Create a run.
+
+        Raises:
+            UserError: the folder contains a run already, or is not writable.
+        """
         path = Path(path)
         if (path / "config.json").exists():
-            raise UserError(f"{path} holds a run already: go on with --resume {path}, or give another --out")
+            raise UserError(f"{path} contains a run already: resume it with --resume {path}, or choose another --out")
         text = json.dumps(asdict(info), indent=2) + "\n"
         write_atomically(path / "config.json", lambda temporary: temporary.write_text(text))
         return cls(path)
 
     def sweep(self) -> None:
-        """Removes what was half-written when an earlier training of this run was killed."""
-        for folder in ("checkpoints", "samples"):  # where nothing but training writes
+        """Remove files that were half-written when an earlier process of this run was killed."""
+        for folder in ("checkpoints", "samples"):  # only training writes here
             sweep(self.path / folder, alone=True)
         for folder in ("", "evaluations"):
             sweep(self.path / folder)
 
     def check_present(self) -> None:
-        """Raises UserError if the folder is gone: written anew, its files would be no run."""
+        """Check that the folder still exists: files written into a new one would not be a run.
+
+        Raises:
+            UserError: the folder has disappeared.
+        """
         if not self.config_path.is_file():
             raise UserError(
-                f"{self.path} has vanished during training (its disk was taken away, or the folder moved or deleted): "
-                "put it back, then go on from its last checkpoint with --resume"
+                f"{self.path} disappeared during training (disk unmounted, or folder moved or deleted): "
+                "restore it, then resume its last checkpoint with --resume"
             )
 
     def checkpoint_path(self, step: int) -> Path:
@@ -122,62 +145,79 @@ class Run:
         return self.path / "samples" / f"step-{step:08d}.png"
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints, oldest first."""
-        return _of_steps(self.path / "checkpoints", "safetensors")
+        """Return the paths of the checkpoints, oldest first."""
+        return _files_by_step(self.path / "checkpoints", "safetensors")
 
     def samples(self) -> list[Path]:
-        """The grids of samples, oldest first."""
-        return _of_steps(self.path / "samples", "png")
+        """Return the paths of the grids of samples, oldest first."""
+        return _files_by_step(self.path / "samples", "png")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The metrics log, a dictionary of numbers a line, up to the first line that a crash cut off or damaged."""
+        """Read the metrics log: for each line a dictionary of numbers with an integer 'step'.
+
+        Reading stops at the first line that is incomplete or damaged, e.g. by a crash.
+
+        Raises:
+            UserError: the log cannot be read.
+        """
         rows: list[dict[str, Any]] = []
         if not self.metrics_path.exists():
             return rows
         try:
             with open(self.metrics_path, "rb") as file:
-                while (line := file.readline(MOST_BYTES)) and (row := _row(line)):
+                while (line := file.readline(MAX_JSON_BYTES)) and (row := _parse_row(line)):
                     rows.append(row)
         except OSError as error:
             raise UserError(f"{self.metrics_path} could not be read: {error.strerror}") from error
         return rows
 
     def save_generator(self, generator: Generator, step: int) -> None:
-        """Writes inference weights, with all that is needed to rebuild the network."""
+        """Write the weights for inference, with everything that rebuilding the network needs."""
         metadata = {"step": step, "model": asdict(generator.config), "class_names": self.info.class_names}
         save_tensors(self.generator_path, generator.state_dict(), metadata)
 
     def best_step(self) -> int | None:
-        """The step of the smallest distance logged so far; None without evaluations."""
+        """Return the step of the smallest distance logged so far; None without evaluations."""
         return best_step(self.metrics())
 
 
-def _of_steps(folder: Path, suffix: str) -> list[Path]:
+def _files_by_step(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"step-*.{suffix}") if re.fullmatch(r"step-\d{8,}", path.stem))
 
 
 def read_as(kind: type[T], path: Path, what: str) -> T:
-    """What a JSON file holds, checked to be a `kind`. Raises UserError, naming `what` it should be, where it is not."""
+    """Read a JSON file as a value of type `kind`, e.g. a dataclass.
+
+    Args:
+        what: the expected content in words, for the message.
+
+    Raises:
+        UserError: the file cannot be read, is too large, or holds another type.
+    """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} is not {what}: more than {MOST_BYTES >> 20} MiB")
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path} is not {what}: {where}: {first['msg']}") from error
+    except ValueError as error:  # after ValidationError, which is one
+        raise UserError(f"{path} is not {what}: {error}") from error
     except OSError as error:
         raise UserError(f"{path} could not be read: {error.strerror}") from error
 
 
-def only_training(path: str | Path) -> contextlib.AbstractContextManager[None]:
-    """Held while a run's folder is trained in. Raises UserError if another process trains there."""
-    busy = f"{path} is being trained by {{owner}} already: wait for it or stop it, or give another --out"
+def lock_for_training(path: str | Path) -> contextlib.AbstractContextManager[None]:
+    """Return a context that holds the training lock of a run's folder.
+
+    Raises:
+        UserError: another process is training this run (on entering the context).
+    """
+    busy = f"{path} is already being trained by {{owner}}: wait for it or stop it, or choose another --out"
     return locked(Path(path) / ".lock", busy)
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
-    """A line of the metrics log; None if it is not one."""
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """Parse a line of the metrics log; None if it is not one."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -186,105 +226,126 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if numbers and type(row.get("step")) is int else None
 
 
-def count_of(metadata: dict[str, Any], name: str, path: Path) -> int:
-    """A count in a file's metadata, such as its step; 0 if it is not there. DamagedFile if it is no count."""
+def read_count(metadata: dict[str, Any], name: str, path: Path) -> int:
+    """Return a count in a file's metadata, such as its step; 0 if it is missing.
+
+    Raises:
+        DamagedFile: the value is not a count.
+    """
     value = metadata.get(name, 0)
     if type(value) is not int or not 0 <= value < 2**53:
         raise DamagedFile(f"{path} is damaged: its {name} is not a count")
     return value
 
 
+def default_output(path: str | Path, name: str) -> Path:
+    """Return where a file made from a run is written by default: in its folder, or next to a single file."""
+    path = Path(path)
+    return (path if path.is_dir() else path.parent) / name
+
+
 def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generator, tuple[str, ...], int]:
-    """The generator of a run as trained, its class names, and its step.
+    """Read a run's generator as it was trained. Return it with its class names and its step.
 
     Args:
         path: the run's folder, its generator.safetensors, or one of its checkpoints.
-        averaged: the moving average, from which pictures are drawn; else the generator that was trained, which the
-            checkpoints hold: of a folder, the newest.
+        averaged: read the moving average, which draws the samples; False: the generator without averaging, which only
+            checkpoints contain (for a folder, the newest).
 
     Raises:
-        UserError: nothing to load there, or the file is damaged.
+        UserError: there is no generator, or the file is damaged.
     """
     path = Path(path)
     if path.is_dir() or not path.exists():
         run = Run(path)
         path = run.generator_path if averaged else (run.checkpoints() or [run.generator_path])[-1]
         if not path.exists():
-            raise UserError(f"{path} does not exist yet: the run has not come to its first checkpoint")
+            raise UserError(f"{path} does not exist yet: the run has not reached its first checkpoint")
     tensors, metadata = load_tensors(path)
-    if "model" not in metadata:  # a checkpoint: its configuration is the run's
+    if "model" not in metadata:  # a checkpoint, whose configuration is the run's
         run = Run(path.parent.parent)
         config, class_names = run.info.config.model, run.info.class_names
-        tensors = _under("ema/" if averaged else "generator/", tensors)
+        tensors = _select("ema/" if averaged else "generator/", tensors)
     elif not averaged:
-        raise UserError(f"{path} holds the average only: give the run's folder, or one of its checkpoints")
+        raise UserError(f"{path} contains only the average: pass the run's folder or one of its checkpoints")
     else:
         try:
             config = TypeAdapter(ModelConfig).validate_python(metadata.get("model"))
             class_names = TypeAdapter(tuple[str, ...]).validate_python(metadata.get("class_names"))
         except ValidationError as error:
-            raise UserError(f"{path} holds no generator of sagan: {error.errors()[0]['msg']}") from error
+            raise UserError(f"{path} is not a generator of sagan: {error.errors()[0]['msg']}") from error
         _check_names(class_names, config, path)
     check_sizes(build_generator, config, tensors, path)
     generator = build_generator(config)
     load_into(generator, tensors, path)
-    return generator, class_names, count_of(metadata, "step", path)
+    return generator, class_names, read_count(metadata, "step", path)
 
 
 def _check_names(class_names: tuple[str, ...], config: ModelConfig, path: Path) -> None:
     if len(class_names) != config.num_classes:
-        raise DamagedFile(f"{path} is damaged: it names {len(class_names)} classes of {config.num_classes}")
+        raise DamagedFile(f"{path} is damaged: it names {len(class_names)} of {config.num_classes} classes")
 
 
 def check_sizes(
     build: Callable[[ModelConfig], nn.Module], config: ModelConfig, tensors: dict[str, Tensor], path: Path
 ) -> None:
-    """Raises DamagedFile for a network whose configuration asks for more numbers than its file has.
+    """Check, before a network is built, that a file has as many numbers as its configuration requires.
 
-    So that a file of a few bytes, from wherever it is, cannot make the machine run out of memory.
+    Otherwise a file of a few bytes, from an unknown source, could make the machine run out of memory.
+
+    Raises:
+        DamagedFile: the file has fewer numbers.
     """
     try:
-        with torch.device("meta"):  # shapes alone
-            wanted = sum(t.numel() for t in build(config).state_dict().values())
-    except (RuntimeError, TypeError, OverflowError) as error:  # more than a number can say
-        raise DamagedFile(f"{path} does not fit its configuration, which asks for networks of any size") from error
-    found = sum(t.numel() for t in tensors.values())
-    if wanted > found:
-        raise DamagedFile(f"{path} does not fit its configuration: it holds {found:,} numbers of {wanted:,}")
+        with torch.device("meta"):  # shapes only
+            required = sum(t.numel() for t in build(config).state_dict().values())
+    except (RuntimeError, TypeError, OverflowError) as error:  # a size overflows
+        raise DamagedFile(f"{path} does not fit its configuration, whose networks are too large") from error
+    present = sum(t.numel() for t in tensors.values())
+    if required > present:
+        raise DamagedFile(f"{path} does not fit its configuration: it has {present:,} of {required:,} numbers")
 
 
 def read_discriminator(path: str | Path) -> Discriminator:
-    """The discriminator of a run's newest checkpoint, or of a checkpoint, as trained.
+    """Read a run's discriminator as it was trained.
+
+    Args:
+        path: the run's folder (for its newest checkpoint), or one of its checkpoints.
 
     Raises:
-        UserError: neither of these, no checkpoint yet, or it is damaged.
+        UserError: there is no run or no checkpoint, or the checkpoint is damaged.
     """
     path = Path(path)
     is_checkpoint = path.parent.name == "checkpoints"
     run = Run(path.parent.parent if is_checkpoint else path)
     checkpoints = [path] if is_checkpoint else run.checkpoints()
     if not checkpoints:
-        raise UserError(f"{run.path} has no checkpoint in {run.path / 'checkpoints'}: the discriminator is kept there")
-    tensors = _under("discriminator/", load_tensors(checkpoints[-1])[0])
+        raise UserError(
+            f"{run.path} has no checkpoint in {run.path / 'checkpoints'}, which would contain the discriminator"
+        )
+    tensors = _select("discriminator/", load_tensors(checkpoints[-1])[0])
     check_sizes(build_discriminator, run.info.config.model, tensors, checkpoints[-1])
     discriminator = build_discriminator(run.info.config.model)
     load_into(discriminator, tensors, checkpoints[-1])
     return discriminator
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One network's tensors of a checkpoint."""
+def _select(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of one network in a checkpoint, without the prefix of their names."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def load(path: str | Path) -> Generator:
-    """The averaged generator of a run (its folder, or its generator.safetensors), ready to use.
+def load_generator(path: str | Path, device: torch.device = CPU) -> tuple[Generator, tuple[str, ...], int]:
+    """Read a run's averaged generator, ready to use. Return it with its class names and its step.
 
-    In evaluation mode, its spectral norms worked into the weights: `load("runs/demo")(z, y)` gives pictures
-    (N, C, H, W) in [-1, 1] of latents z (N, latent_dim) and classes y (N,).
+    It is in evaluation mode, with spectral norms folded into the weights, and requires no gradients.
+
+    Args:
+        path: the run's folder, its generator.safetensors, or one of its checkpoints.
+        device: where it is moved.
 
     Raises:
-        UserError: nothing to load there, or the file is damaged.
+        UserError: there is no generator, or the file is damaged.
     """
-    generator, _, _ = read_generator(path)
-    return bake_spectral_norm(generator.eval()).requires_grad_(False)
+    generator, class_names, step = read_generator(path)
+    return bake_spectral_norm(generator.eval()).requires_grad_(False).to(device), class_names, step

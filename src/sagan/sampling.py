@@ -1,4 +1,4 @@
-"""Latents to pictures: the same seed gives the same pictures, however many are drawn at once."""
+"""Latents, and images from latents. The same seed gives the same images, whatever the batch size."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,13 +12,13 @@ from sagan.model.batch_norm import MOMENTUM, ConditionalBatchNorm2d
 from sagan.model.generator import Generator
 from sagan.pixels import to_bytes
 
-BATCH = 64  # pictures drawn at once
+BATCH = 64  # images drawn at once
 
 
 def draw_latents(count: int, latent_dim: int, *, seed: int, truncation: float | None = None) -> Tensor:
-    """(count, latent_dim) float32 from a standard normal distribution, or that cut off at |z| <= truncation.
+    """Draw latents (count, latent_dim) float32 from a normal distribution, truncated to |z| <= truncation if given.
 
-    Row i depends on seed and i only, and moves smoothly with the truncation (Brock et al. 2019, section 3.1).
+    Row i depends only on the seed and i, and moves smoothly with the truncation (Brock et al. 2019, section 3.1).
     """
     uniform = np.random.Generator(np.random.Philox(seed)).random((count, latent_dim))
     u = torch.from_numpy(uniform).clamp_min(2.0**-54)
@@ -30,31 +30,35 @@ def draw_latents(count: int, latent_dim: int, *, seed: int, truncation: float | 
 
 @torch.no_grad()
 def sample_batches(generator: Generator, z: Tensor, y: Tensor, batch_size: int = BATCH) -> Iterator[Tensor]:
-    """Pictures (n, C, H, W) uint8 of latents z (N, latent_dim) and classes y, batch by batch, on the CPU.
+    """Draw images (n, C, H, W) uint8 on the CPU, batch by batch.
 
-    y is (N,) int64, or (N, num_classes) weights of the classes.
+    Args:
+        generator: the generator, on any device.
+        z: latents (N, latent_dim).
+        y: classes (N,) int64, or weights (N, num_classes) that mix the classes.
+        batch_size: images per batch.
 
     Raises:
-        UserError: a picture is not a number, so the generator's training has come apart.
+        UserError: an image contains NaN or infinity, because the generator's training diverged.
     """
     device = next(generator.parameters()).device
     for z_part, y_part in zip(z.split(batch_size), y.split(batch_size), strict=True):
-        with full_precision():  # not around the yield: what is done between batches is not ours
+        with full_precision():  # not around the yield, which runs the caller's code
             x = generator(z_part.to(device), y_part.to(device))
         yield to_bytes(x)
 
 
 def sample(generator: Generator, z: Tensor, y: Tensor) -> np.ndarray:
-    """The pictures as an array (N, H, W, C) uint8."""
+    """Draw images (N, H, W, C) uint8 as an array; see `sample_batches`."""
     return torch.cat(list(sample_batches(generator, z, y))).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 @torch.no_grad()
 @full_precision()
 def estimate_statistics(generator: Generator, *, batches: int, batch_size: int, seed: int) -> None:
-    """Puts standing statistics into a generator's batch norms: means over batches of new latents, classes uniform.
+    """Set a generator's batch norms to standing statistics: means over batches of new latents, classes uniform.
 
-    As in Brock et al. 2019 (section 3.1); nothing else in the generator changes.
+    Nothing else in the generator changes. Source: Brock et al. 2019, section 3.1.
     """
     norms = [m for m in generator.modules() if isinstance(m, ConditionalBatchNorm2d)]
     z = draw_latents(batches * batch_size, generator.config.latent_dim, seed=seed)
@@ -70,27 +74,28 @@ def estimate_statistics(generator: Generator, *, batches: int, batch_size: int, 
 
 
 def use_batch_statistics(generator: Generator) -> None:
-    """Makes a generator's batch norms use each batch's own statistics, as in training, and leave the others alone."""
+    """Make a generator's batch norms use each batch's own statistics, as in training; the running ones are kept."""
     for norm in generator.modules():
         if isinstance(norm, ConditionalBatchNorm2d):
             norm.train().momentum = 0
 
 
-def find_classes(wanted: Sequence[str], class_names: Sequence[str]) -> list[int]:
-    """Class names or numbers to numbers, all of them if none is asked for.
+def find_classes(classes: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Return the numbers of classes given by name or number; of all classes if none is given.
 
     Raises:
-        UserError: a class that the run does not have.
+        UserError: the run does not have such a class.
     """
-    if not wanted:
+    if not classes:
         return list(range(len(class_names)))
-    numbers = {name: i for i, name in enumerate(class_names)}
+    by_name = {name: i for i, name in enumerate(class_names)}
     by_number = {str(i): i for i in range(len(class_names))}
-    found = []
-    for name in wanted:
-        number = numbers.get(name, by_number.get(name))
+    numbers = []
+    for name in classes:
+        number = by_name.get(name, by_number.get(name))
         if number is None:
             known = ", ".join(f"{i} {n}" for i, n in enumerate(class_names[:20]))
-            raise UserError(f"--classes {name}: no such class; " + (f"the run has {known}" if known else "it has none"))
-        found.append(number)
-    return found
+            classes_of_run = f"the run has {known}" if known else "the run has no classes"
+            raise UserError(f"--classes {name}: no such class; {classes_of_run}")
+        numbers.append(number)
+    return numbers

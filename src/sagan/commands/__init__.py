@@ -1,1 +1,1 @@
-"""The commands, a file for each: its options, and what reads them, calls one function and prints."""
+"""The commands, one file each: the options, and a function that calls the package and prints what it returns."""

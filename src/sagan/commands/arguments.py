@@ -1,4 +1,4 @@
-"""Types of arguments that several commands accept: the name of the value in the help, and which are positional."""
+"""Types of arguments that several commands accept."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,14 +7,12 @@ import tyro
 
 RunArgument = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 SourceArgument = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-FileOption = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
-FolderOption = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
-IntOption = Annotated[int | None, tyro.conf.arg(metavar="INT")]
-FloatOption = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
+FolderOption = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+ClassesOption = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CLASS ...", help_behavior_hint="")]
 DeviceOption = Annotated[
     str,
     tyro.conf.arg(
         metavar="DEVICE",
-        help="Where the networks run: auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, mps.",
+        help="Where the networks run: cpu, cuda, cuda:1, mps, or auto (CUDA if there is a GPU, else the CPU).",
     ),
 ]

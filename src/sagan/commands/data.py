@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sagan.commands.arguments import SourceArgument
-from sagan.config import DataConfig
+from sagan.config import CacheOption, DataConfig
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Data:
     """Use the classes that the source names."""
     background: tuple[int, int, int] = (255, 255, 255)
     """Colour that transparent images are composited over: red, green, blue, 0 to 255."""
-    cache: str = ""
-    """Folder of the packed image stores; empty: $SAGAN_CACHE, or the user's cache folder."""
+    cache: CacheOption = ""
+    """Folder of the packed image stores; default: $SAGAN_CACHE, or the user's cache folder."""
 
 
 def data(options: Data) -> None:

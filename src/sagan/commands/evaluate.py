@@ -1,4 +1,4 @@
-"""The command sagan evaluate."""
+"""The command `sagan evaluate`."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -6,44 +6,46 @@ from typing import Annotated
 
 import tyro
 
-from sagan.commands.arguments import DeviceOption, FileOption
-from sagan.config import EvaluationConfig
+from sagan.commands.arguments import DeviceOption
+from sagan.config import CacheOption, EvaluationConfig, FileOption
 from sagan.errors import UserError
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure how near generated pictures are to real ones: a run against its data, or two folders."""
+    """Measure FID and other metrics of a run against its data, or of one folder against another."""
 
     generated: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FOLDER")]
-    """A run, its generator.safetensors or one of its checkpoints; or a folder or .zip of pictures."""
-    reference: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCE")] = None
-    """Pictures to compare with: a folder, a .zip, hf:USER/NAME, robots or digits; default: the run's own data."""
+    """A run, its generator.safetensors or one of its checkpoints; or a folder or .zip of images."""
+    reference: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[REFERENCE]", help_behavior_hint="")
+    ] = None
+    """Reference images: a folder, a .zip, hf:USER/NAME, robots or digits; default: the run's own data."""
     out: FileOption = None
-    """Where to write the figures (.json, and the nearest neighbours beside it); default: evaluations/ in the run."""
+    """File for the metrics (.json), with the nearest neighbours next to it; default: evaluations/ in the run."""
     device: DeviceOption = "auto"
-    cache: str = ""
-    """Folder of picture stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder."""
+    cache: CacheOption = ""
+    """Folder of image stores and cached features; default: $SAGAN_CACHE, or the user's cache folder."""
     config: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 def evaluate(options: Evaluate) -> None:
-    """Runs `sagan evaluate`."""
+    """Run `sagan evaluate`."""
     from sagan.device import enough_memory
     from sagan.distributed import join
     from sagan.metrics.evaluation import default_path, evaluate_together
 
     if options.out is not None and options.out.suffix != ".json":
-        raise UserError(f"--out {options.out}: give a .json file")
+        raise UserError(f"--out {options.out}: pass a .json file")
     advice = "try a lower --count or --reference-count, or --device cpu"
     with join(options.device) as processes, enough_memory(advice):
-        found = evaluate_together(
+        evaluation = evaluate_together(
             processes, options.generated, options.reference, cache=options.cache, **asdict(options.config)
         )
-    if found is None:  # another process has it
+    if evaluation is None:  # only the first process has the result
         return
-    out = options.out or default_path(Path(options.generated), found)
-    print(found)
+    out = options.out or default_path(Path(options.generated), evaluation)
+    print(evaluation)
     if out:
-        found.save(out)
-        print(f"{out}" + (f", {out.with_suffix('.png')}" if found.nearest else ""))
+        evaluation.save(out)
+        print(f"{out}" + (f", {out.with_suffix('.png')}" if evaluation.nearest else ""))

@@ -1,8 +1,9 @@
-"""The command sagan explore."""
+"""The command `sagan explore`."""
 
 from dataclasses import dataclass
 
-from sagan.commands.arguments import DeviceOption, IntOption, RunArgument
+from sagan.commands.arguments import DeviceOption, RunArgument
+from sagan.config import IntOption
 
 
 @dataclass(frozen=True)

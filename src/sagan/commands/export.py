@@ -1,17 +1,17 @@
-"""The command sagan export."""
+"""The command `sagan export`."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from sagan.commands.arguments import DeviceOption, FileOption, FloatOption, IntOption, RunArgument
-from sagan.config import check_ranges
+from sagan.commands.arguments import DeviceOption, RunArgument
+from sagan.config import FileOption, FloatOption, IntOption, check_ranges
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write the generator as ONNX, a torch.export program or plain safetensors, checked against the run.
+    """Export the generator as ONNX, torch.export or plain safetensors, checked against the run.
 
-    A graph is written and run on the CPU; --device is where the run's own pictures of this check are drawn.
+    A graph is written and run on the CPU; --device is where the run's own images are drawn for the check.
     """
 
     run: RunArgument
@@ -29,7 +29,7 @@ class Export:
     device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
-        check_ranges(self, above_zero=("truncation",))
+        check_ranges(self, positive=("truncation",))
         if self.to == "safetensors" and (self.truncation is not None or self.uint8):
             raise ValueError("truncation and uint8 require onnx or torch-export: a safetensors file holds only weights")
         if self.to != "onnx" and self.opset is not None:
@@ -37,7 +37,7 @@ class Export:
 
 
 def export(options: Export) -> None:
-    """Runs `sagan export`."""
+    """Run `sagan export`."""
     from sagan.device import choose_device, enough_memory
     from sagan.exporters.export import export
 

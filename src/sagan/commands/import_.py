@@ -1,4 +1,4 @@
-"""The command sagan import."""
+"""The command `sagan import`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,22 +6,22 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sagan.commands.arguments import FileOption, FloatOption, FolderOption
-from sagan.config import check_ranges
+from sagan.commands.arguments import FolderOption
+from sagan.config import FileOption, FloatOption, check_ranges
 
 CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "heykeetae", "tensorflow"]
 
 
 @dataclass(frozen=True)
 class Import:
-    """Turn a checkpoint of another codebase into a run: PyTorch-StudioGAN, mmgeneration, BigGAN-PyTorch and others.
+    """Turn a checkpoint of another codebase (PyTorch-StudioGAN, mmgeneration, ...) into a run.
 
     The imported networks compute the same function, or the import is refused. docs/import.md lists what is supported.
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """File of the generator (the averaged one, if there are two) or of all networks; for TensorFlow, a .npz file."""
-    codebase: Annotated[CodebaseName | None, tyro.conf.arg(name="from")] = None
+    codebase: Annotated[CodebaseName | None, tyro.conf.arg(name="from", help_behavior_hint="")] = None
     """Codebase of the checkpoint; default: detected from the names of its tensors."""
     discriminator: FileOption = None
     """File of the discriminator, if separate; fine-tuning starts better with it."""
@@ -31,11 +31,11 @@ class Import:
     """Folder of the new run; default: runs/ and the file's name without its suffix."""
     batch_norm_eps: FloatOption = None
     """Epsilon of the batch norms, if it differs from that of the codebase's SAGAN."""
-    inplace_relu: bool | None = None
+    inplace_relu: Annotated[bool | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Whether the discriminator's ReLUs work in place, if it differs from the codebase's SAGAN."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, above_zero=("batch_norm_eps",))
+        check_ranges(self, positive=("batch_norm_eps",))
 
 
 def import_(options: Import) -> None:

@@ -1,39 +1,43 @@
-"""The command sagan interpolate."""
+"""The command `sagan interpolate`."""
 
 from dataclasses import dataclass
 
-from sagan.commands.arguments import DeviceOption, FileOption, FloatOption, IntOption, RunArgument
-from sagan.config import check_ranges
+from sagan.commands.arguments import ClassesOption, DeviceOption, RunArgument
+from sagan.config import FileOption, FloatOption, IntOption, check_ranges
 
 
 @dataclass(frozen=True)
 class Interpolate:
-    """Walk smoothly between latents and between classes: a grid, or a GIF or MP4 that repeats without a jump."""
+    """Interpolate between latents and between classes, as a grid, GIF or MP4.
+
+    A walk is one interpolation: between latents within a class, or through all classes with one latent. In a GIF or MP4
+    it is closed, so that the film repeats without a jump.
+    """
 
     run: RunArgument
-    """Folder of the run, or its generator.safetensors."""
+    """Folder of the run, its generator.safetensors, or one of its checkpoints."""
     out: FileOption = None
-    """A .png (a row for each walk), .gif or .mp4; default: interpolation.png in the run."""
+    """File to write: .png (a row per walk), .gif or .mp4; default: interpolation.png in the run."""
     steps: IntOption = None
-    """Pictures along a walk; default: 9 or more in a grid, 12.5 a second in a GIF, 25 in an MP4."""
+    """Images along a walk; default: 9 or more in a grid, 12.5 per second in a GIF, 25 in an MP4."""
     count: IntOption = None
-    """Walks of each kind; default: 1 in a grid, up to 4 side by side in a GIF or MP4; 8 without classes."""
-    classes: tuple[str, ...] = ()
-    """Names or numbers of the classes to walk within and through; default: the first eight."""
+    """Walks in each class, and through the classes; default: 1 in a grid, up to 4 in a film, 8 without classes."""
+    classes: ClassesOption = ()
+    """Names or numbers of the classes; default: the first eight."""
     seconds: float = 6.0
-    """Length of a GIF or MP4."""
+    """Length of a GIF or MP4, in seconds."""
     seed: int = 0
-    """The same seed gives the same walks."""
+    """Seed of the latents."""
     truncation: FloatOption = None
-    """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
+    """Truncate latents to this magnitude: values near 0 give more typical, less varied images; default: none."""
     device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
-        check_ranges(self, least={"steps": 2, "count": 1, "seed": 0}, above_zero=("seconds", "truncation"))
+        check_ranges(self, minimum={"steps": 2, "count": 1, "seed": 0}, positive=("seconds", "truncation"))
 
 
 def interpolate(options: Interpolate) -> None:
-    """Runs `sagan interpolate`."""
+    """Run `sagan interpolate`."""
     from sagan.device import DRAW_LESS, choose_device, enough_memory
     from sagan.render.interpolation import write_interpolation
 

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 import tyro
 
 from sagan.commands.arguments import SourceArgument
-from sagan.config import DataConfig, check_ranges
+from sagan.config import CacheOption, DataConfig, check_ranges
 from sagan.text import format_count
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Write a source as WebDataset tar shards, from which runs train without a copy on the local disk.
+    """Write a source as WebDataset tar shards, from which runs train without a local copy.
 
     The image files are kept byte for byte. If packing is interrupted, the same command resumes it.
     """
@@ -29,11 +29,11 @@ class Pack:
     """Use the classes that the source names."""
     resolution: Literal[32, 64, 128, 256] = 64
     """Side of the images of robots or digits, in pixels; other images keep their size."""
-    cache: str = ""
-    """Folder of the packed image stores; empty: $SAGAN_CACHE, or the user's cache folder."""
+    cache: CacheOption = ""
+    """Folder of the packed image stores; default: $SAGAN_CACHE, or the user's cache folder."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, least={"shard_size": 1})
+        check_ranges(self, minimum={"shard_size": 1})
 
 
 def pack(options: Pack) -> None:

@@ -1,4 +1,4 @@
-"""The command sagan push."""
+"""The command `sagan push`."""
 
 from dataclasses import dataclass
 from typing import Annotated

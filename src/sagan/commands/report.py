@@ -1,28 +1,29 @@
-"""The command sagan report."""
+"""The command `sagan report`."""
 
 from dataclasses import dataclass
 
-from sagan.commands.arguments import DeviceOption, FileOption, RunArgument
+from sagan.commands.arguments import DeviceOption, RunArgument
+from sagan.config import FileOption
 
 
 @dataclass(frozen=True)
 class Report:
-    """Gather a run's pictures, curves, figures and configuration into one HTML file that can be mailed.
+    """Write one self-contained HTML file with a run's images, curves, metrics and configuration.
 
-    It draws nothing anew: --device is accepted as by the other commands, and changes nothing.
+    The report shows what the run already contains; --device is only checked.
     """
 
     run: RunArgument
-    """Folder of the run; it may be in training still."""
+    """Folder of the run, which may still be training."""
     out: FileOption = None
-    """A .html file; default: report.html in the run."""
+    """File to write, .html; default: report.html in the run."""
     device: DeviceOption = "auto"
 
 
 def report(options: Report) -> None:
-    """Runs `sagan report`."""
+    """Run `sagan report`."""
     from sagan.device import choose_device
     from sagan.render.report import write_report
 
-    choose_device(options.device)  # one that is not there is an error here too
+    choose_device(options.device)  # a missing device is an error, as in the other commands
     print(write_report(options.run, options.out))

@@ -1,4 +1,4 @@
-"""The command sagan sample."""
+"""The command `sagan sample`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,34 +6,34 @@ from typing import Annotated
 
 import tyro
 
-from sagan.commands.arguments import DeviceOption, FloatOption, RunArgument
-from sagan.config import check_ranges
+from sagan.commands.arguments import ClassesOption, DeviceOption, RunArgument
+from sagan.config import FloatOption, check_ranges
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw pictures from a trained run."""
+    """Draw images from a trained run."""
 
     run: RunArgument
-    """Folder of the run, or its generator.safetensors."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Folder of the run, its generator.safetensors, or one of its checkpoints."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A .png (a labelled grid), a .npz (arrays) or a folder (single PNGs); default: samples-SEED.png in the run."""
     count: int = 8
-    """Pictures of each class; without classes, pictures in all."""
-    classes: tuple[str, ...] = ()
+    """Images of each class; without classes, images in total."""
+    classes: ClassesOption = ()
     """Names or numbers of the classes to draw; default: all."""
     seed: int = 0
-    """The same seed gives the same pictures; on another device they may differ by rounding."""
+    """Seed of the latents. The same seed gives the same images; devices differ by rounding."""
     truncation: FloatOption = None
-    """Cut latents off at this magnitude: nearer to 0 gives more typical, less varied pictures."""
+    """Truncate latents to this magnitude: values near 0 give more typical, less varied images; default: none."""
     device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
-        check_ranges(self, least={"count": 1, "seed": 0}, above_zero=("truncation",))
+        check_ranges(self, minimum={"count": 1, "seed": 0}, positive=("truncation",))
 
 
 def sample(options: Sample) -> None:
-    """Runs `sagan sample`."""
+    """Run `sagan sample`."""
     from sagan.device import DRAW_LESS, enough_memory
     from sagan.distributed import join
     from sagan.render.samples import write_samples
@@ -47,7 +47,7 @@ def sample(options: Sample) -> None:
             seed=options.seed,
             truncation=options.truncation,
             device=processes.device,
-            share=processes,
+            processes=processes,
         )
         if processes.is_first:
             print(out)

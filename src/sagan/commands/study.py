@@ -1,4 +1,4 @@
-"""The command sagan study."""
+"""The command `sagan study`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -6,46 +6,47 @@ from typing import Annotated
 
 import tyro
 
-from sagan.commands.arguments import DeviceOption, FolderOption, IntOption
-from sagan.config import Config, check_ranges
+from sagan.commands.arguments import DeviceOption, FolderOption
+from sagan.config import Config, IntOption, check_ranges
 from sagan.presets import PRESETS, PresetName
 from sagan.study.variants import StudyName
 
 
 @dataclass(frozen=True)
 class Study:
-    """Run an experiment on your data, the paper's three or one on settings: variants, several seeds, and a report.
+    """Run an experiment of the paper on your data, or measure which settings matter.
 
-    The same command goes on where it was stopped. The other options are those of sagan train, for all variants alike.
+    A study trains several variants with several seeds each and writes a report. If it is interrupted, the same command
+    resumes it. The other options are those of sagan train and apply to all variants.
     """
 
     study: Annotated[StudyName, tyro.conf.Positional]
-    """attention (Table 1), stability (Figure 3), comparison (Table 2), or settings: what matters on your data."""
+    """attention (Table 1), stability (Figure 3), comparison (Table 2), or settings (which settings matter)."""
     preset: PresetName = "small"
-    """What the other options start from; their defaults below are this preset's."""
-    budget: str = ""
-    """Time for all the training, such as 2h or 90m, from which the steps follow; default: --steps for each run."""
+    """Preset that sets the defaults of all options below."""
+    budget: Annotated[str, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = ""
+    """Training time of all runs together, such as 2h or 90m, which sets the steps; default: --steps per run."""
     seeds: int = 3
     """Runs of each variant: seeds --seed, --seed + 1, ..."""
-    only: tuple[str, ...] = ()
-    """These variants only, such as none self-16 residual-16."""
+    only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="VARIANT ...", help_behavior_hint="")] = ()
+    """Run only these variants, such as none self-16 residual-16; default: all."""
     count: int = 2000
-    """Pictures of a run's evaluation at its end, generated and real."""
-    features: str = "auto"
-    """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are here."""
+    """Number of generated and of real images in the evaluation at the end of a run."""
+    features: Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")] = "auto"
+    """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are in the cache."""
     jobs: IntOption = None
-    """Runs at a time; default: one for each GPU, or one for each core."""
+    """Number of runs at a time; default: one per GPU, or one per CPU core."""
     out: FolderOption = None
-    """Folder of the study; default: studies/ and its name."""
+    """Folder of the study; default: studies/NAME."""
     device: DeviceOption = "auto"
     config: Config = field(default_factory=lambda: PRESETS["small"])
 
     def __post_init__(self) -> None:
-        check_ranges(self, least={"seeds": 1, "count": 2, "jobs": 1})
+        check_ranges(self, minimum={"seeds": 1, "count": 2, "jobs": 1})
 
 
 def study(options: Study) -> None:
-    """Runs `sagan study`."""
+    """Run `sagan study`."""
     from sagan.study.report import write_study_report
     from sagan.study.runner import default_jobs, open_study, run_study
 
@@ -65,4 +66,4 @@ def study(options: Study) -> None:
     plan = folder.plan
     print(f"{len(folder.jobs())} runs of {plan.base.training.steps:,} steps, {jobs} at a time -> {folder.path}")
     complete = run_study(folder, jobs=jobs, device=options.device)
-    print(f"{'done' if complete else 'so far; the same command goes on'}: {write_study_report(folder)}")
+    print(f"{'done' if complete else 'incomplete; the same command resumes it'}: {write_study_report(folder)}")

@@ -1,4 +1,4 @@
-"""The command sagan train."""
+"""The command `sagan train`."""
 
 import contextlib
 import sys
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a generator on pictures.
+    """Train a generator on images.
 
-    Start from a preset and override what you like: sagan train --preset small --data pictures/ --resolution 64.
-    The data decide the number of classes. Ctrl-C saves; --resume goes on.
+    A preset sets all options, and each can be overridden: sagan train --preset small --data images/ --resolution 64.
+    The number of classes follows from the data. Ctrl-C saves a checkpoint and stops; --resume resumes the run.
     """
 
     preset: PresetName = "small"
-    """What the other options start from; their defaults below are this preset's."""
-    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
-    """Folder of a run to go on with, exactly as it was configured; other options are not taken."""
+    """Preset that sets the defaults of all options below."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
+    """Folder of a run to resume, exactly as it was configured; options other than --device are ignored."""
     out: FolderOption = None
-    """Folder of the new run; default: runs/ and the date and time."""
+    """Folder of the new run; default: runs/DATE-TIME."""
     go_on: bool = False
-    """Where --out holds this run already, go on with it: one command that starts, and starts again."""
+    """If --out already contains this run, resume it (for requeued jobs)."""
     device: DeviceOption = "auto"
     config: Config = field(default_factory=lambda: PRESETS["small"])
 
 
 def train(options: Train) -> None:
-    """Runs `sagan train`."""
+    """Run `sagan train`."""
     from sagan.device import choose_algorithms
     from sagan.distributed import join
     from sagan.training.loop import train as train_run
 
-    if _is_deterministic(options):  # training says so again, but cuBLAS has to know before CUDA starts
+    if _is_deterministic(options):  # again in training, but cuBLAS needs it before CUDA starts
         choose_algorithms(deterministic=True)
-    with join(options.device) as processes, contextlib.ExitStack() as held:
+    with join(options.device) as processes, contextlib.ExitStack() as locks:
         now = f"runs/{datetime.now():%Y%m%d-%H%M%S}"
         out = options.resume or options.out or Path(processes.first(lambda: now))
-        run, store = processes.in_turn(lambda: _open_run(options, out, processes, held))
+        run, store = processes.in_turn(lambda: _open_run(options, out, processes, locks))
         config = run.info.config
         classes = f"{store.num_classes} classes" if store.num_classes else "no classes"
         where = str(processes.device) if processes.count == 1 else f"{processes.count} x {processes.device.type}"
         if processes.is_first:
-            print(f"{len(store)} pictures, {classes}, {config.model.resolution} px -> {run.path} on {where}")
+            print(f"{len(store)} images, {classes}, {config.model.resolution} px -> {run.path} on {where}")
         complete = train_run(run, store, processes)
         if not processes.is_first:
             return
@@ -66,13 +66,13 @@ def train(options: Train) -> None:
                 from sagan.render.attention import write_attention
 
                 figure, _ = write_attention(run.path, None, device=processes.device)
-                print(f"what its last attention layer looks at: {figure}")
+                print(f"attention maps of the last layer: {figure}")
         else:
-            print(f"stopped and saved; go on with: sagan train --resume {run.path}")
+            print(f"stopped and saved; resume with: sagan train --resume {run.path}")
 
 
 def _is_deterministic(options: Train) -> bool:
-    """Whether the run to train is to repeat bit for bit; a folder to resume that is not a run is refused later."""
+    """Return whether the run is to be deterministic. A folder to resume that is not a run is refused later."""
     from sagan.run import Run
 
     if options.resume is None:
@@ -82,27 +82,35 @@ def _is_deterministic(options: Train) -> bool:
     return False
 
 
-def _open_run(options: Train, out: Path, processes: "Processes", held: contextlib.ExitStack) -> "tuple[Run, Store]":
-    """The run to train, made by the first process if it is to be new, and its pictures; `held` keeps others out."""
+def _open_run(options: Train, out: Path, processes: "Processes", locks: contextlib.ExitStack) -> "tuple[Run, Store]":
+    """Open or create the run to train, and its images.
+
+    The first process creates a new run, and locks its folder in `locks`.
+
+    Raises:
+        UserError: options, run and data do not fit together, or another process is training the run.
+    """
     from sagan.data import prepare
     from sagan.data.diff import describe_changes
     from sagan.data.summary import list_skipped
     from sagan.device import choose_precision
     from sagan.distributed import check_batch
-    from sagan.run import Run, RunInfo, only_training
+    from sagan.run import Run, RunInfo, lock_for_training
     from sagan.training.finetune import check_source
 
     if options.go_on and options.out is None:
-        raise UserError("--go-on is for a run in a folder that is known before: give it with --out")
-    there = options.go_on and (out / "config.json").exists()
-    run = Run(out) if options.resume or there or not processes.is_first else None
+        raise UserError("--go-on requires --out, the folder of the run to resume")
+    resumes_out = options.go_on and (out / "config.json").exists()
+    run = Run(out) if options.resume or resumes_out or not processes.is_first else None
     config = run.info.config if run else options.config
     check_batch(config.training.batch_size, config.training.accumulate, processes)
-    choose_precision(config.training.precision, processes.device)  # complains before there is a new run
+    choose_precision(config.training.precision, processes.device)  # raises before a new run is created
     if run and run.info.origin:
-        raise UserError(f"{run.path} was imported, so has no training to resume: start from it with --from {run.path}")
+        raise UserError(
+            f"{run.path} was imported, so it has no training to resume: start a new run with --from {run.path}"
+        )
     if not config.data.source:
-        raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
+        raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots or digits")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if run is None:
         if store.skipped:
@@ -112,15 +120,18 @@ def _open_run(options: Train, out: Path, processes: "Processes", held: contextli
             check_source(config.training.start, model, config.training.freeze_discriminator)
         info = RunInfo(replace(config, model=model), store.class_names, store.key)
     elif store.key != run.info.data_key:
-        changed = describe_changes(run.info.data_key, store)
+        changes = describe_changes(run.info.data_key, store)
         raise UserError(
-            f"{config.data.source} has changed since {run.path} was started ({changed}): "
-            f"put it back, or train on what is there now with --from {run.path} --data {config.data.source}"
+            f"{config.data.source} has changed since {run.path} was started ({changes}): restore it, "
+            f"or start a new run on the changed data with --from {run.path} --data {config.data.source}"
         )
     elif (
-        there and replace(options.config, model=replace(options.config.model, num_classes=store.num_classes)) != config
+        resumes_out
+        and replace(options.config, model=replace(options.config.model, num_classes=store.num_classes)) != config
     ):
-        raise UserError(f"{run.path} holds a run of other options: give those of its config.json, or another --out")
+        raise UserError(
+            f"{run.path} contains a run with other options: pass those of its config.json, or choose another --out"
+        )
     if processes.is_first:
-        held.enter_context(only_training(out))
+        locks.enter_context(lock_for_training(out))
     return run or Run.create(out, info), store

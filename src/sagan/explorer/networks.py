@@ -12,7 +12,7 @@ from sagan.errors import UserError
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
-from sagan.run import Run, read_discriminator, read_generator
+from sagan.run import Run, load_generator, read_discriminator
 
 WHITE = (255, 255, 255)
 _LOGIT_ROWS = 10  # rows at the end of the metrics log that the logits are averaged over
@@ -45,13 +45,12 @@ class Networks:
 
 
 def read_networks(path: Path, device: torch.device = CPU) -> Networks:
-    """Reads a run's folder, its generator.safetensors, or one of its checkpoints.
+    """Read a run's folder, its generator.safetensors, or one of its checkpoints.
 
     Raises:
         UserError: there is no generator. A missing discriminator is not an error; `missing` says why.
     """
-    generator, class_names, step = read_generator(path)
-    generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(device)
+    generator, class_names, step = load_generator(path, device)
     discriminator: Discriminator | None = None
     missing: dict[str, str] = {}
     background = WHITE

@@ -18,7 +18,7 @@ from sagan.files import save_tensors, write_atomically
 from sagan.model.config import ModelConfig, baked
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
-from sagan.run import load, read_generator
+from sagan.run import default_output, load_generator, read_generator
 from sagan.sampling import draw_latents
 
 Format = Literal["onnx", "safetensors", "torch-export"]
@@ -89,7 +89,7 @@ def export(
         raise ValueError(f"opset requires onnx: {to} has no opset")
     run = Path(run)
     generator, class_names, step = read_generator(run)
-    out = out or (run if run.is_dir() else run.parent) / FILE_NAMES[to]
+    out = out or default_output(run, FILE_NAMES[to])
     suffix = Path(FILE_NAMES[to]).suffix
     if out.suffix.lower() != suffix:
         raise UserError(f"--out {out}: the file name must end in {suffix}")
@@ -129,7 +129,7 @@ def export(
         else:
             data = {"step": step, "model": asdict(baked(config)), "class_names": class_names}
             save_tensors(path, generator.state_dict(), data)
-            draw = _draw_on(device, load(path).to(device))
+            draw = _draw_on(device, load_generator(path, device)[0])
         reference = _draw_on(device, generator)
         difference = _largest_difference(draw, config, reference, truncation=truncation, uint8=uint8)
         if not difference <= TOLERANCE:  # so that NaN fails too

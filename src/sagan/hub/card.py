@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from sagan.files import read_json, sha256
 from sagan.presets import train_command
-from sagan.render.report import describe, facts, tell_evaluation
+from sagan.render.report import describe_run, format_evaluation, list_facts
 from sagan.run import Run, RunInfo
 
 MAX_CLASSES = 100  # that the card lists
@@ -48,12 +48,12 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
     text = template.render(
         name=name,
         repo=repo,
-        lead=describe(info),
+        lead=describe_run(info),
         samples=samples,
         shape=f"(8, {model.image_channels}, {model.resolution}, {model.resolution})",
         facts=[
             (term, info.config.data.source if term == "Data" else value)
-            for term, value in facts(run, rows)
+            for term, value in list_facts(run, rows)
             if not term.endswith(("classes", "Class"))
         ],
         class_names=info.class_names,
@@ -76,7 +76,7 @@ def read_evaluations(run: Run) -> list[dict[str, Any]]:
             if evaluation["generated"]["checksum"] == sha256(run.generator_path):
                 reference = evaluation["reference"]
                 reference["source"] = public_name(str(reference["source"]))
-                evaluations.append(tell_evaluation(evaluation))
+                evaluations.append(format_evaluation(evaluation))
     return evaluations
 
 

@@ -9,13 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sagan import run as runs
 from sagan.errors import UserError
 from sagan.files import save_tensors
 from sagan.model.config import baked
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import SpectralNorm
-from sagan.run import Run, read_generator
+from sagan.run import Run, load_generator, read_generator
 
 WEIGHTS = "generator.safetensors"
 ROWS = 12  # of the grid of samples, at most
@@ -40,13 +39,13 @@ def load(source: str | Path, *, revision: str | None = None, endpoint: str | Non
     """
     name = str(source)
     if (Path(source) / WEIGHTS).is_file():  # a run's folder, or one written by save_pretrained
-        return runs.load(Path(source) / WEIGHTS)
+        return load_generator(Path(source) / WEIGHTS)[0]
     if Path(source).exists() or not _REPOSITORY.fullmatch(name) or name.endswith(".safetensors"):
-        return runs.load(source)
+        return load_generator(source)[0]
     hub = _import_hub(f"{name} does not exist locally; loading it from the Hub")
     with _one_line_errors(f"{name} does not exist locally and could not be loaded from the Hub"):
         path = hub.hf_hub_download(name, WEIGHTS, revision=revision, endpoint=endpoint, library_name="sagan")
-    return runs.load(path)
+    return load_generator(path)[0]
 
 
 def save_pretrained(generator: Generator, folder: str | Path, *, class_names: tuple[str, ...] = ()) -> Path:

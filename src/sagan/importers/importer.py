@@ -22,7 +22,7 @@ from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.run import IMPORTED, Run, RunInfo
+from sagan.run import IMPORTED_PREFIX, Run, RunInfo
 
 CODEBASES: dict[str, Codebase] = {
     codebase.name: codebase
@@ -147,7 +147,7 @@ def write_import(out: Path, imported: ImportedCheckpoint, source: Path) -> Run:
     """
     names = class_names(imported.config.num_classes)
     config = Config(data=DataConfig(source=""), model=imported.config)
-    run = Run.create(out, RunInfo(config, names, f"{IMPORTED}{imported.codebase}: {source.name}"))
+    run = Run.create(out, RunInfo(config, names, f"{IMPORTED_PREFIX}{imported.codebase}: {source.name}"))
     if imported.discriminator is not None:
         networks = {
             "generator": imported.generator,

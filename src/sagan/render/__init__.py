@@ -1,1 +1,1 @@
-"""What sagan writes from a run: samples, attention, interpolation, curves, report."""
+"""Write figures and pages from a run: samples, attention, interpolations, curves, report, contact sheet."""

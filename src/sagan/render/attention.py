@@ -1,4 +1,4 @@
-"""What a run attends to: the figure of the paper's end, from a run to a file, and a table of its layers."""
+"""Draw what a run's networks attend to: the figure at the end of the paper, and a table of the attention layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,30 +20,34 @@ from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.pixels import to_bytes, to_signed
-from sagan.run import Run, read_discriminator, read_generator
+from sagan.run import Run, default_output, load_generator, read_discriminator
 from sagan.sampling import draw_latents, find_classes
 
 NetworkName = Literal["generator", "discriminator", "both"]
 
-MEASURED = 16  # pictures that the table is an average over
-POINTS = 5  # query points of a picture, where none are given
-CLASSES = 8  # rows by default: a picture of each of so many classes,
-WITHOUT_CLASSES = 6  # or so many pictures
+MEASURED = 16  # images that the table averages over
+POINTS = 5  # query points per image if none are given
+MAX_CLASSES = 8  # classes drawn by default, one image each
+UNCONDITIONAL_COUNT = 6  # images drawn by default without classes
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network and pictures for it: those to draw, and those to measure."""
+    """A network with inputs to draw and inputs to measure.
+
+    Inputs are latents (N, latent_dim) of a generator, or images (N, C, R, R) in [-1, 1] for a discriminator.
+    """
 
     name: Literal["generator", "discriminator"]
     network: Generator | Discriminator
     inputs: Tensor
-    """Latents, or pictures in [-1, 1], of the figure's rows."""
+    """Inputs of the figure's rows."""
     y: Tensor | None
+    """Their classes (N,)."""
     measured: tuple[Tensor, Tensor | None]
-    """Other inputs and their classes, for the table."""
+    """Other inputs, and their classes, that the table averages over."""
     labels: Sequence[str] | None
-    """Class names of the rows."""
+    """Class name of each row."""
 
 
 def write_attention(
@@ -60,39 +64,49 @@ def write_attention(
     smooth: bool = True,
     device: torch.device = CPU,
 ) -> tuple[Path, str]:
-    """Draws what a run's networks attend to and writes it as .png or .svg; returns where to, and the table.
+    """Draw what a run's networks attend to, and write the figure as .png or .svg.
 
     Args:
-        path: the run's folder; for the generator alone also its generator.safetensors.
+        path: the run's folder; for the generator, its generator.safetensors is enough.
         out: file to write; None: attend.png in the run.
-        network: the generator is shown pictures of its own, the discriminator pictures of the run's data.
+        network: the generator is shown its own images, the discriminator images of the run's data.
         layer: 'last' (of the forward pass), 'all', a name ('16.0') or a size ('16').
-        points: the query points of every picture, (x, y) in pixels; None: five chosen by what each picture shows.
-        count: pictures of each class, or in all without classes; None: 1, or 6 without classes.
+        points: query points for every image, (x, y) in pixels; None: five that are chosen in each image.
+        count: images of each class, or in total without classes; None: 1, or 6 without classes.
         classes: names or numbers; none: the first eight.
-        seed, truncation: of the latents, as for `sagan sample`; the seed chooses the real pictures too.
-        smooth: draw maps smoothly between the keys' centres, not as cells.
+        seed: seed of the latents, as for `sagan sample`, and of the choice of real images.
+        truncation: magnitude to which latents are truncated.
+        smooth: interpolate maps between the centres of the keys; False: draw the keys as cells.
         device: where the networks run.
 
+    Returns:
+        The file, and the table of the layers.
+
     Raises:
-        UserError: no such run, class, layer, point or data, or no place to write.
+        UserError: there is no such run, class, layer, point or data, or the file cannot be written.
     """
-    out = out or (path if path.is_dir() else path.parent) / "attend.png"
+    # Read the networks and choose their inputs.
+    out = out or default_output(path, "attend.png")
     subjects = []
     if network != "discriminator":
         subjects.append(generated_subject(path, count, classes, seed, truncation, device))
     if network != "generator":
         subjects.append(real_subject(path, count, classes, seed, device))
-    chosen = [choose_layers(subject.network, layer) for subject in subjects]
-    rows = sum(len(names) * len(subject.inputs) for names, subject in zip(chosen, subjects, strict=True))
+
+    # Check that the figure can be drawn, before the slow part.
+    layers = [choose_layers(subject.network, layer) for subject in subjects]
+    rows = sum(len(names) * len(subject.inputs) for names, subject in zip(layers, subjects, strict=True))
     if rows > MOST_ROWS:
         raise UserError(
-            f"a figure of {rows} rows is too long: lower --count, or name fewer --classes (up to {MOST_ROWS})"
+            f"a figure of {rows} rows is too long (at most {MOST_ROWS}): lower --count or choose fewer --classes"
         )
     if points is not None:
         to_locations(points, subjects[0].network.config.resolution, 1)
-    sections, measured = [], []
-    for names, subject in zip(chosen, subjects, strict=True):
+
+    # Measure and draw.
+    sections = []
+    measured = []
+    for names, subject in zip(layers, subjects, strict=True):
         statistics = observe_attention(subject.network, *subject.measured).statistics()
         measured.append((subject.name, statistics))
         sections += _sections(subject, names, points, statistics)
@@ -110,15 +124,19 @@ def draw_attention(
     labels: Sequence[str] | None = None,
     smooth: bool = True,
 ) -> Image.Image:
-    """The figure for pictures of a generator: latents z (N, latent_dim), classes y (N,), a row each.
+    """Draw what a generator attends to, one row per latent.
 
     Args:
-        points: query points (Q, 2) or (N, Q, 2), (x, y) in pixels; None: chosen by what each picture shows.
-        layer: 'last', 'all', a name or a size.
-        labels: one for each row.
+        generator: the generator; it is left as it was.
+        z: latents (N, latent_dim).
+        y: classes (N,).
+        points: query points (Q, 2) or (N, Q, 2), (x, y) in pixels; None: five that are chosen in each image.
+        layer: 'last', 'all', a name ('16.0') or a size ('16').
+        labels: one per row.
+        smooth: interpolate maps between the centres of the keys; False: draw the keys as cells.
 
     Raises:
-        UserError: no such layer (or no self-attention layer at all), or a point outside of the picture.
+        UserError: there is no such layer, no self-attention layer at all, or a point lies outside the image.
     """
     subject = Subject("generator", generator, z, y, (z, y), labels)
     statistics = observe_attention(generator, z, y).statistics()
@@ -126,7 +144,11 @@ def draw_attention(
 
 
 def choose_layers(network: Generator | Discriminator, layer: str) -> list[str]:
-    """'last', 'all', a name ('16.0') or a size ('16') to names. UserError if there is no such layer with maps."""
+    """Return the names of the layers that 'last', 'all', a name ('16.0') or a size ('16') selects.
+
+    Raises:
+        UserError: there is no such layer with attention maps.
+    """
     if layer in ("last", "all"):
         return list(attention_layers(network))[-1 if layer == "last" else 0 :]
     return list(attention_layers(network, [layer]))
@@ -140,46 +162,44 @@ def generated_subject(
     truncation: float | None,
     device: torch.device = CPU,
 ) -> Subject:
-    """A run's generator, and latents of `count` pictures of each class: those of `sagan sample`."""
-    generator, names, _ = read_generator(path)
-    generator = bake_spectral_norm(generator.eval()).to(device)
-    wanted, count = _rows(classes, names, count)
-    y = torch.tensor(wanted or [0]).repeat_interleave(count)
-    y_measured = torch.arange(MEASURED) % max(1, len(names))  # of all classes alike
-    z, z_measured = (
-        draw_latents(len(labels), generator.config.latent_dim, seed=seed, truncation=truncation)
-        for labels in (y, y_measured)
-    )
+    """Read a run's generator, with the latents of `count` images of each class, as `sagan sample` draws them."""
+    generator, names, _ = load_generator(path, device)
+    numbers, count = _choose_rows(classes, names, count)
+    latent_dim = generator.config.latent_dim
+    y = torch.tensor(numbers or [0]).repeat_interleave(count)
+    z = draw_latents(len(y), latent_dim, seed=seed, truncation=truncation)
+    y_measured = torch.arange(MEASURED) % max(1, len(names))  # all classes equally often
+    z_measured = draw_latents(MEASURED, latent_dim, seed=seed, truncation=truncation)
     return Subject("generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None)
 
 
 def real_subject(
     path: Path, count: int | None, classes: Sequence[str], seed: int, device: torch.device = CPU
 ) -> Subject:
-    """A run's discriminator, and `count` pictures of each class out of the run's data, drawn by the seed.
+    """Read a run's discriminator, with `count` images of each class from the run's data, which the seed chooses.
 
     Raises:
-        UserError: no checkpoint, the data cannot be read or have other classes now, or no such class.
+        UserError: there is no checkpoint or class, or the data cannot be read or have other classes now.
     """
     discriminator = bake_spectral_norm(read_discriminator(path).eval()).to(device)
     info = Run(path).info
     config, names = info.config, info.class_names
-    wanted, count = _rows(classes, names, count)
+    numbers, count = _choose_rows(classes, names, count)
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if store.class_names != names:
-        raise UserError(f"{config.data.source} has other classes than {path} was trained on: put it back as it was")
+        raise UserError(f"{config.data.source} has other classes than {path} was trained on: restore the data")
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(store))
-    of_classes = [order[store.labels[order] == i][:count] for i in wanted] or [order[:count]]
-    chosen = np.concatenate(of_classes)
-    if not len(chosen):
-        raise UserError(f"--classes {' '.join(classes)}: the run's data hold no picture of it")
-    x, y = _pictures(store, chosen)
-    measured = _pictures(store, order[-MEASURED:])
+    of_classes = [order[store.labels[order] == number][:count] for number in numbers] or [order[:count]]
+    positions = np.concatenate(of_classes)
+    if not len(positions):
+        raise UserError(f"--classes {' '.join(classes)}: the run's data have no images of this class")
+    x, y = _load_images(store, positions)
+    measured = _load_images(store, order[-MEASURED:])
     return Subject("discriminator", discriminator, x, y, measured, [names[i] for i in y] if names else None)
 
 
 def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> str:
-    """A line for each layer of each network: how strongly it is used, and how far it looks."""
+    """Format a table with a line per layer: how strongly it is used, and how far it looks."""
     head = ("network", "layer", "queries", "keys", "gamma", "|gamma o|/|x|", "distance", "if uniform", "variation")
     rows: list[tuple[str, ...]] = [head]
     for network, statistics in measured:
@@ -194,23 +214,23 @@ def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> 
     return "\n".join(lines)
 
 
-def _rows(classes: Sequence[str], names: Sequence[str], count: int | None) -> tuple[list[int], int]:
-    """The classes to draw, none where there are none, and how many pictures of each."""
-    wanted = find_classes(classes, names)
+def _choose_rows(classes: Sequence[str], names: Sequence[str], count: int | None) -> tuple[list[int], int]:
+    """Return the numbers of the classes to draw ([] without classes), and the number of images of each."""
+    numbers = find_classes(classes, names)
     if not classes:
-        wanted = wanted[:CLASSES]
-    return wanted, count or (1 if wanted else WITHOUT_CLASSES)
+        numbers = numbers[:MAX_CLASSES]
+    return numbers, count or (1 if numbers else UNCONDITIONAL_COUNT)
 
 
-def _pictures(store: Store, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Pictures (N, C, R, R) in [-1, 1] and labels of the store."""
-    return to_signed(store.load_images(chosen)), torch.from_numpy(store.labels[chosen])
+def _load_images(store: Store, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Read images (N, C, R, R) in [-1, 1] and their labels (N,) from a store."""
+    return to_signed(store.load_images(positions)), torch.from_numpy(store.labels[positions])
 
 
 def _sections(
     subject: Subject, layers: Sequence[str], points: Points | None, statistics: dict[str, LayerStatistics]
 ) -> list[MapSection]:
-    """A section of the figure for each of the layers."""
+    """Compute a section of the figure per layer."""
     observed = observe_attention(subject.network, subject.inputs, subject.y, layers=layers)
     generated = subject.name == "generator"
     images = to_bytes(observed.output if generated else subject.inputs).permute(0, 2, 3, 1).contiguous().numpy()
@@ -220,7 +240,7 @@ def _sections(
     pixels = np.broadcast_to(pixels, (len(images), *pixels.shape[-2:]))
     sections = []
     for name in layers:
-        title = f"{subject.name.capitalize()}, layer {name}" + ("" if generated else ", on real pictures")
+        title = f"{subject.name.capitalize()}, layer {name}" + ("" if generated else ", on real images")
         maps_NQKK = maps[name].float().cpu().numpy()
         sections.append(MapSection(title, _describe(statistics[name]), images, pixels, maps_NQKK, subject.labels))
     return sections

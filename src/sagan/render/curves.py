@@ -1,7 +1,6 @@
-"""Training, looked at: the curves and the film strip of a run, drawn from what it has written so far."""
+"""Draw the curves and the film strip of a run from the files that it has written so far."""
 
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -13,29 +12,34 @@ from sagan.run import Run
 
 
 def write_curves(path: Path, out: Path | None = None) -> Path:
-    """Draws everything that a run has logged, as .png or .svg; returns where to, by default curves.png in the run.
+    """Draw everything that a run has logged, as .png or .svg, and return where. None: curves.png in the run.
 
     Raises:
-        UserError: no such run, nothing logged yet, or no place to write.
+        UserError: there is no such run, nothing has been logged yet, or the file cannot be written.
     """
     run = Run(path)
     out = out or run.curves_path
     figure_format(out)
     try:
-        figure = draw_curves(read_rows(run))
+        figure = draw_curves(run.metrics())
     except ValueError as error:
-        raise UserError(f"{run.metrics_path} holds nothing to draw yet: let the run come to its first line") from error
+        raise UserError(f"{run.metrics_path} has nothing to draw yet: wait until the run has logged a step") from error
     save_figure(figure, out)
     return out
 
 
 def write_film_strip(path: Path, out: Path | None = None) -> Path | None:
-    """Draws how the pictures of a few latents changed; returns where to, by default samples-over-time.png in the run.
+    """Draw how the images of a few latents changed during training, and return where.
 
-    None if the run has no grid of samples yet.
+    Args:
+        path: the run's folder.
+        out: the file; None: samples-over-time.png in the run.
+
+    Returns:
+        The file; None if the run has no grid of samples yet.
 
     Raises:
-        UserError: no such run, a grid of samples that is not the run's, or no place to write.
+        UserError: there is no such run, a grid of samples is not this run's, or the file cannot be written.
     """
     run = Run(path)
     strip = read_film_strip(run)
@@ -47,10 +51,10 @@ def write_film_strip(path: Path, out: Path | None = None) -> Path | None:
 
 
 def read_film_strip(run: Run) -> Image.Image | None:
-    """The film strip, cut from the run's grids of samples; None if there is none yet.
+    """Cut the film strip from the run's grids of samples; None if there is no grid yet.
 
     Raises:
-        UserError: a grid of samples that is not the run's.
+        UserError: a grid of samples is damaged, or not this run's.
     """
     samples = {int(path.stem.removeprefix("step-")): path for path in run.samples()}
     if not samples:
@@ -62,8 +66,3 @@ def read_film_strip(run: Run) -> Image.Image | None:
         except ValueError as error:
             raise UserError(f"{samples[step]} is not a grid of this run's samples: {error}; delete it") from error
     return draw_film_strip(grids, run.info.class_names)
-
-
-def read_rows(run: Run) -> list[dict[str, Any]]:
-    """The lines of the metrics log that have a step."""
-    return [row for row in run.metrics() if isinstance(row, dict) and isinstance(row.get("step"), int)]

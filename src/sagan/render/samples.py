@@ -1,4 +1,4 @@
-"""Pictures out: drawn from a run and written as a labelled grid, single PNGs or arrays."""
+"""Draw samples from a run and write them as a labelled grid, single PNGs or arrays."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,12 @@ from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
 from sagan.files import write_atomically
-from sagan.model.spectral_norm import bake_spectral_norm
-from sagan.run import read_generator
+from sagan.run import default_output, load_generator
 from sagan.sampling import BATCH, draw_latents, find_classes, sample
 
 
 def write_samples(
-    run: Path,
+    path: Path,
     out: Path | None,
     *,
     count: int,
@@ -26,41 +25,54 @@ def write_samples(
     seed: int,
     truncation: float | None,
     device: torch.device = CPU,
-    share: Processes | None = None,
+    processes: Processes | None = None,
 ) -> Path:
-    """Draws `count` pictures of each class on a device and writes them; returns where to.
+    """Draw `count` images of each class, write them, and return where.
 
-    A path that ends in .png gets a grid with a row for each class, .npz the arrays images (N, H, W, C) uint8 and
-    labels (N,) int64, anything else is a folder of single PNGs. Processes that `share` the drawing all call this, and
-    the first one writes.
+    Args:
+        path: the run's folder, its generator.safetensors, or one of its checkpoints.
+        out: a .png gets a grid with one row per class, a .npz the arrays images (N, H, W, C) uint8 and labels (N,)
+            int64, a folder one PNG per image. None: samples-SEED.png in the run.
+        count: images of each class; without classes, images in total.
+        classes: names or numbers; none: all classes.
+        seed: seed of the latents.
+        truncation: magnitude to which latents are truncated.
+        device: where the generator runs.
+        processes: distributed processes that draw together. All of them call this function; the first one writes.
 
     Raises:
-        UserError: no such run, class or place to write.
+        UserError: there is no such run or class, or the file cannot be written.
     """
-    generator, names, _ = read_generator(run)
-    generator = bake_spectral_norm(generator.eval()).to(device)
-    out = out or (run if run.is_dir() else run.parent) / f"samples-{seed}.png"
-    wanted = find_classes(classes, names)
-    y = torch.tensor(wanted or [0]).repeat_interleave(count)
+    generator, names, _ = load_generator(path, device)
+    out = out or default_output(path, f"samples-{seed}.png")
+    processes = processes or Processes(torch.device("cpu"))
+
+    # Draw.
+    numbers = find_classes(classes, names)
+    y = torch.tensor(numbers or [0]).repeat_interleave(count)
     z = draw_latents(len(y), generator.config.latent_dim, seed=seed, truncation=truncation)
-    share = share or Processes(torch.device("cpu"))
-    drawn = share.map(
-        lambda i: sample(generator, *(t[i * BATCH : (i + 1) * BATCH] for t in (z, y))), -(-len(z) // BATCH)
-    )
-    if not share.is_first:
+
+    def draw_batch(i: int) -> np.ndarray:
+        batch = slice(i * BATCH, (i + 1) * BATCH)
+        return sample(generator, z[batch], y[batch])
+
+    batches = processes.map(draw_batch, -(-len(z) // BATCH))
+    if not processes.is_first:
         return out
-    images = np.concatenate(drawn)
+
+    # Write.
+    images = np.concatenate(batches)
     if out.suffix.lower() == ".png":
-        columns = count if wanted else max(1, round(count**0.5))
-        save(draw_grid(images, columns=columns, row_labels=[names[i] for i in wanted] or None), out)
+        columns = count if numbers else max(1, round(count**0.5))
+        save(draw_grid(images, columns=columns, row_labels=[names[i] for i in numbers] or None), out)
     elif out.suffix.lower() == ".npz":
-        write_atomically(out, lambda path: np.savez(path, images=images, labels=y.numpy()))
+        write_atomically(out, lambda temporary: np.savez(temporary, images=images, labels=y.numpy()))
     elif out.suffix:
-        raise UserError(f"--out {out}: give a .png (a grid), a .npz (arrays) or a folder (single PNGs)")
+        raise UserError(f"--out {out}: pass a .png (a grid), a .npz (arrays) or a folder (single PNGs)")
     else:
-        for i, picture in enumerate(images):
+        for i, image in enumerate(images):
             label = f"{_file_name(names[y[i]])}-" if names else ""
-            save(Image.fromarray(picture.squeeze()), out / f"{label}{i % count:05d}.png")
+            save(Image.fromarray(image.squeeze()), out / f"{label}{i % count:05d}.png")
     return out
 
 

@@ -20,7 +20,7 @@ from sagan.errors import UserError
 from sagan.figures.curves import save_figure
 from sagan.figures.grid import save
 from sagan.files import write_atomically
-from sagan.model.build import build_discriminator, build_generator
+from sagan.model.build import count_parameters
 from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
 from sagan.study.plan import Job, StudyFolder
@@ -167,13 +167,10 @@ def _unfinished(job: Job) -> str:
 
 def _cost(outcome: Outcome) -> tuple[str, ...]:
     model, training = outcome.variant.config.model, outcome.variant.config.training
-    with torch.device("meta"):  # shapes alone
-        networks = build_generator(model), build_discriminator(model)
-    counts = [sum(p.numel() for p in network.parameters()) for network in networks]
     speed = outcome.images_per_second
     updates = f"{training.discriminator_steps} to 1"
     rates = f"{training.generator_lr:.3g}, {training.discriminator_lr:.3g}"
-    numbers = (f"{n / 1e6:.3f} M" for n in counts)
+    numbers = (f"{n / 1e6:.3f} M" for n in count_parameters(model))
     return (
         outcome.variant.title,
         *numbers,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sagan.errors import UserError
 from sagan.files import DamagedFile, load_into, load_tensors, save_tensors
-from sagan.run import count_of
+from sagan.run import read_count
 from sagan.training.step import Trainer
 
 
@@ -34,7 +34,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> int:
     Raises DamagedFile if the file is not whole, or of other networks.
     """
     tensors, metadata = load_tensors(path)
-    step_done, detours = (count_of(metadata, name, path) for name in ("step", "detours"))
+    step_done, detours = (read_count(metadata, name, path) for name in ("step", "detours"))
     groups: dict[str, dict[str, Tensor]] = {}
     for name, t in tensors.items():
         prefix, _, rest = name.partition("/")

@@ -14,6 +14,7 @@ from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import Embedding
+from sagan.presets import option_arguments
 from sagan.run import Run, read_discriminator, read_generator
 from sagan.training.step import Trainer
 
@@ -63,7 +64,7 @@ def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: in
     source = read_source(start)
     theirs = source.generator.config
     options = [
-        f"--{field.name.replace('_', '-')} {_words(getattr(theirs, field.name))}"
+        f"--{field.name.replace('_', '-')} {' '.join(option_arguments(getattr(theirs, field.name)))}"
         for field in fields(ModelConfig)
         if field.name != "num_classes" and _resolved(theirs, field.name) != _resolved(model, field.name)
     ]
@@ -149,8 +150,3 @@ def _resolved(model: ModelConfig, name: str) -> object:
     if name.endswith("_attention"):
         return model.attention_at("generator" if name.startswith("generator") else "discriminator")
     return getattr(model, name)
-
-
-def _words(value: object) -> str:
-    """A value as the command line takes it."""
-    return " ".join(map(_words, value)) if isinstance(value, tuple) else str(value)

@@ -9,7 +9,7 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize(("side", "channels"), [(32, 3), (64, 3), (128, 1)])
-@pytest.mark.parametrize("labels", [None, ["cats", "a name that is much too long to fit beside a row", ""]])
+@pytest.mark.parametrize("labels", [None, ["cats", "a name that is much too long to fit next to a row", ""]])
 def test_a_grid_is_cut_into_its_images(side, channels, labels):
     images = RNG.integers(256, size=(24, side, side, channels), dtype=np.uint8)
     cut = cut_grid(draw_grid(images, columns=8, row_labels=labels), side, columns=8)

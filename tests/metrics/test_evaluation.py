@@ -15,7 +15,6 @@ from sagan.cli import main
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
 from sagan.metrics.kernel import kernel_distance
 from sagan.run import Run
-from sagan.text import short
 
 
 class Thumbnail(nn.Module):
@@ -174,8 +173,8 @@ class TestRun:
     def test_is_the_figure_of_the_samples(self, run, features):
         found = sagan.evaluate(run, features=features, count=30, truncation=0.8, seed=3, class_shares="uniform")
         z = sagan.draw_latents(30, sagan.load(run).config.latent_dim, seed=3, truncation=0.8)
-        pictures = sagan.sample(sagan.load(run), z, torch.arange(30) % 2)
-        a = Thumbnail()(torch.from_numpy(pictures).permute(0, 3, 1, 2).float()).numpy()
+        images = sagan.sample(sagan.load(run), z, torch.arange(30) % 2)
+        a = Thumbnail()(torch.from_numpy(images).permute(0, 3, 1, 2).float()).numpy()
         store = sagan.data.prepare(Run(run).info.config.data, resolution=32, image_channels=3)
         b = Thumbnail()(torch.from_numpy(np.array(store.images)).permute(0, 3, 1, 2).float()).numpy()
         assert found["Frechet distance"] == pytest.approx(frechet_distance(a, b), rel=1e-4)
@@ -254,10 +253,3 @@ def test_with_efficientnet_there_is_a_classifier_score(run):
     assert found["classifier score"] >= 1
     assert found.features["resize"] == "bilinear"
     assert "EfficientNet-Lite0" in str(found)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0"), (125.07, "125.1"), (90.3406, "90.34"), (0.0005, "0.0005"), (0.00003, "3.0e-05")]
-)
-def test_values_in_four_digits(value, text):
-    assert short(value) == text

@@ -100,7 +100,7 @@ def test_a_walk_through_one_class_stands_still():
 
 
 def test_pictures_along_a_closed_walk_close():
-    """The last picture is as near to the first as neighbours are elsewhere."""
+    """The last image is as near to the first as neighbours are elsewhere."""
     torch.manual_seed(0)
     generator = Generator(ModelConfig(resolution=32, num_classes=3, latent_dim=16, base_channels=4)).eval()
     for norm in (m for m in generator.modules() if getattr(m, "num_classes", 0)):

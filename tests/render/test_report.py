@@ -3,10 +3,8 @@
 import base64
 import json
 import re
-import shlex
 import shutil
 import xml.etree.ElementTree as ElementTree
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,10 +12,9 @@ import pytest
 from PIL import Image
 
 from helpers.runs import make_run
-from sagan import PRESETS, Config, DataConfig, Generator, ModelConfig, OutputConfig, TrainingConfig
-from sagan.cli import COMMANDS, main
+from sagan import Generator
+from sagan.cli import main
 from sagan.figures.grid import animate, draw_grid, save
-from sagan.presets import compare_with_preset, train_command
 from sagan.run import Run
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> & \u202e {{ 7 * 7 }}"
@@ -76,13 +73,13 @@ def assert_self_contained(page):
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; ")
     assert "http" not in policy
-    for svg in pictures(page, "image/svg+xml"):
+    for svg in embedded(page, "image/svg+xml"):
         for element in ElementTree.fromstring(svg).iter():
             assert not element.tag.endswith(("script", "image", "foreignObject"))
             assert all(value.startswith("#") for name, value in element.attrib.items() if name.endswith("href"))
 
 
-def pictures(page, mime):
+def embedded(page, mime):
     found = (a["src"].partition(";base64,") for _, a in page.tags if "src" in a)
     return [base64.b64decode(data) for head, _, data in found if head == f"data:{mime}"]
 
@@ -120,7 +117,7 @@ EVALUATION = {
         {"name": "kernel distance", "value": 0.111407, "spread": 0.00129},
     ],
     "classes": {"cats": 133.3186},
-    "remarks": ["few pictures"],
+    "remarks": ["few images"],
 }
 
 
@@ -142,8 +139,8 @@ def test_a_finished_run(command, run):
     assert re.search(r"step 6\b.*\baveraged\b", page.text)
     count = sum(p.numel() for p in Generator(run.info.config.model).parameters())
     assert re.search(rf"{count:,} parameters\b.*self-attention\b.*\breleased\b.*16\u00a0×\u00a016", page.text)
-    assert pictures(page, "image/png")[0] == run.samples_path.read_bytes()
-    assert len(pictures(page, "image/svg+xml")) == 6
+    assert embedded(page, "image/png")[0] == run.samples_path.read_bytes()
+    assert len(embedded(page, "image/svg+xml")) == 6
     assert all(attributes["alt"] for attributes in page.all("img"))
     assert [p.name for p in run.path.iterdir() if p.name.startswith(".")] == []
 
@@ -162,15 +159,15 @@ def test_everything_that_the_run_has_is_in_it(command, run):
     assert_self_contained(page)
     assert len(page.headings) == 10
     assert {"Samples", "Curves", "Evaluations", "Configuration"} <= set(page.headings)
-    embedded = pictures(page, "image/png") + pictures(page, "image/gif")
+    images_of_page = embedded(page, "image/png") + embedded(page, "image/gif")
     for name in ("attend.png", "interpolation.png", "interpolation.gif", "evaluations/step-00000006.png"):
-        assert (run.path / name).read_bytes() in embedded
+        assert (run.path / name).read_bytes() in images_of_page
     for text in (
         r"21\.5 .*step 6",
         r"121\.9",
         r"0\.1114 ± 0\.00129",
         "0 is best",
-        "few pictures",
+        "few images",
         r"133\.3",
         r"EfficientNet-Lite0, .*step 6",
     ):
@@ -186,7 +183,7 @@ def test_a_film_is_embedded(command, tmp_path):
     assert command("report", run.path)[0] == 0
     page = read(run.report_path)
     assert_self_contained(page)
-    assert pictures(page, "video/mp4") == [b"film"]
+    assert embedded(page, "video/mp4") == [b"film"]
 
 
 def test_a_run_that_has_only_begun(command, tmp_path):
@@ -257,7 +254,7 @@ def test_a_figure_without_more_than_its_value(command, tmp_path):
     assert len(page.headings) == 6
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n cut off"])
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n cut off"])
 def test_a_damaged_image_is_skipped_by_name(command, tmp_path, content):
     run = make_run(tmp_path / "run", weights=False)
     names = ["samples/step-00000006.png", "attend.png", "interpolation.gif"]
@@ -281,46 +278,6 @@ def test_where_it_cannot_be_written(command, tmp_path):
         assert re.search(message, errors)
     assert command("report", tmp_path)[0] == 2
     assert command("report", run.path, "--out", tmp_path / "new" / "x.html")[0] == 0
-
-
-CONFIGS = [
-    *PRESETS.values(),
-    Config(),
-    Config(
-        data=DataConfig(source="-my 'pictures'; rm", labels=False, background=(1, 2, 3), flips=True),
-        model=ModelConfig(
-            resolution=64,
-            generator_attention=((32, "self"), (16, "channel")),
-            discriminator_attention=(),
-            attention_variant="full",
-            value_reduction=4,
-            spectral_norm_eps=1e-4,
-        ),
-        training=TrainingConfig(augment=("cutout",), beta2=0.5, loss="relativistic", r1=0.1, precision="bf16"),
-        output=OutputConfig(keep=5),
-    ),
-    replace(PRESETS["small"], training=replace(PRESETS["small"].training, augment=(), steps=7)),
-]
-
-
-@pytest.mark.parametrize("config", CONFIGS)
-def test_the_command_gives_the_configuration_again(config, monkeypatch, command):
-    config = replace(config, data=replace(config.data, cache="/somewhere"))
-    words = shlex.split(train_command(config, "runs/my run"))
-    assert words[:2] == ["sagan", "train"]
-    given = []
-    monkeypatch.setitem(COMMANDS, "train", (COMMANDS["train"][0], given.append))
-    assert command(*words[1:]) == (0, "", "")
-    (parsed,) = given
-    assert str(parsed.out) == "runs/my run"
-    same_model = replace(parsed.config.model, num_classes=config.model.num_classes)
-    assert replace(parsed.config, model=same_model, data=replace(parsed.config.data, cache="/somewhere")) == config
-
-
-def test_the_nearest_preset_and_what_differs():
-    config = PRESETS["demo"]
-    config = replace(config, training=replace(config.training, steps=300), model=replace(config.model, num_classes=2))
-    assert compare_with_preset(config) == ("demo", [("--steps", "300", "1200")])
 
 
 def test_the_weights_step_is_that_of_the_file(command, tmp_path):

@@ -50,8 +50,8 @@ def test_a_log_with_nothing_in_it(command, tmp_path, text):
     assert str(run.metrics_path) in errors
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", None])
-def test_a_grid_that_is_none_is_named(command, tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_a_file_that_is_not_a_grid_is_named(command, tmp_path, content):
     run = make_run(tmp_path / "run", rows=[{"step": 1, "fid": 4.0}], samples=[4, 8])
     if content is None:
         save(Image.new("RGB", (90, 90)), run.sample_path(8))

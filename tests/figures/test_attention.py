@@ -44,8 +44,8 @@ def drawn(*sections, **options):
 
 
 def test_points_and_maps_lie_where_they_belong():
-    (picture, first, second), _ = drawn(section([[(5, 20), (28, 3)]], [[one_hot(1, 6), one_hot(7, 0)]]))
-    assert first.shape == picture.shape
+    (image, first, second), _ = drawn(section([[(5, 20), (28, 3)]], [[one_hot(1, 6), one_hot(7, 0)]]))
+    assert first.shape == image.shape
     assert len(first) % 32 == 0
     pixel = len(first) // 32
 
@@ -55,7 +55,7 @@ def test_points_and_maps_lie_where_they_belong():
         return slice(near, (y + side) * pixel - margin), slice(far, (x + side) * pixel - margin)
 
     for number, tile, (x, y), (row, column) in ((0, first, (5, 20), (1, 6)), (1, second, (28, 3), (7, 0))):
-        for page in (picture, tile):
+        for page in (image, tile):
             assert (np.abs(page[area(x, y, 1, 0)] - colour(number)).sum(2) < 10).any()  # the dot
         peak = tile[area(4 * column, 4 * row, 4, 4)]
         assert (peak == peak[0, 0]).all()
@@ -75,7 +75,7 @@ def test_smooth_maps_peak_at_the_same_place():
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("resolution", [32, 128])
 def test_any_images_in_several_sections(channels, resolution):
-    labels = ["cats $x^", "A NAME THAT IS MUCH TOO LONG TO FIT BESIDE A ROW"]
+    labels = ["cats $x^", "A NAME THAT IS MUCH TOO LONG TO FIT NEXT TO A ROW"]
     points = [[(0, 0)], [(resolution - 1, resolution - 1)]]
     one = section(points, [[one_hot(0, 0)], [one_hot(7, 7)]], resolution=resolution, channels=channels, labels=labels)
     found, page = drawn(one, one)
@@ -133,7 +133,7 @@ def test_chosen_points_are_distinct_pixels_and_the_same_again(side, channels, ki
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_as_many_points_as_asked_for(count):
+def test_the_number_of_points_is_the_one_requested(count):
     assert choose_points(scene()[0][None], count).shape == (1, count, 2)
 
 
