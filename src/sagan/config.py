@@ -39,13 +39,13 @@ class DataConfig:
 
     source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "robots"
     """A folder of class folders, a flat folder, a .zip (StyleGAN/EDM format), tar shards (WebDataset; a folder, a
-    pattern such as shards/a-{000..009}.tar, or URLs), hf:USER/NAME, robots or digits."""
+    pattern such as shards/a-{000..009}.tar, or URLs), hf:USER/NAME, robots, twins or digits."""
     labels: bool = True
     """Use the classes that the source names; without, train unconditionally."""
     background: tuple[int, int, int] = (255, 255, 255)
     """Colour that transparent pictures are laid on: red, green, blue, 0 to 255 (4-channel models keep alpha)."""
     robots: int = 20_000
-    """Number of pictures to render for the built-in set 'robots'."""
+    """Number of pictures to render for the built-in sets 'robots' and 'twins'."""
     flips: bool = False
     """Mirror every picture left to right with probability 1/2 when it is drawn."""
     cache: str = ""
@@ -194,6 +194,8 @@ class EvaluationConfig:
     """Batches of 64 from which standing statistics are estimated."""
     neighbours: bool = True
     """Also precision, recall, density, coverage, and the nearest reference picture of each sample."""
+    patch_correlation: bool = True
+    """Also the patch correlation error of near and of far patches: structure, whatever the features."""
 
     def __post_init__(self) -> None:
         least = {"count": 2, "reference_count": 0, "seed": 0, "standing_batches": 1}

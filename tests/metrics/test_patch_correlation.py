@@ -175,6 +175,7 @@ class TestHardlyVarying:
         found = compare(np.zeros((10, 192)), np.zeros((20, 192)))
         assert (found.distance, found.pairs) == ((), 0)
         assert np.isnan([found.near, found.far, found.near_floor, found.far_floor]).all()
+        assert found.as_json()["far"] is None
 
     def test_a_bin_without_pairs_is_not_listed(self):
         a, b = fields(200, covariance(2), 0), fields(400, covariance(2), 1)

@@ -18,9 +18,9 @@ class Evaluate:
     generated: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FOLDER")]
     """A run, its generator.safetensors or one of its checkpoints; or a folder or .zip of pictures."""
     reference: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="REFERENCE")] = None
-    """Pictures to compare with: a folder, a .zip, hf:USER/NAME, robots or digits; default: the run's own data."""
+    """Pictures to compare with: a folder, a .zip, hf:USER/NAME, robots, twins or digits; default: the run's data."""
     out: FileOption = None
-    """Where to write the figures (.json, and the nearest neighbours beside it); default: evaluations/ in the run."""
+    """Where to write the figures (.json, and two .png beside it); default: evaluations/ in the run."""
     device: DeviceOption = "auto"
     cache: str = ""
     """Folder of picture stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder."""
@@ -31,7 +31,7 @@ def evaluate(options: Evaluate) -> None:
     """Runs `sagan evaluate`."""
     from sagan.device import enough_memory
     from sagan.distributed import join
-    from sagan.metrics.evaluation import default_path, evaluate_together
+    from sagan.metrics.evaluation import default_path, evaluate_together, patch_correlation_path
 
     if options.out is not None and options.out.suffix != ".json":
         raise UserError(f"--out {options.out}: give a .json file")
@@ -46,4 +46,9 @@ def evaluate(options: Evaluate) -> None:
     print(found)
     if out:
         found.save(out)
-        print(f"{out}" + (f", {out.with_suffix('.png')}" if found.nearest else ""))
+        written = [out]
+        if found.nearest:
+            written.append(out.with_suffix(".png"))
+        if found.has_patch_correlation_figure:
+            written.append(patch_correlation_path(out))
+        print(", ".join(map(str, written)))

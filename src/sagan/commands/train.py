@@ -102,7 +102,7 @@ def _open_run(options: Train, out: Path, processes: "Processes", held: contextli
     if run and run.info.origin:
         raise UserError(f"{run.path} was imported, so has no training to resume: start from it with --from {run.path}")
     if not config.data.source:
-        raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
+        raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots, twins or digits")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if run is None:
         if store.skipped:

@@ -1,6 +1,7 @@
 """Draw the patch correlation error over the distance between two patches."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -44,7 +45,7 @@ def draw_patch_correlation(
         axes.set_xlim(0)
         # Name the near and the far end along the upper edge.
         top = axes.get_xaxis_transform()
-        style = {"transform": top, "va": "bottom", "fontsize": 8, "color": _FLOOR}
+        style: dict[str, Any] = {"transform": top, "va": "bottom", "fontsize": 8, "color": _FLOOR}
         if near_below is not None:
             axes.axvline(near_below, color=_FLOOR, linewidth=0.7)
             axes.text(near_below, 1.0, "near ", ha="right", **style)

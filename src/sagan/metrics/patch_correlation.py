@@ -1,17 +1,17 @@
 """Compare long-range structure: the patch correlation error, by the distance between two patches.
 
-An image is reduced to 8 x 8 patches, the means of red, green and blue in each: 192 values. The class mean of every value
-is removed, since a conditional generator gets it from the label. Over a set of images the correlations of these values
-form a 192 x 192 matrix. The error at a distance is the root mean square difference between the matrices of generated and
-of real images, over all pairs of values in two different patches whose centres lie that far apart. It is above 0 for
-finite sets even if nothing is wrong; the floor is the error between two disjoint real sets of the same size.
+An image is reduced to 8 x 8 patches, the means of red, green and blue in each: 192 values. The class mean of every
+value is removed, since a conditional generator gets it from the label. Over a set of images the correlations of these
+values form a 192 x 192 matrix. The error at a distance is the root mean square difference between the matrices of
+generated and of real images, over all pairs of values in two different patches whose centres lie that far apart. It is
+above 0 for finite sets even if nothing is wrong: its floor is the error between two disjoint real sets of that size.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -73,6 +73,11 @@ class PatchCorrelation:
         """The mean floor of the far bins; NaN if there is none."""
         return _mean_of(self.floor, self._is_far())
 
+    def as_json(self) -> dict[str, Any]:
+        """Return all values as JSON values; null where there is no bin."""
+        ends = {name: getattr(self, name) for name in ("near", "far", "near_floor", "far_floor")}
+        return asdict(self) | {name: None if np.isnan(value) else value for name, value in ends.items()}
+
     def _is_near(self) -> list[bool]:
         return [_middle(distance) < NEAR_BELOW for distance in self.distance]
 
@@ -114,7 +119,7 @@ class PatchReader:
 
 
 def patch_values(images: Tensor) -> Array:
-    """Return the patch values (N, 192) float64 of images (N, C, H, W) uint8: the means of 64 patches, channel by channel.
+    """Return the means (N, 192) float64 of 64 patches of images (N, C, H, W) uint8, channel by channel.
 
     Grey is repeated and RGBA is composited over white. Sides that 8 does not divide give patches that overlap.
     """

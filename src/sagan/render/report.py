@@ -274,7 +274,13 @@ def read_evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
         problems.append(f"{path.parent.name}/{path.name} could not be read: {type(error).__name__}: {error}")
         return None
     caption = "Samples above, the real pictures nearest to them below"
-    return {"title": title or path.stem, "nearest": _embed(path.with_suffix(".png"), caption, problems), **told}
+    structure = "Patch correlation error over the distance between patches, and the same of two real sets"
+    return {
+        "title": title or path.stem,
+        "nearest": _embed(path.with_suffix(".png"), caption, problems),
+        "structure": _embed(path.with_name(f"{path.stem}-patch-correlation.png"), structure, problems),
+        **told,
+    }
 
 
 def tell_evaluation(found: dict[str, Any]) -> dict[str, Any]:
