@@ -110,6 +110,22 @@ class TestKnownFault:
         fault = r * (1 - np.cos(turn[:, None] - turn))
         assert found.error[4] == pytest.approx(expected(fault, 6, 7.5), abs=0.02)
 
+    def test_joined_halves_of_twins(self):
+        """Values that nothing but a copy far away agrees with: then joined halves spare the near end."""
+        x = 20 * np.random.default_rng(0).standard_normal((6000, 3, SIDE, SIDE))
+        x[:, :, 4:, 4:] = x[:, :, :4, :4]
+        joined = x[:2000].copy()
+        joined[..., 4:] = np.roll(joined[..., 4:], 1, axis=0)
+        found = compare(joined.reshape(2000, -1), x[2000:].reshape(4000, -1))
+        assert found.near == pytest.approx(found.near_floor, rel=0.1)
+        assert found.far > 1.5 * found.far_floor
+        distances = np.tile(DISTANCES, (3, 3))
+        copy = (ROWS + 4)[:, None] == ROWS
+        copy = np.kron(np.eye(3), copy & ((COLUMNS + 4)[:, None] == COLUMNS))
+        in_bin = (distances >= 4.5) & (distances < 6)
+        share = (copy + copy.T)[in_bin].mean()  # of the pairs, whose correlation falls from 1 to 0
+        assert found.error[3] == pytest.approx(np.sqrt(share + (1 - share) * 2 / 2000), rel=0.05)
+
     def test_joined_halves(self, real):
         right = np.tile(COLUMNS >= SIDE // 2, 3)
         faulty = np.where(right, np.roll(real[:2000], 1, axis=0), real[:2000])
