@@ -12,7 +12,7 @@ from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.errors import UserError
 from sagan.hub.repository import load, save_pretrained
 from sagan.metrics.evaluation import Evaluation, evaluate
-from sagan.model.attention import SelfAttention2d
+from sagan.model.attention import ChannelAttention2d, SelfAttention2d
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -23,6 +23,7 @@ from sagan.version import __version__
 
 __all__ = [
     "PRESETS",
+    "ChannelAttention2d",
     "Config",
     "DataConfig",
     "Discriminator",

@@ -55,7 +55,7 @@ class DataConfig:
             metavar="SOURCE",
             help="Source of the images: a folder (subfolders become classes), a .zip (StyleGAN/EDM format), "
             "tar shards (WebDataset: a folder, a pattern such as shards/a-{000..009}.tar, or URLs), "
-            "hf:USER/NAME, robots or digits.",
+            "hf:USER/NAME, robots, twins or digits.",
             help_behavior_hint=lambda default: "(required)" if default == "''" else f"(default: {default})",
         ),
     ] = "robots"
@@ -65,7 +65,7 @@ class DataConfig:
     background: tuple[int, int, int] = (255, 255, 255)
     """Colour that transparent images are composited over: red, green, blue, 0 to 255. 4-channel models keep alpha."""
     robots: int = 20_000
-    """Number of images to render for the built-in data set 'robots'."""
+    """Number of images to render for the built-in data sets 'robots' and 'twins'."""
     flips: bool = False
     """Mirror each training image horizontally with probability 1/2."""
     cache: CacheOption = ""
@@ -213,6 +213,8 @@ class EvaluationConfig:
     """Number of batches of 64 from which standing statistics are estimated."""
     neighbours: bool = True
     """Also compute precision, recall, density, coverage, and the nearest reference image of each sample."""
+    patch_correlation: bool = True
+    """Also compute the patch correlation error of near and of far patches: structure, independent of the features."""
 
     def __post_init__(self) -> None:
         minimum = {"count": 2, "reference_count": 0, "seed": 0, "standing_batches": 1}

@@ -14,6 +14,7 @@ import sagan
 from sagan.cli import main
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
 from sagan.metrics.kernel import kernel_distance
+from sagan.metrics.patch_correlation import compare_patch_correlation, patch_values
 from sagan.run import Run
 
 
@@ -75,6 +76,28 @@ class TestFolders:
         assert "classifier score" not in values(found)  # thumbnails are no classifier
         assert not any("FID" in name for name in values(found))  # that is Inception's
 
+    def test_patch_correlation_is_that_of_the_images(self, folders, features, capsys):
+        found = sagan.evaluate(folders[0], str(folders[1]), features=features)
+        sets = []
+        for folder in folders:
+            paths = sorted(folder.rglob("*.png"))
+            images = torch.from_numpy(np.stack([np.array(Image.open(path)) for path in paths])).permute(0, 3, 1, 2)
+            order = np.random.Generator(np.random.Philox(0)).permutation(len(paths))
+            sets += patch_values(images)[order], np.array([path.parent.name == "b" for path in paths])[order]
+        wanted = compare_patch_correlation(*sets)
+        assert found.patch_correlation == wanted
+        assert wanted.images == 20
+        assert found["patch correlation error, near"] == wanted.near
+        assert found["patch correlation error, far"] == wanted.far
+        kept = found.as_json()["patch_correlation"]
+        assert (kept["far"], kept["far_floor"]) == (wanted.far, wanted.far_floor)
+        assert len(kept["error"]) == len(kept["distance"]) == 7
+        again = sagan.evaluate(folders[0], str(folders[1]), features=features)  # features from the cache
+        assert again.patch_correlation == wanted
+        without = sagan.evaluate(folders[0], str(folders[1]), features=features, patch_correlation=False)
+        assert without.as_json()["patch_correlation"] is None
+        assert not any("patch" in name for name in values(without))
+
     def test_a_folder_against_itself(self, folders, features):
         found = values(sagan.evaluate(folders[0], str(folders[0]), features=features))
         assert found["Frechet distance"] == pytest.approx(0, abs=1e-6)
@@ -116,6 +139,11 @@ class TestFolders:
         assert {"sagan", "torch", "numpy", "pillow"} <= content["versions"].keys()
         nearest = sagan.evaluate(folders[0], str(folders[1]), features=features, count=20).nearest
         assert np.array_equal(Image.open(tmp_path / "figures.png"), nearest)
+        counts = content["generated"]["class counts"].values()
+        assert content["patch_correlation"]["images"] == sum(min(count, 10) for count in counts)  # of 40, two halves
+        drawn = tmp_path / "figures-patch-correlation.png"
+        assert str(drawn) in table
+        assert Image.open(drawn).width > 400
 
     def test_what_cannot_be_compared_is_named(self, folders, features, tmp_path, capsys):
         one = write_pictures(tmp_path / "one", 1, classes=())
@@ -144,6 +172,7 @@ class TestFolders:
         assert status == 0
         assert re.search(r"nearest neighbours\b.*\b6\b", text)
         assert re.search(r"Frechet distance of 4\b", text)
+        assert re.search(r"patch correlation needs 10\b", text)
         status, text = said("robots", folders[1])
         assert status == 2
         assert re.search(r"--resolution\b.*\brobots\b", text)
@@ -165,6 +194,7 @@ class TestRun:
         content = json.loads(path.read_text())
         assert path.name.startswith("step-00000006-thumbnail-")
         assert path.with_suffix(".png").exists()
+        assert path.with_name(f"{path.stem}-patch-correlation.png").exists()
         about = content["generated"]
         assert about["class counts"] == {"cats": 24, "dogs": 24}
         assert (about["step"], about["weights"], about["batch-norm statistics"]) == (6, "averaged (EMA)", "running")
@@ -178,6 +208,14 @@ class TestRun:
         store = sagan.data.prepare(Run(run).info.config.data, resolution=32, image_channels=3)
         b = Thumbnail()(torch.from_numpy(np.array(store.images)).permute(0, 3, 1, 2).float()).numpy()
         assert found["Frechet distance"] == pytest.approx(frechet_distance(a, b), rel=1e-4)
+        order = np.random.Generator(np.random.Philox(0)).permutation(len(store))
+        wanted = compare_patch_correlation(
+            patch_values(torch.from_numpy(images).permute(0, 3, 1, 2)),
+            np.arange(30) % 2,
+            patch_values(torch.from_numpy(np.array(store.images)[order]).permute(0, 3, 1, 2)),
+            store.labels[order],
+        )
+        assert found.patch_correlation.error == pytest.approx(wanted.error, rel=1e-9)
 
     def test_the_same_options_the_same_figures_and_others_others(self, run, features):
         def distance(**options):

@@ -150,7 +150,8 @@ def test_everything_that_the_run_has_is_in_it(command, run):
     with open(run.metrics_path, "a") as file:
         file.write(json.dumps(first) + "\n" + json.dumps(first | {"frechet_distance/EfficientNet-Lite0": 30.25}) + "\n")
     images = np.zeros((2, 32, 32, 3), np.uint8)
-    for number, name in enumerate(("attend.png", "interpolation.png", "evaluations/step-00000006.png")):
+    of_evaluation = ("evaluations/step-00000006.png", "evaluations/step-00000006-patch-correlation.png")
+    for number, name in enumerate(("attend.png", "interpolation.png", *of_evaluation)):
         save(draw_grid(images + number, columns=2), run.path / name)
     animate([draw_grid(images + i, columns=2) for i in (0, 90)], run.path / "interpolation.gif", 0.1)
     write_evaluation(run, EVALUATION)
@@ -160,7 +161,7 @@ def test_everything_that_the_run_has_is_in_it(command, run):
     assert len(page.headings) == 10
     assert {"Samples", "Curves", "Evaluations", "Configuration"} <= set(page.headings)
     images_of_page = embedded(page, "image/png") + embedded(page, "image/gif")
-    for name in ("attend.png", "interpolation.png", "interpolation.gif", "evaluations/step-00000006.png"):
+    for name in ("attend.png", "interpolation.png", "interpolation.gif", *of_evaluation):
         assert (run.path / name).read_bytes() in images_of_page
     for text in (
         r"21\.5 .*step 6",

@@ -15,7 +15,7 @@ class Data:
     """Show what a run would be trained on: images, classes, sizes, problems, and a contact sheet."""
 
     source: SourceArgument
-    """A folder, a .zip, tar shards (WebDataset), hf:USER/NAME, robots or digits; 'pack' writes shards."""
+    """A folder, a .zip, tar shards (WebDataset), hf:USER/NAME, robots, twins or digits; 'pack' writes shards."""
     resolution: Literal[32, 64, 128, 256] = 64
     """Side of the images, in pixels."""
     image_channels: Literal[1, 3, 4] = 3

@@ -20,9 +20,9 @@ class Evaluate:
     reference: Annotated[
         str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[REFERENCE]", help_behavior_hint="")
     ] = None
-    """Reference images: a folder, a .zip, hf:USER/NAME, robots or digits; default: the run's own data."""
+    """Reference images: a folder, a .zip, hf:USER/NAME, robots, twins or digits; default: the run's own data."""
     out: FileOption = None
-    """File for the metrics (.json), with the nearest neighbours next to it; default: evaluations/ in the run."""
+    """File for the metrics (.json), with two figures (.png) next to it; default: evaluations/ in the run."""
     device: DeviceOption = "auto"
     cache: CacheOption = ""
     """Folder of image stores and cached features; default: $SAGAN_CACHE, or the user's cache folder."""
@@ -33,7 +33,7 @@ def evaluate(options: Evaluate) -> None:
     """Run `sagan evaluate`."""
     from sagan.device import enough_memory
     from sagan.distributed import join
-    from sagan.metrics.evaluation import default_path, evaluate_together
+    from sagan.metrics.evaluation import default_path, evaluate_together, patch_correlation_path
 
     if options.out is not None and options.out.suffix != ".json":
         raise UserError(f"--out {options.out}: pass a .json file")
@@ -48,4 +48,9 @@ def evaluate(options: Evaluate) -> None:
     print(evaluation)
     if out:
         evaluation.save(out)
-        print(f"{out}" + (f", {out.with_suffix('.png')}" if evaluation.nearest else ""))
+        written = [out]
+        if evaluation.nearest:
+            written.append(out.with_suffix(".png"))
+        if evaluation.has_patch_correlation_figure:
+            written.append(patch_correlation_path(out))
+        print(", ".join(map(str, written)))

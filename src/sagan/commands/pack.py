@@ -20,7 +20,7 @@ class Pack:
     """
 
     source: SourceArgument
-    """A folder, a .zip, tar shards, hf:USER/NAME, robots or digits."""
+    """A folder, a .zip, tar shards, hf:USER/NAME, robots, twins or digits."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the shards. Shards are named after it."""
     shard_size: int = 256
@@ -28,7 +28,7 @@ class Pack:
     labels: bool = True
     """Use the classes that the source names."""
     resolution: Literal[32, 64, 128, 256] = 64
-    """Side of the images of robots or digits, in pixels; other images keep their size."""
+    """Side of the images of robots, twins or digits, in pixels; other images keep their size."""
     cache: CacheOption = ""
     """Folder of the packed image stores; default: $SAGAN_CACHE, or the user's cache folder."""
 

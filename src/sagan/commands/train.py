@@ -110,7 +110,7 @@ def _open_run(options: Train, out: Path, processes: "Processes", locks: contextl
             f"{run.path} was imported, so it has no training to resume: start a new run with --from {run.path}"
         )
     if not config.data.source:
-        raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots or digits")
+        raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if run is None:
         if store.skipped:

@@ -16,7 +16,7 @@ from sagan.data.decode import Unreadable
 from sagan.errors import UserError
 from sagan.text import printable
 
-BUILT_IN = ("robots", "digits")
+BUILT_IN = ("robots", "twins", "digits")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 """Endings of image files; all other files in a source are ignored."""
 MAX_BYTES = 2**29
@@ -80,7 +80,7 @@ def open_source(name: str, labels: bool) -> Source:
     hint = f"did you mean '{guess[0]}'? Otherwise name" if guess else "name"
     raise UserError(
         f"data source '{printable(name)}' does not exist: {hint} a folder, a .zip, .tar shards, 'hf:USER/NAME', "
-        "'robots' or 'digits'"
+        "'robots', 'twins' or 'digits'"
     )
 
 

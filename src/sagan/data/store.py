@@ -99,7 +99,7 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
     if not config.source:
         raise UserError(
             "no source of images is given (and an imported run has none of its own): name a folder, a .zip, "
-            "hf:USER/NAME, robots or digits"
+            "hf:USER/NAME, robots, twins or digits"
         )
     if image_channels not in (1, 3, 4):
         raise UserError(f"image_channels is {image_channels}: must be 1 (grey), 3 (RGB) or 4 (RGBA)")

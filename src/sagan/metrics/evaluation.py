@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,14 @@ from sagan.metrics.features import BATCH, Features, extract, open_features
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
 from sagan.metrics.kernel import kernel_distance
 from sagan.metrics.neighbours import Neighbours, compare
+from sagan.metrics.patch_correlation import (
+    FAR_ABOVE,
+    LEAST_IMAGES,
+    NEAR_BELOW,
+    PatchCorrelation,
+    PatchReader,
+    compare_patch_correlation,
+)
 from sagan.metrics.reference import choose, reference_features
 from sagan.metrics.score import classifier_score
 from sagan.model.spectral_norm import bake_spectral_norm
@@ -71,6 +80,8 @@ class Evaluation:
     """All options, to repeat it."""
     nearest: Image.Image | None
     """Samples above the reference pictures nearest to them: the nearest pairs of all, and pairs at random."""
+    patch_correlation: PatchCorrelation | None = None
+    """Long-range structure; None if it was not measured."""
 
     def __getitem__(self, name: str) -> float:
         """The value of a figure by its name."""
@@ -95,17 +106,34 @@ class Evaluation:
             "features": self.features,
             "figures": [asdict(figure) for figure in self.figures],
             "classes": self.classes,
+            "patch_correlation": self.patch_correlation and self.patch_correlation.as_json(),
             "remarks": self.remarks,
             "options": self.options,
             "versions": packages,
         }
 
     def save(self, path: Path) -> None:
-        """Writes the JSON and, beside it as .png, the picture. Raises UserError if that fails."""
+        """Writes the JSON and, beside it as .png, the picture and the figure. Raises UserError if that fails."""
         text = json.dumps(self.as_json(), indent=2) + "\n"
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         if self.nearest is not None:
             save(self.nearest, path.with_suffix(".png"))
+        if self.has_patch_correlation_figure:
+            # Imported here because matplotlib takes a second.
+            from sagan.figures.curves import save_figure
+            from sagan.figures.patch_correlation import draw_patch_correlation
+
+            found = self.patch_correlation
+            assert found is not None
+            figure = draw_patch_correlation(
+                found.distance, {"this set": found.error}, found.floor, near_below=NEAR_BELOW, far_above=FAR_ABOVE
+            )
+            save_figure(figure, patch_correlation_path(path))
+
+    @property
+    def has_patch_correlation_figure(self) -> bool:
+        """Whether `save` writes a figure of the patch correlation error."""
+        return self.patch_correlation is not None and bool(self.patch_correlation.distance)
 
 
 @dataclass(frozen=True)
@@ -118,6 +146,8 @@ class _Pictures:
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     features: np.ndarray
+    patches: NDArray[np.float64] | None
+    """Patch values (N, D); None: not wanted."""
 
 
 def evaluate(
@@ -133,7 +163,8 @@ def evaluate(
 
     Args:
         generated: a run's folder, its generator.safetensors or one of its checkpoints, or a source of pictures.
-        reference: a source of pictures (a folder, a .zip, hf:USER/NAME, robots, digits); None: the run's own data.
+        reference: a source of pictures (a folder, a .zip, hf:USER/NAME, robots, twins, digits); None: the run's own
+            data.
         features: 'auto', 'inception', 'efficientnet-lite0', a TorchScript file, or a module that maps float pictures
             (N, 3, H, W) in [0, 255] to (N, D).
         device: 'auto', 'cpu', 'cuda', ...
@@ -178,6 +209,11 @@ def evaluate_together(
     return _measure(ours, theirs, config, network) if processes.is_first else None
 
 
+def patch_correlation_path(path: Path) -> Path:
+    """Return the path of the figure of the patch correlation error that belongs to an evaluation's JSON file."""
+    return path.with_name(f"{path.stem}-patch-correlation.png")
+
+
 def default_path(generated: Path, evaluation: Evaluation) -> Path | None:
     """Where a run keeps an evaluation of it, its generator or a checkpoint: the same options, the same file.
 
@@ -218,7 +254,7 @@ def _of_generator(
     store = processes.in_turn(
         lambda: prepare(data_config, resolution=model.resolution, image_channels=model.image_channels)
     )
-    theirs = _of_store(store, config.reference_count or len(store), network, processes, "real pictures")
+    theirs = _of_store(store, config.reference_count or len(store), config, network, processes, "real pictures")
     if not names:
         shares, labels = "none", np.zeros(config.count, np.int64)
     elif config.class_shares == "reference" and store.class_names == names:
@@ -248,9 +284,10 @@ def _of_generator(
     z = draw_latents(config.count, model.latent_dim, seed=config.seed, truncation=config.truncation)
     y = torch.from_numpy(labels)
 
-    def read(i: int, j: int) -> Tensor:
+    def draw(i: int, j: int) -> Tensor:
         return torch.cat(list(sample_batches(generator, z[i:j], y[i:j], BATCH)))
 
+    read = PatchReader(draw) if config.patch_correlation else draw
     # Kept until all are there, so that a long extraction goes on where it was stopped.
     content = [about, network.name, network.checksum, network.size, network.resize]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -266,7 +303,8 @@ def _of_generator(
     )
     if kept and processes.is_first:
         shutil.rmtree(kept, ignore_errors=True)
-    return _Pictures(about, read, labels, names, found), theirs
+    patches = read.values(config.count, processes) if isinstance(read, PatchReader) else None
+    return _Pictures(about, read, labels, names, found, patches), theirs
 
 
 def _of_folders(
@@ -296,12 +334,14 @@ def _of_folders(
                 f"--resolution is missing: the pictures of {printable(generated)} have several sizes, from {low} to "
                 f"{high}; give the side, in pixels, at which to compare"
             )
-    ours = _of_store(stores[0], config.count, network, processes, "pictures")
-    theirs = _of_store(stores[1], config.reference_count or len(stores[1]), network, processes, "reference")
+    ours = _of_store(stores[0], config.count, config, network, processes, "pictures")
+    theirs = _of_store(stores[1], config.reference_count or len(stores[1]), config, network, processes, "reference")
     return ours, theirs
 
 
-def _of_store(store: Store, count: int, network: Features, processes: Processes, label: str) -> _Pictures:
+def _of_store(
+    store: Store, count: int, config: EvaluationConfig, network: Features, processes: Processes, label: str
+) -> _Pictures:
     chosen = choose(store, count)
     if len(chosen) < 2:
         raise UserError(f"{printable(store.source)} holds {len(chosen)} picture: give 2, or better 1,000")
@@ -315,8 +355,14 @@ def _of_store(store: Store, count: int, network: Features, processes: Processes,
         "key": store.key,
         "class counts": _counts(labels, store.class_names),
     }
-    found = reference_features(store, chosen, network, device=processes.device, label=label, share=processes)
-    return _Pictures(about, lambda i, j: store.load_images(chosen[i:j]), labels, store.class_names, found)
+
+    def load(i: int, j: int) -> Tensor:
+        return store.load_images(chosen[i:j])
+
+    read = PatchReader(load) if config.patch_correlation else load
+    found = reference_features(store, chosen, network, device=processes.device, label=label, share=processes, read=read)
+    patches = read.values(len(chosen), processes) if isinstance(read, PatchReader) else None
+    return _Pictures(about, read, labels, store.class_names, found, patches)
 
 
 def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, network: Features) -> Evaluation:
@@ -352,6 +398,23 @@ def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, netwo
             about = f"0 is best; mean of {len(values)} classes, ± over them"
             add("class-wise Frechet distance", "intra-FID", values.mean(), values.std(), about)
             classes = {ours.class_names[y]: value for y, value in by_class.items()}
+    patch_correlation = None
+    if ours.patches is not None and theirs.patches is not None:
+        # Labels of other classes than the reference's mean nothing there.
+        same = ours.class_names == theirs.class_names
+        y_ours, y_theirs = (x.labels if same else np.zeros_like(x.labels) for x in (ours, theirs))
+        patch_correlation = compare_patch_correlation(ours.patches, y_ours, theirs.patches, y_theirs)
+        if patch_correlation is None:
+            remarks.append(f"patch correlation needs {LEAST_IMAGES} pictures, and twice as many of the reference")
+        else:
+            for figure in _patch_correlation_figures(patch_correlation):
+                figures.append(figure)
+            if patch_correlation.excluded:
+                share = patch_correlation.excluded / (patch_correlation.excluded + patch_correlation.pairs)
+                remarks.append(
+                    f"patch correlation excludes {share:.1%} of the pairs of values: one of them hardly varies in "
+                    "the reference"
+                )
     nearest = None
     if config.neighbours and min(len(a), len(b)) < LEAST_FOR_NEIGHBOURS:
         remarks.append(f"nearest neighbours take {LEAST_FOR_NEIGHBOURS} pictures or more of each")
@@ -377,8 +440,34 @@ def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, netwo
     }
     options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
     return Evaluation(
-        ours.about, theirs.about, about_features, tuple(figures), classes, tuple(remarks), options, nearest
+        ours.about,
+        theirs.about,
+        about_features,
+        tuple(figures),
+        classes,
+        tuple(remarks),
+        options,
+        nearest,
+        patch_correlation,
     )
+
+
+def _patch_correlation_figures(found: PatchCorrelation) -> list[Figure]:
+    """The near and the far error, each if there are pairs that far apart."""
+    ends = (
+        ("near", found.near, found.near_floor, f"below {NEAR_BELOW:g}"),
+        ("far", found.far, found.far_floor, f"above {FAR_ABOVE:g}"),
+    )
+    return [
+        Figure(
+            f"patch correlation error, {end}",
+            error,
+            None,
+            f"two real sets of {found.images:,}: {short(floor)}; distances {where} patches of 8",
+        )
+        for end, error, floor, where in ends
+        if not math.isnan(error)
+    ]
 
 
 def _draw_nearest(ours: _Pictures, theirs: _Pictures, found: Neighbours) -> Image.Image:

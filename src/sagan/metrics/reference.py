@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sagan.data import Store
 from sagan.distributed import Processes
@@ -29,14 +31,16 @@ def reference_features(
     device: torch.device | None = None,
     label: str,
     share: Processes | None = None,
+    read: Callable[[int, int], Tensor] | None = None,
 ) -> np.ndarray:
     """Return the features (N, D) of the chosen images of a store.
 
-    They are cached by data, choice, feature network and preprocessing.
+    They are cached by data, choice, feature network and preprocessing. `read` reads the chosen images from i to j in
+    place of the store's own method.
     """
     return extract(
         features,
-        lambda i, j: store.load_images(chosen[i:j]),
+        read or (lambda i, j: store.load_images(chosen[i:j])),
         len(chosen),
         device=device,
         cache=_folder(store, chosen, features),

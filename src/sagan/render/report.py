@@ -269,7 +269,9 @@ def read_evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
         return None
     caption = "Samples (above) and their nearest real images (below)"
     nearest = _embed(path.with_suffix(".png"), caption, problems)
-    return {"title": title or path.stem, "nearest": nearest, **text}
+    caption = "Patch correlation error over the distance between patches, and that between two real sets"
+    structure = _embed(path.with_name(f"{path.stem}-patch-correlation.png"), caption, problems)
+    return {"title": title or path.stem, "nearest": nearest, "structure": structure, **text}
 
 
 def format_evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:

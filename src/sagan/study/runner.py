@@ -70,7 +70,7 @@ def open_study(
         if name not in known:
             raise UserError(f"--only {name}: the variants of '{study}' are {', '.join(known)}")
     if not config.data.source:
-        raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots or digits")
+        raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots, twins or digits")
     choose_precision(config.training.precision, choose_device(device))
     budget_seconds = seconds(budget) if budget else None
     open_features(

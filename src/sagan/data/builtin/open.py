@@ -1,4 +1,4 @@
-"""One interface to the built-in image sets 'robots' and 'digits'."""
+"""One interface to the built-in image sets 'robots', 'twins' and 'digits'."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan.config import DataConfig
-from sagan.data.builtin import digits, robots
+from sagan.data.builtin import digits, robots, twins
 from sagan.errors import UserError
 
 
@@ -33,16 +33,17 @@ def open_built_in(config: DataConfig, *, resolution: int, image_channels: int) -
     Raises:
         UserError: the package that supplies the images is not installed, or the number of robots is below 1.
     """
-    if config.source == "robots":
+    if config.source in ("robots", "twins"):
         if config.robots < 1:
             raise UserError(f"robots is {config.robots}: must be 1 or more")
+        drawn = robots if config.source == "robots" else twins
         return BuiltIn(
-            name="robots",
+            name=config.source,
             count=config.robots,
-            class_names=robots.CLASS_NAMES,
-            canvas=robots.canvas,
-            version=robots.version(),
-            batches=robots.render_batches(config.robots, resolution, image_channels, 0, config.background),
+            class_names=drawn.CLASS_NAMES,
+            canvas=drawn.canvas,
+            version=drawn.version(),
+            batches=drawn.render_batches(config.robots, resolution, image_channels, 0, config.background),
         )
     if config.source == "digits":
         return BuiltIn(

@@ -1,0 +1,60 @@
+"""The code in the documentation runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+DOCS = Path(__file__).parent.parent / "docs"
+DOT, SQUARE = slice(2, 6), slice(22, 30)
+
+
+def code_with(text, page):
+    """The one block of Python of a page that holds the text."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    (found,) = (block for block in blocks if text in block)
+    return found
+
+
+def scenes(count, rng):
+    """Images of a square, and a dot in the opposite corner whose colour is the square's class (count,)."""
+    images = 0.1 * torch.randn(count, 3, 32, 32, generator=rng)
+    classes = torch.randint(2, (count,), generator=rng)
+    images[torch.arange(count), classes, DOT, DOT] += 1
+    images[:, 2, SQUARE, SQUARE] += 1
+    masks = torch.zeros(count, 32, 32, dtype=torch.int64)
+    masks[:, SQUARE, SQUARE] = classes[:, None, None]
+    return images, masks
+
+
+@pytest.mark.parametrize("with_attention", [True, False])
+def test_segmentation(with_attention):
+    namespace = {"__name__": "docs"}
+    exec(code_with("class Segmenter", "attention.md"), namespace)
+    torch.manual_seed(0)
+    segmenter, rng = namespace["Segmenter"](), torch.Generator().manual_seed(0)
+    assert segmenter(torch.zeros(2, 3, 32, 48)).shape == (2, 2, 32, 48)
+    if not with_attention:
+        segmenter.position = segmenter.channel = nn.Identity()
+    optimizer = torch.optim.Adam(segmenter.parameters(), lr=1e-2)
+    for _ in range(150):
+        images, masks = scenes(16, rng)
+        loss = F.cross_entropy(segmenter(images), masks, weight=torch.tensor([0.1, 1.0]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    images, masks = scenes(200, rng)
+    with torch.no_grad():
+        found = segmenter.eval()(images).argmax(1)
+    share = (found == masks)[:, SQUARE, SQUARE].float().mean().item()
+    if not with_attention:  # 7 x 7 pixels that a location sees do not hold the dot
+        assert share < 0.65
+        return
+    assert share > 0.9
+    assert segmenter.position.gamma != 0
+    assert segmenter.channel.gamma != 0
+    maps = segmenter.position.maps(segmenter.encoder(images), torch.tensor([[6 + 8 * 6]]).expand(200, 1))
+    assert maps.shape == (200, 1, 8, 8)
