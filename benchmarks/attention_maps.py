@@ -43,14 +43,14 @@ def cost(case: str) -> dict[str, float]:
     torch.set_num_threads(1)
     locations, calls = CASES[case]
     layer = SelfAttention2d(CHANNELS, "full").eval()
-    layer.maps(torch.randn(1, CHANNELS, 8, 8), torch.tensor([[3]]))  # loads what the first call loads
+    layer.attention_rows(torch.randn(1, CHANNELS, 8, 8), torch.tensor([[3]]))  # loads what the first call loads
     before = peak_mib()
     x = torch.randn(1, CHANNELS, SIZE, SIZE)
-    layer.maps(x, locations)
+    layer.attention_rows(x, locations)
     times = []
     for _ in range(calls):
         start = time.perf_counter()
-        layer.maps(x, locations)
+        layer.attention_rows(x, locations)
         times.append(time.perf_counter() - start)
     return {"ms": 1000 * min(times), "mib": peak_mib() - before}
 
@@ -67,7 +67,7 @@ def differences(variant: Variant, dtype: torch.dtype) -> tuple[float, float, flo
     locations = torch.tensor([[0, 700, 2080, 3333, size**2 - 1]])
     plain = [getattr(layer, name).weight.flatten(1).double() for name in ("query", "key", "value", "output")]
     beta: Tensor = reference.attention(x.double(), *plain, layer.gamma.double(), layer.pooled)[1]
-    maps = layer.to(dtype).maps(x.to(dtype), locations).double()
+    maps = layer.to(dtype).attention_rows(x.to(dtype), locations).double()
     wanted = beta[:, locations[0]]
     return (
         (maps.flatten(2) - wanted).abs().max().item(),

@@ -56,7 +56,7 @@ class TestBatchNormStatistics:
 
     def test_standing_statistics_are_the_means_over_batches(self, generator):
         """Of the first batch norm, whose input does not depend on the others'."""
-        seen, norm = [], generator.blocks[0].norm1
+        seen, norm = [], generator.blocks[0].bn1
         norm.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].double()))
         state = {name: t.clone() for name, t in generator.state_dict().items()}
         estimate_statistics(generator, batches=3, batch_size=16, seed=5)

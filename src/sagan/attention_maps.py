@@ -43,8 +43,8 @@ def attention_layers(
     Raises:
         UserError: the network does not have the layer, the layer has no map, or `wanted` is None and there is no layer.
     """
-    kind = "generator" if isinstance(network, Generator) else "discriminator"
-    grids = sorted(map(int, network.attention), reverse=isinstance(network, Discriminator))
+    kind = network.role
+    grids = sorted(map(int, network.attention), reverse=network.role == "discriminator")
     every: dict[str, nn.Module] = {}
     for size in grids:
         every |= {f"{size}.{i}": layer for i, layer in network.attention[str(size)].named_children()}
@@ -170,7 +170,7 @@ class Observation:
                     raise UserError(
                         f"query points were given for {len(locations)} images, but there are {len(x)} images"
                     )
-                maps[name] = layer.maps(x, locations.to(x.device).expand(len(x), -1))
+                maps[name] = layer.attention_rows(x, locations.to(x.device).expand(len(x), -1))
         return maps
 
     def statistics(self) -> dict[str, LayerStatistics]:
@@ -262,13 +262,13 @@ def _summarise(layer: SelfAttention2d, x: Tensor, keys: int, resolution: int) ->
     attended, uniform, mean_map_NK = 0.0, 0.0, x.new_zeros(len(x), keys**2)
     for block in blocks:
         distances_QK = torch.linalg.vector_norm(of_queries[block, None] - of_keys, dim=2)
-        attn_NQK = layer.maps(x, block.expand(len(x), -1)).flatten(2)
+        attn_NQK = layer.attention_rows(x, block.expand(len(x), -1)).flatten(2)
         attended += (attn_NQK * distances_QK).sum(dtype=torch.float64).item()
         uniform += distances_QK.sum(dtype=torch.float64).item()
         mean_map_NK += attn_NQK.sum(1) / count
     variation = 0.0
     for block in blocks:
-        attn_NQK = layer.maps(x, block.expand(len(x), -1)).flatten(2)
+        attn_NQK = layer.attention_rows(x, block.expand(len(x), -1)).flatten(2)
         variation += (attn_NQK - mean_map_NK[:, None]).abs().sum(dtype=torch.float64).item() / 2
     return attended / (len(x) * count), uniform / (count * keys**2), variation / (len(x) * count)
 

@@ -27,6 +27,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sagan.errors import UserError
+from sagan.formats import from_disk, to_disk
 
 MAX_JSON_BYTES = 2**24
 """Largest JSON file, and largest line of a JSON Lines file, that is read."""
@@ -210,15 +211,18 @@ def digest_of(value: object, more: Iterable[object] = ()) -> str:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """Write tensors and metadata (JSON values) as a safetensors file with a checksum of both, atomically."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    """Write networks' tensors and metadata (JSON values) as a safetensors file with a checksum of both, atomically.
+
+    The file names them as `sagan.formats.to_disk` does, and its checksum is over those names.
+    """
+    tensors = {to_disk(name): t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = {key: json.dumps(value) for key, value in metadata.items()}
     data = save(tensors, text | {"crc32": str(_checksum(tensors, text))})
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors and the metadata that `save_tensors` wrote.
+    """Read the tensors, under the names that networks have for them, and the metadata that `save_tensors` wrote.
 
     Raises:
         DamagedFile: the file is not intact, or was not written by `save_tensors`.
@@ -239,7 +243,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DamagedFile(f"{path} is damaged: {error}") from error
     if crc32 != str(_checksum(tensors, text)):
         raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
-    return tensors, metadata
+    return {from_disk(name): t for name, t in tensors.items()}, metadata
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -184,7 +184,7 @@ def test_networks_as_others_have_them(tmp_path, options):
     graph = onnx.load(path).graph
     made = {output for node in graph.node for output in node.output}
     assert not any(n.op_type in ("Conv", "ConvTranspose", "Gemm") and n.input[1] in made for n in graph.node)
-    assert not any("norm" in i.name.split(".") and i.name.endswith((".u", ".v")) for i in graph.initializer)
+    assert not any("sn" in i.name.split(".") and i.name.endswith((".u", ".v")) for i in graph.initializer)
     assert np.abs(drawn(path, z=z, y=y) - wanted.numpy()).max() < 2e-5
     plain = read_generator(export(run.path, "safetensors").path)[0]
     assert (plain.config.class_spectral_norm, plain.config.generator_spectral_norm) == ("none", False)
@@ -212,7 +212,7 @@ def test_images_that_are_no_numbers_are_not_kept(tmp_path):
     run = make_run(tmp_path / "run")
     generator = read_generator(run.path)[0]
     with torch.no_grad():
-        generator.norm.shift[0] = torch.nan
+        generator.bn.shift[0] = torch.nan
     run.save_generator(generator, 8)
     with pytest.raises(UserError, match=r"\bdiffer\b.*\bnan\b"):
         export(run.path, "onnx")

@@ -147,7 +147,7 @@ def test_a_local_path_wins(server, tmp_path, monkeypatch):
     before = len(server.requests)
     weights = load("someone/owls", endpoint=server.url).state_dict()
     assert len(server.requests) == before
-    assert torch.equal(weights["norm.shift"], read_generator(run.path)[0].norm.shift)
+    assert torch.equal(weights["bn.shift"], read_generator(run.path)[0].bn.shift)
 
 
 def test_what_is_fetched_is_checked(server, tmp_path):

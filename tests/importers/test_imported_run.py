@@ -75,7 +75,7 @@ def test_a_run_with_classes_starts_from_it(imported, pictures, tmp_path, capsys)
     assert torch.equal(theirs.blocks[1].conv.weight, ours.blocks[1].conv.weight)
     assert not torch.equal(theirs.blocks[2].conv.weight, ours.blocks[2].conv.weight)
     generator = read_generator(tmp_path / "new")[0]
-    assert generator.stem.norm.scale.shape == (2, 64)  # a row for each class, from the one that there was
+    assert generator.stem.bn.scale.shape == (2, 64)  # a row for each class, from the one that there was
     assert torch.isfinite(generator(torch.randn(2, 6), torch.tensor([0, 1]))).all()
     rows = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
     assert {"gamma/generator.16.0", "gamma/discriminator.4.0"} <= rows[-1].keys()

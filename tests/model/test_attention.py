@@ -153,7 +153,7 @@ def test_direct_has_biases_and_no_last_projection():
     wanted = x + 0.7 * torch.einsum("nij,ncj->nci", beta, v).view_as(x)
     assert torch.allclose(layer(x), wanted, rtol=1e-10, atol=1e-12)
     asked = torch.tensor([[0, 5, 11]]).expand(3, -1)
-    assert torch.allclose(layer.maps(x, asked).flatten(2), beta[:, [0, 5, 11]], rtol=1e-10)
+    assert torch.allclose(layer.attention_rows(x, asked).flatten(2), beta[:, [0, 5, 11]], rtol=1e-10)
     with pytest.raises(ValueError, match=r"value_reduction\b.*\b2\b"):
         SelfAttention2d(16, "direct", value_reduction=2)
 
@@ -206,7 +206,7 @@ def test_asked_rows_are_those_of_the_whole_map(variant, size):
     weights = (getattr(layer, name).weight.flatten(1) for name in ("query", "key", "value", "output"))
     _, beta = reference.attention(x, *weights, layer.gamma, layer.pooled)
     locations = torch.stack([torch.randperm(size[0] * size[1])[:5] for _ in range(3)])
-    maps = layer.maps(x, locations)
+    maps = layer.attention_rows(x, locations)
     grid = tuple(side // 2 for side in size) if variant == "released" else size
     assert maps.shape == (3, 5, *grid)
     assert (maps.flatten(2) - torch.stack([b[at] for b, at in zip(beta, locations, strict=True)])).abs().max() < 1e-14
@@ -217,9 +217,9 @@ def test_maps_of_a_normalised_layer_use_the_normalised_weights():
     torch.manual_seed(0)
     layer = SelfAttention2d(16, "paper").eval()
     x, locations = torch.randn(2, 16, 6, 6), torch.arange(36).expand(2, -1)
-    weights = (c.norm(c.weight).flatten(1).double() for c in (layer.query, layer.key, layer.value, layer.output))
+    weights = (c.sn(c.weight).flatten(1).double() for c in (layer.query, layer.key, layer.value, layer.output))
     _, beta = reference.attention(x.double(), *weights, layer.gamma.double(), False)
-    assert (layer.maps(x, locations).flatten(2) - beta).abs().max() < 1e-6
+    assert (layer.attention_rows(x, locations).flatten(2) - beta).abs().max() < 1e-6
 
 
 def test_no_more_than_the_asked_rows_is_computed():
@@ -234,5 +234,5 @@ def test_no_more_than_the_asked_rows_is_computed():
             return result
 
     with Watch():
-        layer.maps(x, torch.tensor([[0, 77, 4095]]))
+        layer.attention_rows(x, torch.tensor([[0, 77, 4095]]))
     assert max(largest) == x.numel()

@@ -13,7 +13,7 @@ from sagan.model.attention import ChannelAttention2d, SelfAttention2d
 from sagan.model.autocast import as_dtype_of, lowered_dtype, without_autocast
 from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.build import build_discriminator, build_generator
-from sagan.model.spectral_norm import Conv2d, ConvTranspose2d, SpectralNorm, StoredSpectralNorm
+from sagan.model.spectral_norm import SNConv2d, SNConvTranspose2d, SpectralNorm, StoredSpectralNorm
 
 N = 5  # images: no weight has so many rows
 LAYERS = {
@@ -80,9 +80,10 @@ def test_feature_maps_are_bf16_and_images_and_logits_fp32(name, training):
     classifies = discriminator.classifier is not None
     with bf16(), Maps() as maps:
         image = generator.train(training)(torch.randn(N, 8), y)
-        logits = discriminator.train(training)(image, y, **({"classify": True} if classifies else {}))
+        h = discriminator.train(training).features(image)
+        logits = [discriminator.logits(h, y)] + ([discriminator.class_logits(h)] if classifies else [])
     assert image.dtype == torch.float32
-    for t in logits if classifies else (logits,):
+    for t in logits:
         assert t.dtype == torch.float32
     assert len(maps.dtypes) > 20
     assert {dtype for _, dtype in maps.dtypes} == {torch.bfloat16}, set(maps.dtypes)
@@ -107,8 +108,8 @@ def test_mixed_classes_and_the_statistics_of_many_processes_give_bf16_too():
 @pytest.mark.parametrize(
     "layer",
     [
-        lambda: Conv2d(6, 12, 3, norm=True),
-        lambda: ConvTranspose2d(6, 12, 4, stride=2, padding=1, norm=True, stored=True),
+        lambda: SNConv2d(6, 12, 3, spectral_norm=True),
+        lambda: SNConvTranspose2d(6, 12, 4, stride=2, padding=1, spectral_norm=True, stored=True),
     ],
 )
 @pytest.mark.parametrize("training", [True, False])
@@ -118,14 +119,14 @@ def test_spectral_norms_are_fp32_s_bit_for_bit(layer, training):
     lowered = copy.deepcopy(exact)
     for _ in range(3):
         with bf16():
-            got = lowered.norm(lowered.weight)
+            got = lowered.sn(lowered.weight)
         assert got.dtype == torch.float32
-        assert torch.equal(got, exact.norm(exact.weight))  # so is sigma
-    for name, vector in lowered.norm.named_buffers():
-        assert torch.equal(vector, getattr(exact.norm, name))
+        assert torch.equal(got, exact.sn(exact.weight))  # so is sigma
+    for name, vector in lowered.sn.named_buffers():
+        assert torch.equal(vector, getattr(exact.sn, name))
         assert vector.norm().item() == pytest.approx(1, abs=1e-6)
-    assert isinstance(lowered.norm, SpectralNorm)
-    assert isinstance(lowered.norm, StoredSpectralNorm) == isinstance(lowered, ConvTranspose2d)
+    assert isinstance(lowered.sn, SpectralNorm)
+    assert isinstance(lowered.sn, StoredSpectralNorm) == isinstance(lowered, SNConvTranspose2d)
 
 
 def test_channels_that_look_alike_are_told_apart():

@@ -8,7 +8,7 @@ from sagan import Discriminator, Generator, ModelConfig
 from sagan.model.attention import SelfAttention2d
 from sagan.model.build import build_discriminator, build_generator
 from sagan.model.dcgan import DCGANDiscriminator, DCGANGenerator
-from sagan.model.spectral_norm import ConvTranspose2d, SpectralNorm
+from sagan.model.spectral_norm import SNConvTranspose2d, SpectralNorm
 
 DCGAN = {"architecture": "dcgan", "latent_dim": 9, "base_channels": 4, "attention_variant": "direct"}
 
@@ -70,10 +70,10 @@ def test_norms_are_where_heykeetae_has_them():
 
 def test_a_transposed_convolution_is_normalised_as_a_matrix_of_its_inputs():
     torch.manual_seed(0)
-    layer = ConvTranspose2d(5, 3, 4, stride=2, padding=1, norm=True)
+    layer = SNConvTranspose2d(5, 3, 4, stride=2, padding=1, spectral_norm=True)
     for _ in range(300):
-        layer.norm(layer.weight)
-    found = layer.norm(layer.weight).flatten(1)
+        layer.sn(layer.weight)
+    found = layer.sn(layer.weight).flatten(1)
     assert found.shape == (5, 48)
     assert torch.linalg.matrix_norm(found, 2).item() == pytest.approx(1, rel=1e-5)
     wanted = layer.eval()(torch.ones(1, 5, 2, 2))

@@ -155,9 +155,9 @@ def test_bilinear_generators_convolve_what_is_interpolated():
     x = torch.randn(2, 4, 5, 5)
     block = UpBlock(4, 8, ModelConfig(resolution=32, base_channels=4, upsampling="bilinear")).eval()
     double = lambda t: F.interpolate(t, scale_factor=2, mode="bilinear", align_corners=False)  # noqa: E731
-    w1, w2, w3 = (c.norm(c.weight) for c in (block.conv1, block.conv2, block.shortcut))
-    h = F.conv2d(double(block.norm1(x, None).relu()), w1, block.conv1.bias, padding=1)
-    h = F.conv2d(block.norm2(h, None).relu(), w2, block.conv2.bias, padding=1)
+    w1, w2, w3 = (c.sn(c.weight) for c in (block.conv1, block.conv2, block.shortcut))
+    h = F.conv2d(double(block.bn1(x, None).relu()), w1, block.conv1.bias, padding=1)
+    h = F.conv2d(block.bn2(h, None).relu(), w2, block.conv2.bias, padding=1)
     assert torch.allclose(block(x, None), h + F.conv2d(double(x), w3, block.shortcut.bias), atol=1e-5)
 
 

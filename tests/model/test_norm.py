@@ -70,7 +70,7 @@ def test_weights_mix_scale_and_shift():
 @pytest.mark.parametrize("stored", [False, True])
 def test_normalised_tables_are_those_of_their_singular_value_and_scales_are_around_1(side, stored):
     torch.manual_seed(0)
-    layer = ConditionalBatchNorm2d(6, 3, class_norm=side, stored=stored)
+    layer = ConditionalBatchNorm2d(6, 3, class_spectral_norm=side, stored=stored)
     for _ in range(200):
         layer.tables()
     for table, found in zip((layer.scale, layer.shift), layer.tables(), strict=True):

@@ -5,9 +5,9 @@ import torch
 
 import reference
 from sagan.model.spectral_norm import (
-    Conv2d,
-    Embedding,
-    Linear,
+    SNConv2d,
+    SNEmbedding,
+    SNLinear,
     SpectralNorm,
     StoredSpectralNorm,
     bake_spectral_norm,
@@ -49,9 +49,12 @@ def test_gradient_equals_autograd_on_the_formula():
     assert torch.allclose(fast, plain, rtol=1e-10)
 
 
-@pytest.mark.parametrize("layer", [Conv2d(3, 8, 3, norm=True), Linear(5, 7, norm=True), Embedding(9, 4, norm=True)])
+@pytest.mark.parametrize(
+    "layer",
+    [SNConv2d(3, 8, 3, spectral_norm=True), SNLinear(5, 7, spectral_norm=True), SNEmbedding(9, 4, spectral_norm=True)],
+)
 def test_baking_changes_nothing_but_the_cost(layer):
-    x = {Conv2d: torch.randn(2, 3, 5, 5), Linear: torch.randn(2, 5), Embedding: torch.tensor([1, 8])}[type(layer)]
+    x = {SNConv2d: torch.randn(2, 3, 5, 5), SNLinear: torch.randn(2, 5), SNEmbedding: torch.tensor([1, 8])}[type(layer)]
     wanted = layer.eval()(x)
     bake_spectral_norm(layer)
     assert not any(isinstance(m, SpectralNorm) for m in layer.modules())
@@ -59,14 +62,14 @@ def test_baking_changes_nothing_but_the_cost(layer):
 
 
 def test_can_be_switched_off():
-    layer = Conv2d(3, 8, 3, norm=False)
+    layer = SNConv2d(3, 8, 3, spectral_norm=False)
     x = torch.randn(1, 3, 4, 4)
     assert torch.equal(layer(x), torch.nn.functional.conv2d(x, layer.weight, layer.bias, padding=1))
 
 
 def test_xavier_uniform():
     torch.manual_seed(0)
-    weight = Conv2d(64, 32, 3, norm=True).weight
+    weight = SNConv2d(64, 32, 3, spectral_norm=True).weight
     bound = (6 / (9 * 64 + 9 * 32)) ** 0.5
     assert weight.abs().max() <= bound
     assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)

@@ -23,7 +23,7 @@ def follow(decay, start, steps, **shape):
 @pytest.mark.parametrize("normalised", [True, False])
 def test_is_the_weighted_sum_of_the_history(normalised):
     average, history = follow(decay=0.25, start=0, steps=5, generator_spectral_norm=normalised)
-    for name in ("stem.weight", "blocks.0.norm1.scale", "blocks.1.norm2.running_var"):
+    for name in ("stem.weight", "blocks.0.bn1.scale", "blocks.1.bn2.running_var"):
         wanted = history[0][name]
         for state, decay in zip(history[1:], (1 / 10, 2 / 11, 0.25, 0.25, 0.25), strict=True):  # 3 / 12 is 0.25
             wanted = decay * wanted + (1 - decay) * state[name]
@@ -34,7 +34,7 @@ def test_equals_the_network_before_its_start_and_copies_what_is_no_average():
     average, history = follow(decay=0.8, start=12, steps=5)
     assert all(torch.equal(average[name], value) for name, value in history[-1].items())
     average, history = follow(decay=0.8, start=0, steps=5)
-    assert torch.equal(average["stem.norm.u"], history[-1]["stem.norm.u"])
+    assert torch.equal(average["stem.sn.u"], history[-1]["stem.sn.u"])
 
 
 def test_without_decay_it_is_the_network():

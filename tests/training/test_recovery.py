@@ -118,7 +118,7 @@ def test_what_the_watch_notices():
             assert re.search(words, watch.problem(trainer))
     losses(1.0, 1.0)
     assert watch.problem(trainer) is None
-    trainer.ema.network.state_dict()["blocks.0.norm1.running_var"][0] = math.inf
+    trainer.ema.network.state_dict()["blocks.0.bn1.running_var"][0] = math.inf
     assert "weights" in watch.problem(trainer)
 
 

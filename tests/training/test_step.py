@@ -254,7 +254,8 @@ def test_the_auxiliary_classifier_is_ac_gan_s():
     noise = Noise(0)
     z, y_fake = noise.normal(8, 8), noise.integers(8, 0, 3)
     with torch.no_grad():
-        logits, classes = d(torch.cat([x / 127.5 - 1, g(z, y_fake)]), classify=True)
+        h = d.features(torch.cat([x / 127.5 - 1, g(z, y_fake)]))
+        logits, classes = d.logits(h), d.class_logits(h)
     log_p = classes.double().log_softmax(1)
     right = torch.cat([y, y_fake])
     expected = -log_p[range(8), right[:8]].mean() - log_p[range(8, 16), right[8:]].mean()
@@ -275,5 +276,6 @@ def test_an_auxiliary_classifier_learns_classes_that_differ():
 
 def test_a_discriminator_without_classifier_has_no_such_loss():
     assert "loss/classes" not in trainer().step(0, pictures)
-    with pytest.raises(AssertionError, match="has no classifier"):
-        trainer().discriminator(torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64), classify=True)
+    discriminator = trainer().discriminator
+    with pytest.raises(ValueError, match="has no classifier"):
+        discriminator.class_logits(discriminator.features(torch.zeros(1, 3, 32, 32)))

@@ -63,7 +63,7 @@ def test_classes_are_matched_by_name(source):
     z, number = torch.randn(4, 8), torch.full((4,), 1)
     for averaged, network in ((True, trainer.ema.network), (False, trainer.generator)):
         theirs, _, _ = read_generator(source.checkpoint_path(6), averaged=averaged)
-        ours_scale, theirs_scale = network.blocks[0].norm1.scale, theirs.blocks[0].norm1.scale
+        ours_scale, theirs_scale = network.blocks[0].bn1.scale, theirs.blocks[0].bn1.scale
         assert torch.equal(ours_scale, torch.stack([theirs_scale.mean(0), theirs_scale[1], theirs_scale[0]]))
         ours, theirs = baked(network), baked(theirs)
         assert torch.equal(ours(z, number), theirs(z, number))  # dogs: 1 here and 1 there
@@ -74,7 +74,7 @@ def test_classes_are_matched_by_name(source):
     rows = theirs.embed.weight
     assert torch.equal(ours.embed.weight, torch.stack([rows.mean(0), rows[1], rows[0]]))
     # Its spectral norm is right at once, for a table that the vector of the old one does not fit.
-    normalised = ours.embed.norm.eval()(ours.embed.weight)
+    normalised = ours.embed.sn.eval()(ours.embed.weight)
     assert torch.linalg.matrix_norm(normalised, 2).item() == pytest.approx(1, rel=1e-5)
     assert torch.equal(ours.blocks[0].conv1.weight, theirs.blocks[0].conv1.weight)
 
@@ -82,14 +82,14 @@ def test_classes_are_matched_by_name(source):
 def test_from_classes_to_none_and_back(source, train_options, tmp_path):
     trainer, _ = started(source.path, ())
     theirs, _, _ = read_generator(source.checkpoint_path(6))
-    assert torch.equal(trainer.ema.network.blocks[1].norm2.shift, theirs.blocks[1].norm2.shift.mean(0))
+    assert torch.equal(trainer.ema.network.blocks[1].bn2.shift, theirs.blocks[1].bn2.shift.mean(0))
     assert trainer.discriminator.embed is None
 
     plain = tmp_path / "plain"
     assert main(["train", *train_options, "--labels", "False", "--steps", "3", "--out", str(plain)]) == 0
     trainer, said = started(plain, ("a", "b"))
     theirs, _, _ = read_generator(Run(plain).checkpoint_path(3))
-    assert torch.equal(trainer.ema.network.blocks[1].norm2.shift, theirs.blocks[1].norm2.shift.expand(2, -1))
+    assert torch.equal(trainer.ema.network.blocks[1].bn2.shift, theirs.blocks[1].bn2.shift.expand(2, -1))
     assert trainer.discriminator.embed.weight.std() > 0  # nothing to take: as initialised
     assert re.search(r"\b0 of 2 classes\b", said)
     z = torch.randn(3, 8)
@@ -187,7 +187,7 @@ def test_spectrally_normalised_class_tables_are_matched_too(norm, evaluation):
                 weight = torch.outer(module.weight[:, 0], module.weight[0])
                 module.weight.copy_(weight / weight.norm() * 2)
             elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):  # random vectors would blow the images up
-                module.norm.solve(module.weight)
+                module.sn.solve(module.weight)
         copy_weights(source, target, order)
         copy_weights(source, source_with_vectors := Generator(config).eval(), [0, 1, 2, 3])
         assert torch.allclose(target(z, y), source_with_vectors(z, torch.tensor(order)), atol=1e-4)
@@ -227,7 +227,7 @@ def test_an_auxiliary_classifier_goes_by_its_classes():
         theirs = getattr(source.classifier, name)
         expected = torch.stack([theirs[1], theirs.mean(0), theirs[0]])
         assert torch.equal(getattr(target.classifier, name), expected)
-    normalised = target.classifier.norm.eval()(target.classifier.weight)
+    normalised = target.classifier.sn.eval()(target.classifier.weight)
     assert torch.linalg.matrix_norm(normalised.detach(), 2).item() == pytest.approx(1, abs=1e-5)
     without = Discriminator(ModelConfig(resolution=32, base_channels=4))
     copy_weights(source, without, [])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sagan.exporters.truncation import Truncation
 from sagan.model.attention import SelfAttention2d
 from sagan.model.generator import Generator
-from sagan.model.resample import UpConv2d, upsample
+from sagan.model.resample import SNUpConv2d, upsample
 from sagan.model.spectral_norm import bake_spectral_norm
 
 
@@ -53,7 +53,7 @@ class PlainAttention(nn.Module):
 class PlainUpConv(nn.Module):
     """Upsample (nearest neighbour), then convolve: a smaller graph than the fused form, and as fast in runtimes."""
 
-    def __init__(self, layer: UpConv2d):
+    def __init__(self, layer: SNUpConv2d):
         super().__init__()
         self.weight = layer.weight
         self.bias = layer.bias
@@ -67,7 +67,7 @@ def _replace_fast_layers(network: nn.Module) -> None:
     for name, layer in network.named_children():
         if isinstance(layer, SelfAttention2d):
             setattr(network, name, PlainAttention(layer))
-        elif isinstance(layer, UpConv2d):
+        elif isinstance(layer, SNUpConv2d):
             setattr(network, name, PlainUpConv(layer))
         else:
             _replace_fast_layers(layer)

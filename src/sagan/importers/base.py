@@ -18,7 +18,7 @@ from sagan.importers.state_dict import StateDict
 from sagan.model.attention import VALUE_REDUCTION
 from sagan.model.config import RESOLUTIONS, ModelConfig
 
-Layer = Mapping[str, Tensor]  # a layer's tensors by our names: weight, bias, norm.u, norm.v, ...
+Layer = Mapping[str, Tensor]  # a layer's tensors by our names: weight, bias, sn.u, sn.v, ...
 Kind = Literal["block", "attention"]
 BLOCK_LAYERS = ("conv1", "conv2", "shortcut")
 ATTENTION_LAYERS = ("query", "key", "value", "output")
@@ -80,7 +80,7 @@ class ResidualCodebase(Codebase):
 
     generator_stem: ClassVar[str]
     generator_names: ClassVar[Mapping[str, str]]
-    """The parts of a generator's block: norm1, conv1, norm2, conv2, shortcut."""
+    """The parts of a generator's block: bn1, conv1, bn2, conv2, shortcut."""
     discriminator_names: ClassVar[Mapping[str, str]]
     """The parts of a discriminator's block: conv1, conv2, shortcut."""
     attention_names: ClassVar[Mapping[str, str]]
@@ -146,13 +146,13 @@ class ResidualCodebase(Codebase):
                 continue
             for ours in BLOCK_LAYERS:
                 collector.add_layer(f"blocks.{i}.{ours}", self.join(key, self.generator_names[ours]))
-            for ours in ("norm1", "norm2"):
+            for ours in ("bn1", "bn2"):
                 theirs = self.join(key, self.generator_names[ours])
                 collector.add(f"blocks.{i}.{ours}", theirs, self.class_batch_norm(state, theirs))
             size = 2 * size
             i = i + 1
-        norm, head = self.generator_end(state, blocks)
-        collector.add("norm", norm, self.batch_norm(state, norm))
+        bn, head = self.generator_end(state, blocks)
+        collector.add("bn", bn, self.batch_norm(state, bn))
         collector.add_layer("head", head)
 
         state.check_all_taken()
@@ -229,7 +229,7 @@ class _TensorCollector:
     def common_fields(self, network: Literal["generator", "discriminator"]) -> dict[str, Any]:
         """Infer the fields that either network determines."""
         fields: dict[str, Any] = {
-            f"{network}_spectral_norm": any(name.endswith(".norm.u") for name in self.tensors),
+            f"{network}_spectral_norm": any(name.endswith(".sn.u") for name in self.tensors),
             f"{network}_attention": tuple((size, "self") for size in self.attention_sizes),
             **self.codebase.assumed_fields,
         }
@@ -251,7 +251,7 @@ class _TensorCollector:
         first_width = self.shape("blocks.0.conv1.weight")[1]
         widths = (first_width, *(self.shape(f"blocks.{i}.conv1.weight")[0] for i in range(blocks)))
         # A class table under spectral norm is a layer with a weight; without it, a parameter of the norm.
-        scale_names = ("blocks.0.norm1.scale", "blocks.0.norm1.scale.weight")
+        scale_names = ("blocks.0.bn1.scale", "blocks.0.bn1.scale.weight")
         scale = next(self.tensors[name] for name in scale_names if name in self.tensors)
         fields = self.common_fields("generator") | {
             "resolution": 4 * 2**blocks,
@@ -266,9 +266,9 @@ class _TensorCollector:
 
     def class_spectral_norm(self) -> str:
         """Return the axis on which the class tables' power iteration starts, or 'none'."""
-        if "blocks.0.norm1.scale.norm.u" in self.tensors:
+        if "blocks.0.bn1.scale.sn.u" in self.tensors:
             return "classes"
-        if "blocks.0.norm1.scale.norm.transposed.u" in self.tensors:
+        if "blocks.0.bn1.scale.sn.transposed.u" in self.tensors:
             return "channels"
         return "none"
 
@@ -286,7 +286,7 @@ class _TensorCollector:
 
 def _reorder_stem(tensors: dict[str, Tensor]) -> None:
     """Reorder the outputs of the first linear layer, and spectral norm's u with them, from (C, 4, 4) to (4, 4, C)."""
-    for name in ("stem.weight", "stem.bias", "stem.norm.u"):
+    for name in ("stem.weight", "stem.bias", "stem.sn.u"):
         if name in tensors:
             t = tensors[name].unflatten(0, (-1, 4, 4))
             tensors[name] = t.movedim(0, 2).flatten(0, 2).contiguous()

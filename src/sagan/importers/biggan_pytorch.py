@@ -20,9 +20,9 @@ class BigGANPyTorch(ResidualCodebase):
     name = "biggan-pytorch"
     generator_stem = "linear"
     generator_names: ClassVar[Mapping[str, str]] = {
-        "norm1": "bn1",
+        "bn1": "bn1",
         "conv1": "conv1",
-        "norm2": "bn2",
+        "bn2": "bn2",
         "conv2": "conv2",
         "shortcut": "conv_sc",
     }
@@ -50,7 +50,7 @@ class BigGANPyTorch(ResidualCodebase):
         if f"{key}.bias" in state:
             tensors["bias"] = state.take(f"{key}.bias")
         if f"{key}.u0" in state or f"{key}.sv0" in state:
-            tensors["norm.u"] = state.take(f"{key}.u0")[0]
+            tensors["sn.u"] = state.take(f"{key}.u0")[0]
             state.ignore(f"{key}.sv0")
         return tensors
 

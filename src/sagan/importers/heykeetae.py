@@ -38,7 +38,7 @@ class Heykeetae(Codebase):
             ours = "stem" if i == 0 else f"blocks.{i - 1}"
             theirs = f"l{i + 1}"
             layers[f"{ours}.conv"] = (f"{theirs}.0", _conv(state, f"{theirs}.0"))
-            layers[f"{ours}.norm"] = (f"{theirs}.1", torch_layers.batch_norm(state, f"{theirs}.1"))
+            layers[f"{ours}.bn"] = (f"{theirs}.1", torch_layers.batch_norm(state, f"{theirs}.1"))
         layers["head"] = ("last.0", torch_layers.layer(state, "last.0"))
         convs = [layers[name][1]["weight"] for name in layers if name.endswith(".conv")]
         fields = {
@@ -71,7 +71,7 @@ def _conv(state: StateDict, key: str) -> Layer:
     state.ignore(f"{inner}.weight_v")  # their code recomputes it before each use
     return {
         "weight": state.take(f"{inner}.weight_bar"),
-        "norm.u": state.take(f"{inner}.weight_u"),
+        "sn.u": state.take(f"{inner}.weight_u"),
         "bias": state.take(f"{inner}.bias"),
     }
 
@@ -101,7 +101,7 @@ def _convert(
         "attention_variant": "direct",
         "resolution": 4 * 2**BLOCKS,
         "num_classes": 0,
-        f"{network}_spectral_norm": any(name.endswith(".norm.u") for name in tensors),
+        f"{network}_spectral_norm": any(name.endswith(".sn.u") for name in tensors),
         f"{network}_attention": tuple((size, "self") for size in ATTENTION_SIZES[network]),
     }
     return ConvertedNetwork(tensors, origin, fields | common_fields)

@@ -107,8 +107,6 @@ def import_networks(
     # Generator and average must not share parameters: fine-tuning changes only one of them.
     generator = built.get("generator") or copy.deepcopy(built["average"])
     averaged = built.get("average") or copy.deepcopy(generator)
-    assert isinstance(generator, Generator)
-    assert isinstance(averaged, Generator)
     return ImportedCheckpoint(
         codebase=importer.name,
         config=config,

@@ -24,9 +24,9 @@ class Mimicry(torch_layers.TorchCodebase):
     name = "mimicry"
     generator_stem = "l1"
     generator_names: ClassVar[Mapping[str, str]] = {
-        "norm1": "b1",
+        "bn1": "b1",
         "conv1": "c1",
-        "norm2": "b2",
+        "bn2": "b2",
         "conv2": "c2",
         "shortcut": "c_sc",
     }

@@ -22,9 +22,9 @@ class MMGeneration(torch_layers.TorchCodebase):
     name = "mmgeneration"
     generator_stem = "noise2feat"
     generator_names: ClassVar[Mapping[str, str]] = {
-        "norm1": "norm_1",
+        "bn1": "norm_1",
         "conv1": "conv_1.conv",
-        "norm2": "norm_2",
+        "bn2": "norm_2",
         "conv2": "conv_2.conv",
         "shortcut": "shortcut.conv",
     }

@@ -20,9 +20,9 @@ class StudioGAN(torch_layers.TorchCodebase):
     name = "studiogan"
     generator_stem = "linear0"
     generator_names: ClassVar[Mapping[str, str]] = {
-        "norm1": "bn1",
+        "bn1": "bn1",
         "conv1": "conv2d1",
-        "norm2": "bn2",
+        "bn2": "bn2",
         "conv2": "conv2d2",
         "shortcut": "conv2d0",
     }

@@ -25,9 +25,9 @@ class TensorFlow(ResidualCodebase):
     name = "tensorflow"
     generator_stem = "model/g_snh0"
     generator_names: ClassVar[Mapping[str, str]] = {
-        "norm1": "cbn_0",
+        "bn1": "cbn_0",
         "conv1": "snconv1",
-        "norm2": "cbn_1",
+        "bn2": "cbn_1",
         "conv2": "snconv2",
         "shortcut": "snconv3",
     }
@@ -71,7 +71,7 @@ class TensorFlow(ResidualCodebase):
             tensors = {"weight": state.take(f"{key}/w").permute(3, 2, 0, 1)}
             if f"{key}/biases" in state:
                 tensors["bias"] = state.take(f"{key}/biases")
-        return tensors | {"norm.u": state.take(f"{key}/u")[0]}
+        return tensors | {"sn.u": state.take(f"{key}/u")[0]}
 
     def batch_norm(self, state: StateDict, key: str) -> Layer:
         return _batch_norm(state, key, "moving_mean", "moving_variance")

@@ -31,8 +31,8 @@ def layer(state: StateDict, key: str) -> dict[str, Tensor]:
     if f"{key}.weight_orig" in state:
         tensors = {
             "weight": state.take(f"{key}.weight_orig"),
-            "norm.u": state.take(f"{key}.weight_u"),
-            "norm.v": state.take(f"{key}.weight_v"),
+            "sn.u": state.take(f"{key}.weight_u"),
+            "sn.v": state.take(f"{key}.weight_v"),
         }
     else:
         tensors = {"weight": state.take(f"{key}.weight")}
@@ -67,9 +67,9 @@ def class_tables(state: StateDict, keys: Mapping[str, str], *, transposed: bool 
         table = layer(state, key)
         if transposed:
             table["weight"] = table["weight"].T
-        if "norm.u" in table:
-            norm_name = "norm.transposed" if transposed else "norm"
-            tensors |= {f"{ours}.{name.replace('norm', norm_name)}": t for name, t in table.items()}
+        if "sn.u" in table:
+            sn_name = "sn.transposed" if transposed else "sn"
+            tensors |= {f"{ours}.{name.replace('sn', sn_name)}": t for name, t in table.items()}
         elif ours == "scale":
             tensors[ours] = table["weight"] + 1
         else:

@@ -1,1 +1,1 @@
-"""The layer and the networks: tensors in, tensors out."""
+"""The networks of the paper: tensors in, tensors out."""

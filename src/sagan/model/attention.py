@@ -1,5 +1,6 @@
 """The self-attention layer (paper section 3, equations 1-3) and its relatives."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,50 +9,54 @@ from torch import Tensor, nn
 
 from sagan.model.autocast import as_dtype_of, without_autocast
 from sagan.model.config import AttentionKind, ModelConfig, Variant
-from sagan.model.spectral_norm import Conv2d
+from sagan.model.spectral_norm import SNConv2d
 from sagan.model.tiled_attention import TiledAttention
 
 VALUE_REDUCTION: dict[Variant, int] = {"released": 2, "paper": 8, "full": 1, "direct": 1}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T) v without storing the map, rows of it summing to 1 (equation 1; no 1/sqrt(d) scaling).
+    """Compute softmax(q k^T) v without storing the map, whose rows sum to 1 (equation 1; no 1/sqrt(d) scaling).
 
-    Shapes: q (N, Q, D), k (N, K, D), v (N, K, E) to (N, Q, E). Zero-padding the shorter of D and E changes nothing,
-    and lets the fused kernel of scaled_dot_product_attention work where it would fall back to the whole map. On the
-    CPU our own tiles do less work than that kernel; it stays for what is exported, and for bf16, which it sums in fp32.
+    Shapes: q (N, Q, D), k (N, K, D), v (N, K, E) to (N, Q, E).
+
+    Implementation: on the CPU our own tiles, which do less work than PyTorch's fused kernel. That kernel serves the
+    rest: other devices, exported programs, and bf16, which it sums in fp32. It needs D = E, or it would store the map;
+    padding the shorter of the two with zeros changes nothing.
     """
-    exact = q.dtype in (torch.float32, torch.float64)
-    if q.device.type == "cpu" and exact and not torch.compiler.is_compiling():
+    full_precision = q.dtype in (torch.float32, torch.float64)
+    if q.device.type == "cpu" and full_precision and not torch.compiler.is_compiling():
         return TiledAttention.apply(q, k, v)
-    width, wanted = max(q.shape[-1], v.shape[-1]), v.shape[-1]
-    q, k, v = (F.pad(t, (0, width - t.shape[-1]))[:, None] for t in (q, k, v))  # one head: (N, 1, ., width)
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0, :, :wanted]
+    value_width = v.shape[-1]
+    width = max(q.shape[-1], value_width)
+    q, k, v = (F.pad(t, (0, width - t.shape[-1]))[:, None] for t in (q, k, v))  # one head: (N, 1, Q or K, width)
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0, :, :value_width]
 
 
 def add_scaled(x: Tensor, gamma: Tensor, o: Tensor) -> Tensor:
-    """x + gamma * o in x's dtype: gamma, in fp32, would lift a bf16 map to it."""
-    return torch.addcmul(x, as_dtype_of(gamma, x), as_dtype_of(o, x))
+    """Compute y = gamma * o + x (equation 3) in x's dtype: gamma, in fp32, would lift a bf16 map to it."""
+    return torch.addcmul(x, as_dtype_of(gamma, x), as_dtype_of(o, x))  # gamma * o + x, fused
 
 
 class SelfAttention2d(nn.Module):
-    """Lets every location of a feature map draw on every other: y = gamma * o + x (equation 3).
+    """Let every location of a feature map attend to every other: y = gamma * o + x (equation 3).
 
     Maps (N, C, H, W) to (N, C, H, W), any H and W (2 or more for 'released', which pools keys and values 2x2).
-    gamma is 0 at the start, so the layer starts as the identity. It stands alone: use it in any network.
+    gamma is 0 at the start, so the layer starts as the identity. It depends on no network: use it in any.
 
     Args:
         channels: C.
         variant: 'released' (pooled keys and values, values of C/2 channels, the default), 'paper' (all keys, values
-            of C/8), 'full' (all keys, values of C, projected as well) or 'direct' (the same without the last 1x1, and
-            with biases: heykeetae's Self-Attention-GAN).
+            of C/8), 'full' (all keys, values of C, projected as well) or 'direct' (as 'full' without the last 1x1
+            convolution, and with biases: heykeetae's Self-Attention-GAN).
         query_reduction: C / channels of queries and keys.
         value_reduction: C / channels of values; None: the variant's.
         spectral_norm: normalise the four 1x1 convolutions.
-        eps, stored: as for the convolutions.
+        eps: least norm that the power iteration divides by.
+        stored: evaluate with the spectral norms' stored vectors (StoredSpectralNorm).
 
     Raises:
-        ValueError: a variant that is not one of these, or narrower values where nothing widens them again.
+        ValueError: unknown variant, or value_reduction != 1 with 'direct'.
     """
 
     def __init__(
@@ -73,10 +78,10 @@ class SelfAttention2d(nn.Module):
         value_channels = max(1, channels // (value_reduction or VALUE_REDUCTION[variant]))
         direct = variant == "direct"
         if direct and value_channels != channels:
-            raise ValueError(f"variant 'direct' has values of all channels: value_reduction 1, got {value_reduction}")
+            raise ValueError(f"value_reduction must be 1 with variant 'direct', got {value_reduction}")
 
-        def conv1x1(c_in: int, c_out: int) -> Conv2d:
-            return Conv2d(c_in, c_out, 1, norm=spectral_norm, eps=eps, stored=stored, bias=direct)
+        def conv1x1(c_in: int, c_out: int) -> SNConv2d:
+            return SNConv2d(c_in, c_out, 1, spectral_norm=spectral_norm, eps=eps, stored=stored, bias=direct)
 
         self.query = conv1x1(channels, query_channels)  # g in the paper
         self.key = conv1x1(channels, query_channels)  # f
@@ -85,7 +90,7 @@ class SelfAttention2d(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (N, H·W, D), keys (N, K, D) and values (N, K, E); K = H·W, or floor(H/2)·floor(W/2) if pooled."""
+        """Return queries (N, H·W, D), keys (N, K, D), values (N, K, E); K = H·W, or floor(H/2)·floor(W/2) if pooled."""
         q, k, v = self.query(x), self.key(x), self.value(x)
         if self.pooled:
             k, v = F.max_pool2d(k, 2), F.max_pool2d(v, 2)
@@ -94,26 +99,26 @@ class SelfAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         o = attend(*self.project(x))  # (N, H·W, E)
-        o = self.output(o.transpose(1, 2).unflatten(2, x.shape[2:]))
-        return add_scaled(x, self.gamma, o)
+        o = self.output(o.transpose(1, 2).unflatten(2, x.shape[2:]))  # equation 2
+        return add_scaled(x, self.gamma, o)  # y = gamma * o + x (equation 3)
 
-    def maps(self, x: Tensor, locations: Tensor) -> Tensor:
-        """Rows of the map beta (equation 1): those of the asked queries, exactly, and no others.
+    def attention_rows(self, x: Tensor, locations: Tensor) -> Tensor:
+        """Return rows of the map beta (equation 1): exactly those of the given queries, without computing the rest.
 
-        Shapes: x (N, C, H, W), locations (N, Q) int64, w + h·W for column w and row h, to (N, Q, H', W'). Every map
+        Shapes: x (N, C, H, W), locations (N, Q) int64, w + h·W for column w and row h, to (N, Q, H', W'). Every row
         sums to 1 over the keys' grid, which is H x W, or floor(H/2) x floor(W/2) if keys are pooled.
         """
-        asked = x.flatten(2).gather(2, locations[:, None].expand(-1, x.shape[1], -1))  # (N, C, Q)
-        q = self.query(asked[..., None]).squeeze(3)  # (N, D, Q): a 1x1 convolution sees each location on its own
+        x_query = x.flatten(2).gather(2, locations[:, None].expand(-1, x.shape[1], -1))  # (N, C, Q)
+        q = self.query(x_query[..., None]).squeeze(3)  # (N, D, Q): a 1x1 convolution sees each location on its own
         k = self.key(x)
         if self.pooled:
             k = F.max_pool2d(k, 2)
-        attn_NQK = torch.softmax(q.transpose(1, 2) @ k.flatten(2), dim=-1)
-        return attn_NQK.unflatten(2, k.shape[2:])
+        beta = torch.softmax(q.transpose(1, 2) @ k.flatten(2), dim=-1)  # (N, Q, K)
+        return beta.unflatten(2, k.shape[2:])
 
 
 class ChannelAttention2d(nn.Module):
-    """Lets every channel draw on every other: softmax(X X^T) X over a C x C map (DANet, Fu et al. 2019, section 3.3).
+    """Let every channel attend to every other: softmax(X X^T) X over a C x C map (DANet, Fu et al. 2019, section 3.3).
 
     Maps (N, C, H, W) to (N, C, H, W); gamma is 0 at the start. The map is computed without autocast: its energies are
     sums over all locations, of which bf16 would keep too few digits for the exponential.
@@ -127,15 +132,16 @@ class ChannelAttention2d(nn.Module):
         flat = x.flatten(2)  # (N, C, H·W)
         with without_autocast(x.device):
             rows = as_dtype_of(flat, self.gamma)
-            attn_NCC = torch.softmax(rows @ rows.transpose(1, 2), dim=-1)
-        return add_scaled(x, self.gamma, (attn_NCC @ flat).view_as(x))
+            beta = torch.softmax(rows @ rows.transpose(1, 2), dim=-1)  # (N, C, C)
+        return add_scaled(x, self.gamma, (beta @ flat).view_as(x))
 
 
 class MatchedResidual2d(nn.Module):
     """A residual block with as many parameters as self-attention: the control of the paper's Table 1.
 
-    x + conv1x1(relu(conv3x3(relu(x)))), no biases, its inner width chosen to match: C/8 for the released variant,
-    where 10 C · C/8 weights equal the attention's (C/8 + C/8 + C/2 + C/2) C exactly (but for the scalar gamma).
+    Computes x + conv1x1(relu(conv3x3(relu(x)))) without biases. The inner width is chosen to match `parameters`: C/8
+    for the released variant, where 10 C · C/8 weights equal the attention's (C/8 + C/8 + C/2 + C/2) C exactly (but for
+    the scalar gamma).
     """
 
     def __init__(
@@ -143,36 +149,52 @@ class MatchedResidual2d(nn.Module):
     ):
         super().__init__()
         inner = max(1, round(parameters / (10 * channels)))
-        self.conv1 = Conv2d(channels, inner, 3, norm=spectral_norm, eps=eps, stored=stored, bias=False)
-        self.conv2 = Conv2d(inner, channels, 1, norm=spectral_norm, eps=eps, stored=stored, bias=False)
+        options: dict[str, Any] = {"spectral_norm": spectral_norm, "eps": eps, "stored": stored, "bias": False}
+        self.conv1 = SNConv2d(channels, inner, 3, **options)
+        self.conv2 = SNConv2d(inner, channels, 1, **options)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
 def build_attention(kind: AttentionKind, channels: int, config: ModelConfig, *, spectral_norm: bool) -> nn.Module:
-    """The layer that `config` asks for on a feature map of `channels`."""
+    """Build a layer of a kind for a feature map of `channels`, with the options that a configuration holds."""
     if kind == "channel":
         return ChannelAttention2d()
-    options: dict[str, Any] = {"eps": config.spectral_norm_eps, "stored": config.stored}
+    options: dict[str, Any] = {
+        "spectral_norm": spectral_norm,
+        "eps": config.spectral_norm_eps,
+        "stored": config.stored,
+    }
+    # Built for 'residual' too, though only its parameters are counted then: its random draws come before those of the
+    # layers that follow, so without them a seed would give another network than it has always given.
     attention = SelfAttention2d(
         channels,
         config.attention_variant,
         query_reduction=config.query_reduction,
         value_reduction=config.value_reduction,
-        spectral_norm=spectral_norm,
         **options,
     )
     if kind == "self":
         return attention
     parameters = sum(p.numel() for p in attention.parameters())
-    return MatchedResidual2d(channels, parameters, spectral_norm=spectral_norm, **options)
+    return MatchedResidual2d(channels, parameters, **options)
 
 
-def add_attention(
-    layers: nn.ModuleDict, size: int, kind: AttentionKind, channels: int, config: ModelConfig, *, spectral_norm: bool
-) -> None:
-    """Appends the layer to those that follow the feature map of `size` in `layers`."""
-    at = layers[str(size)]
-    assert isinstance(at, nn.Sequential)
-    at.append(build_attention(kind, channels, config, spectral_norm=spectral_norm))
+def build_attention_stacks(
+    channels: Mapping[int, int],
+    layers: Iterable[tuple[int, AttentionKind]],
+    config: ModelConfig,
+    *,
+    spectral_norm: bool,
+) -> nn.ModuleDict:
+    """Build the layers that follow each feature map of a network, by its size; an empty nn.Sequential where none does.
+
+    Args:
+        channels: channels of the feature map of each size.
+        layers: size and kind of every layer, in the order in which they apply.
+    """
+    stacks = {size: nn.Sequential() for size in channels}
+    for size, kind in layers:
+        stacks[size].append(build_attention(kind, channels[size], config, spectral_norm=spectral_norm))
+    return nn.ModuleDict({str(size): stack for size, stack in stacks.items()})

@@ -16,11 +16,11 @@ def lowered_dtype(device: torch.device) -> torch.dtype | None:
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Switch autocast off on this device within the block."""
-    if lowered_dtype(device) is None:  # the usual case, kept free of charge
+    if lowered_dtype(device) is None:  # the usual case, at no cost
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def as_dtype_of(x: Tensor, other: Tensor) -> Tensor:
-    """Return x in the dtype of another tensor; where it is in it, an exported graph shows no trace of this."""
+    """Return x in the dtype of another tensor; x itself if it has that dtype, so that exported graphs hold no cast."""
     return x if x.dtype == other.dtype else x.to(other.dtype)

@@ -7,12 +7,14 @@ from typing import Any, Literal
 AttentionKind = Literal["self", "channel", "residual"]
 Variant = Literal["released", "paper", "full", "direct"]
 Architecture = Literal["residual", "dcgan"]
-# Where the spectral norm of the generator's class tables starts its power iteration: nowhere, as there is none.
+Role = Literal["generator", "discriminator"]
+# Axis of the generator's class tables on which their spectral norm's power iteration starts; 'none': no spectral norm.
 ClassNorm = Literal["none", "classes", "channels"]
 
 RESOLUTIONS = (32, 64, 128, 256)
-MAX_MULTIPLIER = 16
-MAX_LAYERS = 64  # in a row, of what a configuration may list
+SIZES = (4, 8, 16, 32, 64, 128, 256)  # sides of feature maps, px
+MAX_MULTIPLIER = 16  # of base_channels
+MAX_LAYERS = 64  # entries of a field that lists widths or layers
 
 
 @dataclass(frozen=True)
@@ -26,27 +28,27 @@ class ModelConfig:
     architecture: Architecture = "residual"
     """residual: the paper's blocks; dcgan: a strided 4x4 convolution for each size, as heykeetae has it."""
     resolution: int = 128
-    """Side of the square pictures, pixels: 32, 64, 128 or 256."""
+    """Side of the square images, pixels: 32, 64, 128 or 256."""
     num_classes: int = 0
     """Number of classes; 0: unconditional. sagan train takes it from the data."""
     image_channels: int = 3
-    """Channels of a picture: 1 (grey), 3 (RGB) or 4 (RGB and alpha)."""
+    """Channels of an image: 1 (grey), 3 (RGB) or 4 (RGB and alpha)."""
     latent_dim: int = 128
     """Length of the latent z, drawn from a standard normal distribution."""
     base_channels: int = 64
-    """Width: channels of the layers next to the picture; deeper layers have up to 16 times as many."""
+    """Width: channels of the layers next to the image; deeper layers have up to 16 times as many."""
     generator_widths: tuple[int, ...] | None = None
-    """Channels of the generator's feature maps at 4, 8, ... (all but a dcgan's picture); None: from base_channels."""
+    """Channels of the generator's feature maps at 4, 8, ... (without a dcgan's image); None: from base_channels."""
     discriminator_widths: tuple[int, ...] | None = None
-    """Channels of the discriminator's blocks, from the picture on; None: from base_channels, the last one twice."""
+    """Channels of the discriminator's blocks, from the image on; None: from base_channels, the last one twice."""
     discriminator_halvings: int | None = None
-    """How many of the discriminator's blocks, the first ones, halve the picture; None: all but the last."""
+    """How many of the discriminator's blocks, the first ones, halve the image; None: all but the last."""
     discriminator_inner: Literal["out", "in"] = "out"
-    """Width inside of the discriminator's blocks after the first: that of their output, or of their input."""
+    """Width inside the discriminator's blocks after the first: that of their output, or of their input."""
     shortcut: Literal["plain", "rectified"] = "plain"
     """What the discriminator's shortcuts start from: the block's input, or its ReLU (as in-place ReLUs make it)."""
     class_head: Literal["projection", "classifier"] = "projection"
-    """How the discriminator learns of classes: by the projection, or as an auxiliary classifier (AC-GAN)."""
+    """How the discriminator learns classes: by the projection, or as an auxiliary classifier (AC-GAN)."""
     upsampling: Literal["nearest", "bilinear"] = "nearest"
     """How the generator doubles the size of its feature maps."""
     generator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
@@ -66,7 +68,7 @@ class ModelConfig:
     spectral_norm_eps: float = 1e-8
     """Least norm that the power iteration divides by."""
     spectral_norm_in_evaluation: Literal["iterate", "stored"] = "iterate"
-    """Evaluation divides by u'Wv after one more iteration, or of the stored u and v (as torch.nn.utils does)."""
+    """Evaluation divides by u'Wv after one more iteration, or with the stored u and v (as torch.nn.utils does)."""
     class_spectral_norm: ClassNorm = "none"
     """Spectral norm on the tables of class shifts and scales (less 1), iterated from this side of the tables."""
     batch_norm_eps: float = 1e-5
@@ -87,79 +89,99 @@ class ModelConfig:
         check(self.value_reduction is None or self.value_reduction >= 1, "value_reduction", "1 or more")
         check(self.spectral_norm_eps > 0, "spectral_norm_eps", "above 0")
         check(self.batch_norm_eps > 0, "batch_norm_eps", "above 0")
-        dcgan = self.architecture == "dcgan"
-        wide = self.attention_variant != "direct" or self.value_reduction in (None, 1)
-        check(wide, "value_reduction", "1 with attention_variant direct")
-        maps = (self.resolution // 4).bit_length() - dcgan  # 4, 8, ..., resolution, or half of it
-        at_least = {"generator_widths": maps, "discriminator_widths": 2}
-        for field, count in at_least.items():
+        all_channels = self.attention_variant != "direct" or self.value_reduction in (None, 1)
+        check(all_channels, "value_reduction", "1 with attention_variant direct")
+
+        # Widths: one per feature map of the generator, one per block of the discriminator.
+        maps = len(self.generator_sizes)
+        for field, least in (("generator_widths", maps), ("discriminator_widths", 2)):
             widths = getattr(self, field)
-            fits = widths is None or (count <= len(widths) <= MAX_LAYERS and min(widths) >= 1)
-            check(fits, field, f"{count} to {MAX_LAYERS} numbers of 1 or more")
+            fits = widths is None or (least <= len(widths) <= MAX_LAYERS and min(widths) >= 1)
+            check(fits, field, f"{least} to {MAX_LAYERS} numbers of 1 or more")
         check(len(self.generator_channels) == maps, "generator_widths", f"{maps} numbers of 1 or more")
         blocks = len(self.discriminator_channels)
+        if self.architecture == "dcgan":  # halves down to 4 x 4 and ends there: there is nothing to choose
+            check(blocks == maps, "discriminator_widths", f"{maps} of them with architecture dcgan")
+            check(self.halvings == maps, "discriminator_halvings", f"{maps} of them with architecture dcgan")
         most = min(blocks, maps)
-        # A dcgan halves down to 4 x 4 and ends there: there is nothing to choose.
-        for field, found in (("discriminator_widths", blocks), ("discriminator_halvings", self.halvings)):
-            check(not dcgan or found == maps, field, f"{maps} of them with architecture dcgan")
         check(1 <= self.halvings <= most, "discriminator_halvings", f"from 1 to {most} with {blocks} blocks")
-        sizes_of = {
-            "generator_attention": {4 << i for i in range(maps)},
-            "discriminator_attention": {self.resolution >> i for i in range(1, self.halvings + 1)} - {2},
+
+        # Attention: at sizes that the networks have. A map of 2 x 2 gets none.
+        sizes_with_attention = {
+            "generator_attention": self.generator_sizes,
+            "discriminator_attention": [size for size in self.discriminator_sizes if size > 2],
         }
-        for field, sizes in sizes_of.items():
-            at = getattr(self, field) or ()
-            check(len(at) <= MAX_LAYERS, field, f"{MAX_LAYERS} layers or fewer")
-            check(all(size in sizes for size, _ in at), field, f"at feature-map sizes out of {sorted(sizes)}")
+        for field, sizes in sizes_with_attention.items():
+            layers = getattr(self, field) or ()
+            check(len(layers) <= MAX_LAYERS, field, f"{MAX_LAYERS} layers or fewer")
+            check(all(size in sizes for size, _ in layers), field, f"at feature-map sizes out of {sorted(sizes)}")
+
+    @property
+    def generator_sizes(self) -> tuple[int, ...]:
+        """Sides of the generator's feature maps: 4, 8, ..., resolution; a dcgan's end at half the resolution."""
+        last = self.resolution // 2 if self.architecture == "dcgan" else self.resolution
+        return tuple(size for size in SIZES if size <= last)
 
     @property
     def generator_channels(self) -> tuple[int, ...]:
-        """Channels of the generator's feature maps at 4, 8, ..., resolution (16ch, 16ch, 8ch, ..., ch).
+        """Channels of the generator's feature maps at `generator_sizes`.
 
-        Of a dcgan at 4, 8, ..., half the resolution (8ch, 4ch, 2ch, ch at 64 pixels).
+        16ch, 16ch, 8ch, 4ch, 2ch, ch at 128 px; without a dcgan's image 8ch, 4ch, 2ch, ch at 64 px.
         """
         if self.generator_widths is not None:
             return self.generator_widths
-        sizes = self.resolution // 4
-        multipliers = [min(MAX_MULTIPLIER, sizes >> (i + 1)) for i in range(sizes.bit_length() - 1)]
-        widths = tuple(self.base_channels * m for m in multipliers)
-        return widths if self.architecture == "dcgan" else (widths[0], *widths)
+        if self.architecture == "dcgan":
+            multipliers = [self.resolution // 2 // size for size in self.generator_sizes]
+        else:  # the map at 4 x 4 is as wide as that at 8 x 8
+            multipliers = [self.resolution // max(size, 8) for size in self.generator_sizes]
+        return tuple(self.base_channels * min(MAX_MULTIPLIER, multiplier) for multiplier in multipliers)
+
+    @property
+    def discriminator_sizes(self) -> tuple[int, ...]:
+        """Sides of the outputs of the discriminator's halving blocks: resolution / 2, resolution / 4, ..."""
+        return tuple(self.resolution // 2 ** (i + 1) for i in range(self.halvings))
 
     @property
     def discriminator_channels(self) -> tuple[int, ...]:
-        """Channels of the discriminator's blocks (ch, 2ch, ..., 16ch at 4 x 4, and 16ch again but for a dcgan)."""
+        """Channels of the discriminator's blocks: ch, 2ch, ..., up to 16ch; the last twice, but for a dcgan."""
         if self.discriminator_widths is not None:
             return self.discriminator_widths
-        blocks = (self.resolution // 4).bit_length() - 1
-        widths = tuple(self.base_channels * min(MAX_MULTIPLIER, 1 << i) for i in range(blocks))
+        multipliers = [self.resolution // 2 // size for size in reversed(SIZES) if size < self.resolution]
+        widths = tuple(self.base_channels * min(MAX_MULTIPLIER, multiplier) for multiplier in multipliers)
         return widths if self.architecture == "dcgan" else (*widths, widths[-1])
 
     @property
     def halvings(self) -> int:
-        """How many of the discriminator's blocks halve the picture."""
+        """How many of the discriminator's blocks halve the image."""
+        if self.discriminator_halvings is not None:
+            return self.discriminator_halvings
         blocks = len(self.discriminator_channels)
-        usual = blocks if self.architecture == "dcgan" else blocks - 1
-        return usual if self.discriminator_halvings is None else self.discriminator_halvings
+        return blocks if self.architecture == "dcgan" else blocks - 1
 
-    def spectral_norm(self, network: Literal["generator", "discriminator"]) -> dict[str, Any]:
-        """The options of a network's convolutions, linear layers and embeddings."""
+    @property
+    def stored(self) -> bool:
+        """Whether spectral norms keep both of their vectors, and evaluate with them."""
+        return self.spectral_norm_in_evaluation == "stored"
+
+    def spectral_norm_options(self, role: Role) -> dict[str, Any]:
+        """Return the options of a network's convolutions, linear layers and embeddings."""
         return {
-            "norm": self.generator_spectral_norm if network == "generator" else self.discriminator_spectral_norm,
+            "spectral_norm": self.generator_spectral_norm if role == "generator" else self.discriminator_spectral_norm,
             "eps": self.spectral_norm_eps,
             "stored": self.stored,
         }
 
-    @property
-    def stored(self) -> bool:
-        """Whether spectral norms keep both of their vectors."""
-        return self.spectral_norm_in_evaluation == "stored"
-
-    def attention_at(self, network: Literal["generator", "discriminator"]) -> tuple[tuple[int, AttentionKind], ...]:
-        """(feature-map size, kind) of every extra layer of a network, the default resolved."""
-        chosen = self.generator_attention if network == "generator" else self.discriminator_attention
+    def attention_at(self, role: Role) -> tuple[tuple[int, AttentionKind], ...]:
+        """Return (feature-map size, kind) of every extra layer of a network, the default resolved."""
+        chosen = self.generator_attention if role == "generator" else self.discriminator_attention
         return ((min(32, self.resolution // 2), "self"),) if chosen is None else chosen
+
+    def check_architecture(self, built: Architecture) -> None:
+        """Raise ValueError if this is not a configuration of the architecture that is being built."""
+        if self.architecture != built:
+            raise ValueError(f"architecture is {self.architecture}, not {built}: build it with sagan.model.build")
 
 
 def baked(config: ModelConfig) -> ModelConfig:
-    """The configuration of a generator whose spectral norms have been worked into its weights."""
+    """Return the configuration of a generator whose spectral norms are folded into its weights."""
     return replace(config, generator_spectral_norm=False, class_spectral_norm="none")

@@ -1,86 +1,107 @@
-"""The discriminator: a picture and a class to a logit, higher for real."""
-
-from itertools import pairwise
-from typing import ClassVar, overload
+"""The discriminator: an image and a class to a logit, higher for real."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan.model.attention import add_attention
+from sagan.model.attention import build_attention_stacks
 from sagan.model.autocast import without_autocast
 from sagan.model.blocks import DownBlock
-from sagan.model.config import Architecture, ModelConfig
-from sagan.model.spectral_norm import Embedding, Linear
+from sagan.model.config import ModelConfig, Role
+from sagan.model.spectral_norm import SNEmbedding, SNLinear
+
+
+def build_class_layer(features: int, config: ModelConfig) -> tuple[SNEmbedding | None, SNLinear | None]:
+    """Build the projection's embedding or the auxiliary classifier, whichever the configuration asks for, if any."""
+    if not config.num_classes:
+        return None, None
+    sn = config.spectral_norm_options("discriminator")
+    if config.class_head == "projection":
+        return SNEmbedding(config.num_classes, features, **sn), None
+    return None, SNLinear(features, config.num_classes, **sn)
+
+
+def projection_logits(head: SNLinear, embed: SNEmbedding | None, h: Tensor, y: Tensor | None) -> Tensor:
+    """Return head(h) + <embed(y), h> (N,), the projection discriminator (Miyato & Koyama 2018, equation 4).
+
+    Without `embed` the second term and y are dropped.
+
+    Raises:
+        ValueError: y is None although there is an embedding.
+    """
+    with without_autocast(h.device):  # losses take differences of logits, of which bf16 keeps 3 digits
+        logits: Tensor = head(h).squeeze(1)
+        if embed is not None:
+            if y is None:
+                raise ValueError("a conditional discriminator needs the labels y")
+            logits = logits + (embed(y) * h).sum(1)
+    return logits
+
+
+def classifier_logits(classifier: SNLinear | None, h: Tensor) -> Tensor:
+    """Return the auxiliary classifier's logits (N, num_classes) (AC-GAN, Odena et al. 2017).
+
+    Raises:
+        ValueError: there is no classifier.
+    """
+    if classifier is None:
+        raise ValueError("the discriminator has no classifier: class_head must be classifier, num_classes 1 or more")
+    with without_autocast(h.device):
+        logits: Tensor = classifier(h)
+    return logits
 
 
 class Discriminator(nn.Module):
-    """Maps pictures x (N, image_channels, R, R) in [-1, 1], y (N,) int64 to logits (N,).
+    """Map images x (N, image_channels, R, R) in [-1, 1] and y (N,) int64 to logits (N,).
 
-    Down-blocks to 4x4, one block more (or as the configuration has it), ReLU, the sum over locations h, then a linear
-    layer to one number plus the projection <embed(y), h> (Miyato & Koyama 2018). y is ignored when num_classes is 0.
-
-    With the class head 'classifier' (AC-GAN, Odena et al. 2017) y is ignored too; another linear layer makes h into
-    logits (N, num_classes) of the classes, which come with the others if `classify` asks for them.
+    Down-blocks to 4x4, one more block (or as the configuration has it), ReLU, the sum over locations h, then a linear
+    layer to one number plus the projection <embed(y), h>. y is ignored when num_classes is 0, and with the class head
+    'classifier', where `class_logits` gives logits of the classes instead.
 
     Raises:
-        ValueError: a configuration of another architecture: sagan.model.dcgan.build_discriminator knows them all.
+        ValueError: the configuration is of another architecture; `sagan.model.build.build_discriminator` builds any.
     """
 
-    architecture: ClassVar[Architecture] = "residual"
-    embed: Embedding | None
-    classifier: Linear | None
+    role: Role = "discriminator"
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        if config.architecture != self.architecture:
-            raise ValueError(f"architecture {config.architecture}: build it by sagan.model.dcgan.build_discriminator")
+        config.check_architecture("residual")
         self.config = config
-        self._build(config)
+        channels = config.discriminator_channels
+        widths = (config.image_channels, *channels)
+        sizes = config.discriminator_sizes  # R/2, R/4, ..., 4: of the halving blocks' outputs
+        count = len(channels)
 
-    def _build(self, config: ModelConfig) -> None:
-        channels, halvings = config.discriminator_channels, config.halvings
-        sn = config.spectral_norm("discriminator")
-
-        def block(i: int, c_in: int, c_out: int) -> DownBlock:
-            return DownBlock(c_in, c_out, config, first=i == 0, downsample=i < halvings)
-
-        *widths, last = pairwise((config.image_channels, *channels))
-        self.blocks = nn.ModuleList(block(i, *width) for i, width in enumerate(widths))
-        sizes = [config.resolution >> i for i in range(halvings, 0, -1)]  # from the smallest feature map
-        self.attention = nn.ModuleDict({str(size): nn.Sequential() for size in sizes})
-        for size, kind in config.attention_at("discriminator"):
-            c = channels[(config.resolution // size).bit_length() - 2]
-            add_attention(self.attention, size, kind, c, config, spectral_norm=config.discriminator_spectral_norm)
-        self.last = block(len(widths), *last)
-        self.head = Linear(channels[-1], 1, **sn)
-        self._add_class_head(channels[-1], config)
-
-    def _add_class_head(self, features: int, config: ModelConfig) -> None:
-        sn, classes = config.spectral_norm("discriminator"), config.num_classes
-        projects = config.class_head == "projection"
-        self.embed = Embedding(classes, features, **sn) if classes and projects else None
-        self.classifier = Linear(features, classes, **sn) if classes and not projects else None
+        self.blocks = nn.ModuleList()
+        for i in range(count - 1):
+            block = DownBlock(widths[i], widths[i + 1], config, first=i == 0, downsample=i < config.halvings)
+            self.blocks.append(block)
+        self.attention = build_attention_stacks(
+            dict(sorted(zip(sizes, channels, strict=False))),  # of the halving blocks, from the smallest map
+            config.attention_at("discriminator"),
+            config,
+            spectral_norm=config.discriminator_spectral_norm,
+        )
+        # Built after the attention: the order of the random draws is part of what a seed means.
+        self.last = DownBlock(widths[-2], widths[-1], config, downsample=count - 1 < config.halvings)
+        self.head = SNLinear(channels[-1], 1, **config.spectral_norm_options("discriminator"))
+        self.embed, self.classifier = build_class_layer(channels[-1], config)
 
     def features(self, x: Tensor) -> Tensor:
-        """h (N, C), which the logits are linear in, in the weights' precision."""
+        """Return h (N, C), which the logits are linear in, in the weights' precision."""
         for block in self.blocks:
             x = block(x)
             if block.downsample:
                 x = self.attention[str(x.shape[-1])](x)
         return F.relu(self.last(x)).sum(dim=(2, 3), dtype=self.head.weight.dtype)
 
-    @overload
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor: ...
-    @overload
-    def forward(self, x: Tensor, y: Tensor | None = None, *, classify: bool) -> tuple[Tensor, Tensor]: ...
-    def forward(self, x: Tensor, y: Tensor | None = None, *, classify: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        h = self.features(x)
-        with without_autocast(h.device):  # losses take differences of logits, of which bf16 keeps 3 digits
-            logits = self.head(h).squeeze(1)
-            if self.embed is not None:
-                assert y is not None, "a conditional discriminator needs the labels y"
-                logits = logits + (self.embed(y) * h).sum(1)
-            if classify:
-                assert self.classifier is not None, "the discriminator has no classifier"
-                return logits, self.classifier(h)
-        return logits
+    def logits(self, h: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return the logits (N,) of features h (N, C) and labels y (N,)."""
+        return projection_logits(self.head, self.embed, h, y)
+
+    def class_logits(self, h: Tensor) -> Tensor:
+        """Return the auxiliary classifier's logits (N, num_classes) of features h (N, C)."""
+        return classifier_logits(self.classifier, h)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.logits(self.features(x), y)

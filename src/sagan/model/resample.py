@@ -1,4 +1,4 @@
-"""Convolutions with a resampling in them: the same function from 9 taps a small pixel instead of 36.
+"""Convolutions fused with resampling: the same function from 9 taps per small pixel instead of 36.
 
 Doubling the size by nearest neighbour is spreading the pixels out, zeros between them, and then summing 2x2 boxes; and
 box sums commute with convolutions. So convolving 3x3 after doubling is a box sum of a transposed 3x3 convolution with
@@ -14,18 +14,19 @@ from torch import Tensor
 
 from sagan.model.autocast import without_autocast
 from sagan.model.convolution import conv2d, conv_transpose2d
-from sagan.model.spectral_norm import Conv2d
+from sagan.model.spectral_norm import SNConv2d
 
 
 class _Box(torch.autograd.Function):
-    """Sums of 2x2 boxes over `divisor`: (N, C, H, W) to (N, C, H - 1 + 2p, W - 1 + 2p), `padding` p of zeros, 0 or 1.
+    """Sum 2x2 boxes and divide by `divisor`: (N, C, H, W) to (N, C, H - 1 + 2p, W - 1 + 2p), zero-padded by p, 0 or 1.
 
-    The adjoint is the same with the other padding; autograd's own form of it would keep the input, and is slower.
+    The adjoint is the same with the other padding. Autograd's own form of it would keep the input, and is slower.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, padding: int, divisor: int) -> Tensor:
-        ctx.padding, ctx.divisor = padding, divisor
+        ctx.padding = padding
+        ctx.divisor = divisor
         return F.avg_pool2d(x, 2, stride=1, padding=padding, divisor_override=divisor)
 
     @staticmethod
@@ -46,34 +47,36 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-    """conv3x3(upsample(x)), zero-padded: (N, I, H, W) to (N, O, 2H, 2W), w of shape (O, I, 3, 3)."""
+    """Compute conv3x3(upsample(x)), zero-padded: (N, I, H, W) to (N, O, 2H, 2W), w of shape (O, I, 3, 3)."""
     quarter = None if bias is None else bias / 4  # every box sums four of it
-    # In the order that the convolution wants: left to itself, it would bring it there anew in the backward pass.
+    # Contiguous in the convolution's order, or its backward pass would copy it again.
     w = w.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
     return _Box.apply(conv_transpose2d(x, w, quarter, stride=2), 0, 1)
 
 
 def conv3x3_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-    """avg_pool2(conv3x3(x)), zero-padded: (N, I, 2H, 2W) to (N, O, H, W), w of shape (O, I, 3, 3)."""
+    """Compute avg_pool2(conv3x3(x)), zero-padded: (N, I, 2H, 2W) to (N, O, H, W), w of shape (O, I, 3, 3)."""
     return conv2d(_Box.apply(x, 1, 4), w, bias, stride=2)
 
 
-class UpConv2d(Conv2d):
-    """Nearest-neighbour upsampling by 2, then a 3x3 convolution."""
+class SNUpConv2d(SNConv2d):
+    """Upsample by 2 (nearest neighbour), then convolve 3x3."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return upsample_conv3x3(x, self.norm(self.weight), self.bias)
+        # conv3x3(upsample(x))
+        return upsample_conv3x3(x, self.sn(self.weight), self.bias)
 
 
-class BilinearUpConv2d(Conv2d):
-    """Bilinear upsampling by 2, then a 3x3 convolution."""
+class SNBilinearUpConv2d(SNConv2d):
+    """Upsample by 2 (bilinear), then convolve 3x3."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(upsample_bilinear(x))
 
 
-class DownConv2d(Conv2d):
-    """A 3x3 convolution, then 2x2 average pooling."""
+class SNDownConv2d(SNConv2d):
+    """Convolve 3x3, then average 2x2."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv3x3_downsample(x, self.norm(self.weight), self.bias)
+        # avg_pool2(conv3x3(x))
+        return conv3x3_downsample(x, self.sn(self.weight), self.bias)

@@ -1,4 +1,4 @@
-"""Spectral normalisation (Miyato et al. 2018): a weight divided by its largest singular value."""
+"""Spectral normalisation (Miyato et al. 2018): divide a weight by its largest singular value."""
 
 from typing import Any, TypeVar
 
@@ -13,25 +13,26 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def to_rows(weight: Tensor) -> Tensor:
-    """(out, ...) to (out, rest), as the numbers lie in memory: a view, where a kernel (out, in, h, w) is channels_last.
+    """View a weight (out, ...) as an (out, rest) matrix.
 
-    The singular values are those of any other order of the columns.
+    The order of the columns follows memory, so that a channels_last kernel (out, in, h, w) is not copied. The singular
+    values do not depend on it.
     """
     return weight.flatten(1) if weight.dim() != 4 else weight.permute(0, 2, 3, 1).flatten(1)
 
 
 def from_rows(rows: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of to_rows: (out, rest) to (out, ...), the rest as in `shape`."""
+    """View rows (out, rest) of `to_rows` as a weight (out, ...), with the trailing dimensions of `shape`."""
     if len(shape) != 4:
         return rows.unflatten(1, shape[1:])
     return rows.unflatten(1, (*shape[2:], shape[1])).permute(0, 3, 1, 2)
 
 
 class _DivideBySigma(torch.autograd.Function):
-    """W / sigma with sigma = u^T W v, u and v constants.
+    """Divide W by sigma = u^T W v, with u and v as constants.
 
-    By the quotient rule dW_sn = (dW - W_sn · u^T dW v) / sigma. Written out, the backward pass reads the weight
-    once; autograd on the formula would read and write it five times.
+    For a gradient g of W_sn, the quotient rule gives (g - <g, W_sn> u v^T) / sigma for W. Written out, the backward
+    pass reads the weight once; autograd on the formula would read and write it five times.
     """
 
     @staticmethod
@@ -44,16 +45,17 @@ class _DivideBySigma(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         w_sn, u, v, sigma = ctx.saved_tensors
         along = torch.dot(g.flatten(), w_sn.flatten()) / sigma
+        # g / sigma - along · u v^T
         return torch.addr(g / sigma, u, v * -along), None, None, None
 
 
 class SpectralNorm(nn.Module):
-    """Maps a weight W of shape (out, ...) to W / sigma(W), its largest singular value as an (out, rest) matrix.
+    """Divide a weight W (out, ...) by sigma(W), its largest singular value as an (out, rest) matrix.
 
-    sigma is estimated by one power iteration a call. In training mode the iteration's vector u is kept, so that
-    the estimate follows the weight from step to step; in evaluation mode nothing changes.
+    sigma is estimated by one power iteration per call. In training mode the iteration's vector u is kept, so that the
+    estimate follows the weight from step to step; in evaluation mode nothing changes.
 
-    Autocast is off within: rounded to bf16, sigma would be wrong by up to 1 %, in another way in every pass.
+    Autocast is off within: rounded to bf16, sigma would be wrong by up to 1 %, differently in every pass.
     """
 
     u: Tensor
@@ -67,30 +69,40 @@ class SpectralNorm(nn.Module):
         with without_autocast(weight.device):
             w = to_rows(weight)
             with torch.no_grad():
-                u, v, wv = self.iterate(w)
-                sigma = torch.dot(u, wv)
+                u, v, wv = self.singular_vectors(w)
+                if self.training:
+                    self.store(u, v)
+                sigma = torch.dot(u, wv)  # u^T W v
             return from_rows(_DivideBySigma.apply(w, u, v, sigma), weight.shape)
 
-    def iterate(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """u (out,), v (rest,) and W v (out,) of the rows W (out, rest) of a weight."""
+    def singular_vectors(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the u (out,), v (rest,) and W v (out,) that sigma is computed from, for W (out, rest)."""
+        return self.power_iteration(w)
+
+    def power_iteration(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return u (out,), v (rest,) and W v (out,) after one power iteration on W (out, rest) from the stored u."""
         v = F.normalize(self.u @ w, dim=0, eps=self.eps)
         wv = w @ v
         u = F.normalize(wv, dim=0, eps=self.eps)
-        if self.training:
-            self.u.copy_(u)
         return u, v, wv
+
+    def store(self, u: Tensor, v: Tensor) -> None:
+        """Keep the vectors that the next call starts from: u alone."""
+        self.u.copy_(u)
 
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
-        """Set the stored vectors to the first singular vectors of a weight, of any device and dtype."""
-        weight = weight.to(self.u)
-        self.u.copy_(torch.linalg.svd(to_rows(weight), full_matrices=False).U[:, 0])
+        """Set the stored vectors to the first singular vectors by SVD, of a weight on any device and of any dtype."""
+        w = to_rows(weight.to(self.u))
+        u = torch.linalg.svd(w, full_matrices=False).U[:, 0].contiguous()
+        self.store(u, F.normalize(u @ w, dim=0, eps=self.eps))
 
 
 class StoredSpectralNorm(SpectralNorm):
-    """The same in training mode; in evaluation mode sigma = u^T W v with the u and v of the last iteration.
+    """As SpectralNorm in training mode; in evaluation mode sigma = u^T W v with the stored u and v.
 
-    So does torch.nn.utils.spectral_norm: since W has moved on by a step, or is an average, the sigmas differ a little.
+    So does torch.nn.utils.spectral_norm. The vectors lag the weight by a step, or belong to another weight than an
+    average, so sigma differs slightly.
     """
 
     v: Tensor  # in the order of weight.flatten(1)
@@ -100,51 +112,55 @@ class StoredSpectralNorm(SpectralNorm):
         self.shape = torch.Size([1, *shape[1:]])
         self.register_buffer("v", F.normalize(torch.randn(self.shape.numel()), dim=0))
 
-    def iterate(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if not self.training:
-            v = to_rows(self.v.view(self.shape))[0]
-            return self.u, v, w @ v
-        u, v, wv = super().iterate(w)
-        self._keep(v)
-        return u, v, wv
+    def singular_vectors(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.training:
+            return self.power_iteration(w)
+        v = to_rows(self.v.view(self.shape))[0]
+        return self.u, v, w @ v
 
-    @torch.no_grad()
-    def solve(self, weight: Tensor) -> None:
-        weight = weight.to(self.u)
-        super().solve(weight)
-        self._keep(F.normalize(self.u @ to_rows(weight), dim=0, eps=self.eps))
-
-    def _keep(self, v: Tensor) -> None:
+    def store(self, u: Tensor, v: Tensor) -> None:
+        self.u.copy_(u)
         self.v.copy_(from_rows(v[None], self.shape).flatten())
 
 
-def spectral_norm(weight: Tensor, *, norm: bool = True, eps: float = 1e-8, stored: bool = False) -> nn.Module:
-    """The norm of a weight of this shape, or the identity. `stored`: as in StoredSpectralNorm."""
-    if not norm:
+def make_spectral_norm(
+    weight: Tensor, *, spectral_norm: bool = True, eps: float = 1e-8, stored: bool = False
+) -> nn.Module:
+    """Return the spectral norm of a weight of this shape, or the identity without `spectral_norm`.
+
+    Args:
+        eps: least norm that the power iteration divides by.
+        stored: a StoredSpectralNorm.
+    """
+    if not spectral_norm:
         return nn.Identity()
     if stored:
         return StoredSpectralNorm(weight.shape, eps)
     return SpectralNorm(weight.shape[0], eps)
 
 
-class Normalised(nn.Module):
-    """A layer whose weight goes through `norm`: a spectral norm, or the identity."""
+class SNLayer(nn.Module):
+    """A layer whose weight passes through `sn`: a spectral norm, or the identity.
+
+    The layers below share their last options: `spectral_norm` switches it on; `eps` and `stored` as in
+    `make_spectral_norm`. Weights start xavier-uniform, biases at 0.
+    """
 
     weight: Tensor
-    norm: nn.Module
+    sn: nn.Module
 
     @torch.no_grad()
     def bake(self) -> None:
-        """Replaces the weight by its normalised form, in place: the same function, nothing left to compute."""
-        if not isinstance(self.norm, nn.Identity):
-            self.weight.copy_(self.norm.eval()(self.weight))
-            self.norm = nn.Identity()
+        """Fold the spectral norm into the weight, in place: the same function, nothing left to compute."""
+        if not isinstance(self.sn, nn.Identity):
+            self.weight.copy_(self.sn.eval()(self.weight))
+            self.sn = nn.Identity()
 
 
-class Conv2d(Normalised, nn.Conv2d):
-    """A "same" convolution of odd kernel size, xavier-uniform, its weight spectrally normalised if asked.
+class SNConv2d(SNLayer, nn.Conv2d):
+    """Convolve x (N, c_in, H, W) with a kernel of odd size, zero-padded to the same H and W.
 
-    With stride 2 and a kernel of even size it halves the sides.
+    With stride 2 and a kernel of even size it halves H and W.
     """
 
     def __init__(
@@ -153,7 +169,7 @@ class Conv2d(Normalised, nn.Conv2d):
         c_out: int,
         size: int,
         *,
-        norm: bool,
+        spectral_norm: bool,
         eps: float = 1e-8,
         stored: bool = False,
         bias: bool = True,
@@ -162,16 +178,16 @@ class Conv2d(Normalised, nn.Conv2d):
         super().__init__(c_in, c_out, size, stride, (size - 1) // 2, bias=bias)
         # As feature maps lie in memory: neither convolutions nor their gradients then move weights around.
         self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
-        self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
+        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm, eps=eps, stored=stored)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         stride, padding = self.stride[0], int(self.padding[0])
-        return conv2d(x, self.norm(self.weight), self.bias, stride=stride, padding=padding)
+        return conv2d(x, self.sn(self.weight), self.bias, stride=stride, padding=padding)
 
 
-class ConvTranspose2d(Normalised, nn.ConvTranspose2d):
-    """A transposed convolution, xavier-uniform, its weight (in, out, h, w) spectrally normalised if asked."""
+class SNConvTranspose2d(SNLayer, nn.ConvTranspose2d):
+    """Convolve x (N, c_in, H, W), transposed. The weight (in, out, h, w) is normalised as a matrix of `in` rows."""
 
     def __init__(
         self,
@@ -181,59 +197,59 @@ class ConvTranspose2d(Normalised, nn.ConvTranspose2d):
         *,
         stride: int,
         padding: int,
-        norm: bool,
+        spectral_norm: bool,
         eps: float = 1e-8,
         stored: bool = False,
     ):
         super().__init__(c_in, c_out, size, stride, padding)
-        self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
+        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm, eps=eps, stored=stored)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         stride, padding = self.stride[0], int(self.padding[0])
-        return conv_transpose2d(x, self.norm(self.weight), self.bias, stride=stride, padding=padding)
+        return conv_transpose2d(x, self.sn(self.weight), self.bias, stride=stride, padding=padding)
 
 
-class Linear(Normalised, nn.Linear):
-    """A linear layer, xavier-uniform, its weight spectrally normalised if asked."""
+class SNLinear(SNLayer, nn.Linear):
+    """Map x (N, c_in) to (N, c_out)."""
 
-    def __init__(self, c_in: int, c_out: int, *, norm: bool, eps: float = 1e-8, stored: bool = False):
+    def __init__(self, c_in: int, c_out: int, *, spectral_norm: bool, eps: float = 1e-8, stored: bool = False):
         super().__init__(c_in, c_out)
-        self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
+        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm, eps=eps, stored=stored)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.norm(self.weight), self.bias)
+        return F.linear(x, self.sn(self.weight), self.bias)
 
 
-class Embedding(Normalised, nn.Embedding):
-    """An embedding table, xavier-uniform, spectrally normalised if asked."""
+class SNEmbedding(SNLayer, nn.Embedding):
+    """Map y (N,) int64 in [0, count) to rows (N, dim) of a table."""
 
-    def __init__(self, count: int, dim: int, *, norm: bool, eps: float = 1e-8, stored: bool = False):
+    def __init__(self, count: int, dim: int, *, spectral_norm: bool, eps: float = 1e-8, stored: bool = False):
         super().__init__(count, dim)
-        self.norm = spectral_norm(self.weight, norm=norm, eps=eps, stored=stored)
+        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm, eps=eps, stored=stored)
         _initialise(self)
 
     def forward(self, y: Tensor) -> Tensor:
-        return F.embedding(y, self.norm(self.weight))
+        return F.embedding(y, self.table())
 
     def table(self) -> Tensor:
-        """All rows (count, dim)."""
-        return self.norm(self.weight)
+        """Return all rows (count, dim)."""
+        return self.sn(self.weight)
 
 
-def _initialise(layer: Normalised) -> None:
+def _initialise(layer: SNLayer) -> None:
     nn.init.xavier_uniform_(layer.weight)
     if getattr(layer, "bias", None) is not None:
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 def bake_spectral_norm(network: Network) -> Network:
-    """Replaces every weight by its normalised form, in place: the same function, nothing left to compute.
+    """Fold every spectral norm of a network into its weights, in place: the same function, nothing left to compute.
 
-    For inference: the network can no longer be trained as it was.
+    For inference: the network can no longer be trained as before.
     """
-    for layer in list(network.modules()):  # some are gone when those that hold them are baked
+    for layer in list(network.modules()):  # a list: baking removes modules
         bake: Any = getattr(layer, "bake", None)
         if bake is not None:
             bake()

@@ -1,7 +1,7 @@
 """Attention by tiles of the map, for the CPU: as few operations as the equations have, on blocks that stay in cache.
 
 PyTorch's fused kernel wants queries as wide as values. Padded to that, the products of this layer's queries, which are
-C/8 wide, cost up to eight times what they must. Here every product has its own width.
+C/8 wide, cost up to eight times the work they need. Here every product has its own width.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from torch import Tensor
 from sagan.compat import softmax_backward_
 
 TILE = 2**18
-"""Entries of the map, per thread, that are there at any time."""
+"""Entries of the map, per thread, that are in memory at any time."""
 LEAST_ROWS = 32
-"""Rows of the map that are worked on together at least: with fewer the products are slow."""
+"""Least number of the map's rows in a tile: with fewer the products are slow."""
 
 
 class TiledAttention(torch.autograd.Function):
-    """softmax(q k^T) v, shapes as for `attend`. The map is made anew in the backward pass.
+    """Compute softmax(q k^T) v, shapes as for `attend`. The backward pass computes the map again.
 
     Gradients are summed as (N, width, locations): products with so narrow a result are several times faster that way.
     """
@@ -34,9 +34,10 @@ class TiledAttention(torch.autograd.Function):
         return o
 
     @staticmethod
-    def backward(ctx: Any, *directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (q, k, v), (do,) = ctx.saved_tensors, directions
-        if torch.is_grad_enabled():  # a second derivative is asked for
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = ctx.saved_tensors
+        (do,) = gradients
+        if torch.is_grad_enabled():  # the result is to be differentiated again
             return _plain_gradients(q, k, v, do)
         kt, vt = k.transpose(1, 2), v.transpose(1, 2)
         dq, dk, dv = (torch.zeros_like(t.transpose(1, 2), memory_format=torch.contiguous_format) for t in (q, k, v))
@@ -47,27 +48,30 @@ class TiledAttention(torch.autograd.Function):
             softmax_backward_(ds, beta)
             dk[i].baddbmm_(q[i, j].transpose(1, 2), ds)
             dq[i, :, j] = kt[i] @ ds.transpose(1, 2)
-            del beta, ds  # not to be there beside the next ones
+            del beta, ds  # freed before the next ones are made
         return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2)
 
 
 def _tiles(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Pictures, and queries of them: many small maps, or some rows of one large map."""
-    (n, queries, _), keys = q.shape, k.shape[1]
+    """Yield slices of the images and of their queries: many small maps, or some rows of one large map."""
+    n, queries, _ = q.shape
+    keys = k.shape[1]
     entries = TILE * torch.get_num_threads()
-    pictures, rows = max(1, entries // (queries * keys)), max(LEAST_ROWS, entries // keys)
-    for i in range(0, n, pictures):
+    images = max(1, entries // (queries * keys))
+    rows = max(LEAST_ROWS, entries // keys)
+    for i in range(0, n, images):
         for j in range(0, queries, rows):
-            yield slice(i, i + pictures), slice(j, j + rows)
+            yield slice(i, i + images), slice(j, j + rows)
 
 
 def _rows(q: Tensor, kt: Tensor) -> Tensor:
-    """Rows of the map beta."""
+    """Return rows of the map beta (equation 1)."""
     s = torch.bmm(q, kt)
     return torch.softmax(s, -1, out=s)
 
 
 def _plain_gradients(q: Tensor, k: Tensor, v: Tensor, do: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of q, k and v in operations that autograd can differentiate, with the whole map."""
     beta = torch.softmax(q @ k.transpose(1, 2), -1)
     ds = beta * (do @ v.transpose(1, 2) - (do * (beta @ v)).sum(-1, keepdim=True))
     return ds @ k, ds.transpose(1, 2) @ q, beta.transpose(1, 2) @ do

@@ -13,7 +13,7 @@ from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.model.spectral_norm import Embedding
+from sagan.model.spectral_norm import SNEmbedding
 from sagan.presets import option_arguments
 from sagan.run import Run, read_discriminator, read_generator
 from sagan.training.step import Trainer
@@ -118,19 +118,19 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
     if matches is not None:
         for name, layer in target.named_modules():
             # The last batch norm knows no classes; tables with a spectral norm are embeddings.
-            if isinstance(layer, ConditionalBatchNorm2d) and name != "norm" and not isinstance(layer.scale, Embedding):
+            if isinstance(layer, ConditionalBatchNorm2d) and name != "bn" and not isinstance(layer.scale, SNEmbedding):
                 for key in (f"{name}.scale", f"{name}.shift"):
                     tensors[key] = _rows(tensors[key], matches)
-            elif isinstance(layer, Embedding) or name == "classifier":
+            elif isinstance(layer, SNEmbedding) or name == "classifier":
                 key = f"{name}.weight"
                 tensors[key] = _rows(tensors[key], matches) if key in tensors else layer.weight
                 if (bias := getattr(layer, "bias", None)) is not None:
                     old = tensors.get(f"{name}.bias")
                     tensors[f"{name}.bias"] = bias if old is None else _rows(old[:, None], matches)[:, 0]
-                norm: Any = layer.norm
-                if not isinstance(norm, nn.Identity):  # other rows have other singular vectors
-                    norm.solve(tensors[key])
-                    tensors |= {f"{name}.norm.{vector}": t for vector, t in norm.state_dict().items()}
+                sn: Any = layer.sn
+                if not isinstance(sn, nn.Identity):  # other rows have other singular vectors
+                    sn.solve(tensors[key])
+                    tensors |= {f"{name}.sn.{vector}": t for vector, t in sn.state_dict().items()}
         for head in ("embed.", "classifier."):
             if f"{head}weight" not in target.state_dict():  # a target without classes
                 tensors = {name: t for name, t in tensors.items() if not name.startswith(head)}

@@ -184,7 +184,8 @@ class Trainer:
         """
         if self.discriminator.classifier is None:
             return self.discriminator(pictures, labels), None
-        logits, classes = self.discriminator(pictures, labels, classify=True)
+        h = self.discriminator.features(pictures)
+        logits, classes = self.discriminator.logits(h, labels), self.discriminator.class_logits(h)
         classes = classes.to(torch.get_default_dtype())
         return logits, F.cross_entropy(classes, labels, reduction="sum") / of
 
