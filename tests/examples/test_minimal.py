@@ -64,7 +64,7 @@ def package_latents(trainer, step):
     return [torch.stack(tensors) for tensors in zip(*pairs, strict=True)]
 
 
-SN, BN = "norm", "norm"  # a layer's spectral norm, the last batch norm of the generator; bn1 of a block is BN + "1"
+SN, BN = "sn", "bn"  # a layer's spectral norm, the last batch norm of the generator; bn1 of a block is BN + "1"
 ATTENTION = {"g": "query", "f": "key", "h": "value", "v": "output"}
 
 
