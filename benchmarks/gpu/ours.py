@@ -44,4 +44,4 @@ def stepper(model: ModelConfig, device: str, batch_size: int, **options: Any) ->
     trainer = Trainer(model, training, torch.device(device))
     images, labels = (t.to(device) for t in real_batch(OURS, model, batch_size))
     numbers = count()
-    return lambda: trainer.step(next(numbers), lambda _: (images, labels))
+    return lambda: trainer.train_step(next(numbers), lambda _: (images, labels))

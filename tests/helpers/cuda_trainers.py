@@ -10,7 +10,7 @@ from sagan.device import enough_memory  # noqa: F401
 from sagan.distributed import Processes
 from sagan.training import step as step_module
 from sagan.training.checkpoint import load_checkpoint, save_checkpoint, state  # noqa: F401
-from sagan.training.rng import Noise
+from sagan.training.rng import StepRNG
 from sagan.training.step import Trainer
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ ALL_OF_IT = {  # every part of a step that a preset or an option can add
 }
 
 
-class CpuNoise(Noise):
+class CpuRNG(StepRNG):
     """The numbers that the CPU draws, moved to where they are to be: no two devices draw the same.
 
     Drawn in float64 whatever the precision, so that fp32 gets the rounded numbers of float64.
@@ -52,10 +52,10 @@ class CpuNoise(Noise):
 def draw_on_the_cpu(monkeypatch) -> None:
     """Makes every trainer draw its random numbers on the CPU."""
 
-    def drawn(seed: int, step: int, processes: Processes, restarts: int = 0) -> CpuNoise:
-        return CpuNoise(1000 * seed + step, processes.device)
+    def drawn(seed: int, index: int, processes: Processes, restarts: int = 0) -> CpuRNG:
+        return CpuRNG(1000 * seed + index, processes.device)
 
-    monkeypatch.setattr(step_module, "randomness", drawn)
+    monkeypatch.setattr(step_module, "step_rng", drawn)
 
 
 @contextlib.contextmanager
