@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from helpers.cuda_trainers import (
-    ALL_OF_IT,
     CPU,
+    EVERYTHING,
     SMALL,
     arithmetic,
     distance,
@@ -42,7 +42,7 @@ def parameters_of(t):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("options", [{}, ALL_OF_IT], ids=["hinge", "everything"])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["hinge", "everything"])
 def test_float64_trains_as_on_the_cpu(device, name, options, record_property):
     """Losses and every tensor of both networks after three steps, Adam and spectral norms included."""
     with arithmetic("float64") as chosen:
@@ -63,7 +63,7 @@ def test_float64_trains_as_on_the_cpu(device, name, options, record_property):
 
 
 @pytest.mark.parametrize("precision", LARGEST)
-@pytest.mark.parametrize("options", [{}, ALL_OF_IT], ids=["hinge", "everything"])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["hinge", "everything"])
 def test_one_step_below_float64(device, precision, options, record_property):
     """Losses, gradients and statistics of one step against float64 on the CPU; rates too small to change a weight."""
     if precision == "tf32" and device.type != "cuda":

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.cuda_trainers import (
-    ALL_OF_IT,
+    EVERYTHING,
     deterministic,
     enough_memory,
     images,
@@ -19,7 +19,7 @@ from sagan.model.attention import attend
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("options", [{}, ALL_OF_IT], ids=["hinge", "everything"])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["hinge", "everything"])
 def test_nothing_in_a_step_waits_for_the_device(device, no_waiting, precision, options):
     t = trainer(device, precision=precision, **options)
     batch = images(device)

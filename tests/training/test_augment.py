@@ -10,11 +10,11 @@ def rng(seed=0):
 
 
 @pytest.mark.parametrize("name", AUGMENTS)
-def test_differs_by_picture_and_is_reproducible(name):
+def test_differs_by_image_and_is_reproducible(name):
     x = torch.rand(1, 3, 16, 16).expand(6, -1, -1, -1).contiguous()
     once, again = augment(x, [name], rng()), augment(x, [name], rng())
     assert torch.equal(once, again)
-    assert len({tuple(picture.flatten().tolist()) for picture in once}) > 1
+    assert len({tuple(image.flatten().tolist()) for image in once}) > 1
     assert once.shape == x.shape
 
 
@@ -27,8 +27,8 @@ def test_differentiable(name):
 def test_translation_moves_by_an_eighth_at_most_and_fills_with_zeros():
     x = torch.arange(1.0, 257).view(1, 1, 16, 16).expand(200, -1, -1, -1)
     seen = set()
-    for picture in augment(x, ["translation"], rng()):
-        moved = picture[0]
+    for image in augment(x, ["translation"], rng()):
+        moved = image[0]
         (row, column) = next((r, c) for r in range(16) for c in range(16) if moved[r, c] == x[0, 0, 8, 8])
         dy, dx = row - 8, column - 8
         wanted = torch.zeros(16, 16)
@@ -47,7 +47,7 @@ def test_cutout_zeroes_a_square_of_half_the_side():
     rows, columns = holes.any(2).sum(1), holes.any(1).sum(1)
     assert torch.equal(holes.sum((1, 2)), rows * columns)  # one rectangle
     assert rows.max() == columns.max() == 8
-    assert rows.min() >= 4  # the centre lies in the picture, so a quarter is always cut
+    assert rows.min() >= 4  # the centre lies in the image, so a quarter is always cut
 
 
 def test_color_leaves_alpha_alone_and_keeps_within_its_ranges():

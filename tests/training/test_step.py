@@ -18,7 +18,7 @@ MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
 CPU = torch.device("cpu")
 
 
-def pictures(number, size=8):
+def images(number, size=8):
     rng = torch.Generator().manual_seed(number)
     x = torch.randint(256, (size, 32, 32, 3), generator=rng, dtype=torch.uint8).permute(0, 3, 1, 2)
     return x, torch.randint(3, (size,), generator=rng)
@@ -32,7 +32,7 @@ def losses(steps, **options):
     t = trainer(**options)
     with_attention(t.generator)
     with_attention(t.discriminator)
-    rows = [t.train_step(i, pictures) for i in range(steps)]
+    rows = [t.train_step(i, images) for i in range(steps)]
     return torch.tensor([[r["loss/discriminator"], r["loss/generator"]] for r in rows])
 
 
@@ -88,7 +88,7 @@ def test_each_step_changes_both_networks_and_no_gradient_reaches_the_other():
     t = trainer()
     parameters = [*t.generator.named_parameters(), *t.discriminator.named_parameters()]
     before = [p.detach().clone() for _, p in parameters]
-    t.train_step(0, pictures)
+    t.train_step(0, images)
     for (name, parameter), old in zip(parameters, before, strict=True):
         # Attention's weights have no gradient while gamma is 0, nor has the bias while the hinge's two sides cancel.
         still = name == "head.bias" or (name.startswith("attention") and "gamma" not in name)
@@ -99,7 +99,7 @@ def test_each_step_changes_both_networks_and_no_gradient_reaches_the_other():
 def test_two_time_scales_and_their_decay():
     t = trainer(generator_lr=1e-3, discriminator_lr=4e-3, lr_decay_from=0.5)
     assert [t.lr_scale(i) for i in (0, 49, 50, 75, 99)] == pytest.approx([1, 1, 1, 0.5, 0.02])
-    t.train_step(75, pictures)
+    t.train_step(75, images)
     assert t.generator_adam.param_groups[0]["lr"] == pytest.approx(5e-4)
     assert t.discriminator_adam.param_groups[0]["lr"] == pytest.approx(2e-3)
 
@@ -108,14 +108,14 @@ def test_discriminator_steps_take_batches_in_order():
     seen = []
     t = trainer(discriminator_steps=3)
     for step in (0, 1):
-        t.train_step(step, lambda i: seen.append(i) or pictures(i))
+        t.train_step(step, lambda i: seen.append(i) or images(i))
     assert seen == [0, 1, 2, 3, 4, 5]
 
 
 def test_accumulated_gradients_and_the_log_equal_those_of_the_whole_batch():
     """Without batch statistics and spectral norm, which see one micro-batch at a time."""
     model = ModelConfig(resolution=32, num_classes=0, base_channels=4, discriminator_spectral_norm=False)
-    x, y = pictures(0, 8)
+    x, y = images(0, 8)
     gradients, logs = [], []
     for parts in (1, 4):
         t = trainer(model, accumulate=parts, discriminator_lr=1e-12)
@@ -147,7 +147,7 @@ def written_out(generator, discriminator, step, *, parts=1, r1=0.0, r2=0.0, grad
 
     `lazy`: what the penalties of the discriminator's gradient are multiplied by on this step.
     """
-    x, y = pictures(step)
+    x, y = images(step)
     rng = step_rng(0, step, Processes(CPU))
 
     def slopes(at, labels):
@@ -193,7 +193,7 @@ def test_gradients_of_both_networks_are_those_of_the_weighted_sums_written_out(o
     rates = {"discriminator_lr": 1e-14, "generator_lr": 1e-14}  # the discriminator stays as it is for the generator
     t = trainer(loss="non-saturating", penalty_every=4, accumulate=parts, **rates, **options)
     networks = [copy.deepcopy(with_attention(network)) for network in (t.generator, t.discriminator)]
-    t.train_step(step, pictures)
+    t.train_step(step, images)
     wanted = written_out(*networks, step, parts=parts, lazy=lazy, **options)
     for network, gradients in zip((t.discriminator, t.generator), wanted, strict=True):
         for (name, p), gradient in zip(network.named_parameters(), gradients, strict=True):
@@ -201,7 +201,7 @@ def test_gradients_of_both_networks_are_those_of_the_weighted_sums_written_out(o
             assert (p.grad - gradient).norm() <= 1e-9 * gradient.norm() + 1e-14, name
 
 
-def test_classes_of_generated_pictures_are_uniform_or_paired():
+def test_classes_of_generated_images_are_uniform_or_paired():
     t = trainer()
     labels = torch.zeros(3000, dtype=torch.int64)
     _, y = t._draw_latents(labels, StepRNG(0))
@@ -217,7 +217,7 @@ def losses_and_gradients(dtype, **options):
         with_attention(network).to(dtype)
         network.register_forward_pre_hook(lambda _, xs: tuple(x.to(dtype) if x.is_floating_point() else x for x in xs))
     t.ema.network.to(dtype)
-    log = t.train_step(0, pictures)
+    log = t.train_step(0, images)
     networks = (t.discriminator, t.generator)
     gradients = [torch.cat([p.grad.flatten() for p in network.parameters()]).double() for network in networks]
     return torch.stack([log["loss/discriminator"], log["loss/generator"]]).double(), gradients
@@ -255,8 +255,8 @@ def test_the_auxiliary_classifier_is_ac_gan_s():
     model = replace(MODEL, class_head="classifier", generator_attention=(), discriminator_attention=())
     t = trainer(model)
     g, d = copy.deepcopy(t.generator), copy.deepcopy(t.discriminator)
-    x, y = pictures(0)
-    log = t.train_step(0, pictures)
+    x, y = images(0)
+    log = t.train_step(0, images)
     rng = StepRNG(0)
     z, y_fake = rng.normal(8, 8), rng.integers(8, 0, 3)
     with torch.no_grad():
@@ -280,6 +280,6 @@ def test_an_auxiliary_classifier_learns_classes_that_differ():
 
 
 def test_a_discriminator_without_classifier_has_no_such_loss():
-    assert "loss/classes" not in trainer().train_step(0, pictures)
+    assert "loss/classes" not in trainer().train_step(0, images)
     with pytest.raises(AssertionError, match="has no classifier"):
         trainer().discriminator(torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64), classify=True)

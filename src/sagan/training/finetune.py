@@ -43,16 +43,19 @@ class Transfer:
 
     def describe(self) -> str:
         """Return a line that names the source, the networks and the classes that were found by name."""
-        source, classes = self.source, ""
+        source = self.source
+        classes = ""
         if self.matches:
             known = sum(match is not None for match in self.matches)
             classes = f"; {known} of {len(self.matches)} classes were found there by name"
             if source.class_names and known < len(self.matches):
                 classes += ", the others start from the mean of its classes"
         if source.discriminator is None:
-            networks, missing = "generator and average", "; it has no discriminator, so that one starts untrained"
+            networks = "generator and average"
+            missing = "; it has no discriminator, so the discriminator starts untrained"
         else:
-            networks, missing = "generator, average and discriminator", ""
+            networks = "generator, average and discriminator"
+            missing = ""
         return f"{networks} start from {source.path}, step {source.step}{missing}{classes}"
 
 

@@ -44,7 +44,7 @@ class Due:
 
     @property
     def anything(self) -> bool:
-        """Whether anything is; then the step is checked for divergence first."""
+        """Whether anything is due; then the step is first checked for divergence."""
         return self.measure or self.sample or self.evaluate or self.save
 
 
