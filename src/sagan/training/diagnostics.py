@@ -5,9 +5,9 @@ from typing import Any
 from sagan.metric_names import distance_key
 
 WORSE_EVALUATIONS = 3
-"""Rises in a row of the distance to the data that count as getting worse."""
+"""Rises in a row of the distance to the data that are reported."""
 WORSE_BY = 1.2
-"""The last of these distances must be at least this many times the best one."""
+"""The last distance, as a multiple of the best one, from which on such rises count."""
 SATURATED_ROWS = 10
 """Rows of the log in which a saturated discriminator's loss stays near 0."""
 SATURATED_BELOW = 0.05

@@ -41,7 +41,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 def freeze_blocks(discriminator: Discriminator, count: int) -> None:
     """Exclude the first blocks, and the attention that follows each, from training, spectral norms included."""
     for i in range(count):
-        size = discriminator.config.resolution >> (i + 1)
+        size = discriminator.config.resolution // 2 ** (i + 1)
         discriminator.blocks[i].eval().requires_grad_(False)
         if str(size) in discriminator.attention:
             discriminator.attention[str(size)].eval().requires_grad_(False)
