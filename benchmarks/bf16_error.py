@@ -51,7 +51,7 @@ def first_step(width: int, precision: str, options: dict[str, Any], *, exact: bo
         trainer.ema.network.double()
         for network in networks:
             to_float64(network)
-    log = trainer.step(0, images)
+    log = trainer.train_step(0, images)
     gradients = [torch.cat([p.grad.double().flatten() for p in network.parameters()]) for network in networks]
     return [log["loss/discriminator"].double(), log["loss/generator"].double(), *gradients]
 

@@ -109,13 +109,13 @@ def main() -> None:
                 torch.zeros(shape, dtype=torch.uint8, device=CUDA).permute(0, 3, 1, 2),
                 torch.zeros(training.batch_size, dtype=torch.int64, device=CUDA),
             )
-            trainer.step(1, lambda number, batch=batch: batch)  # which makes the optimisers' state
+            trainer.train_step(1, lambda number, batch=batch: batch)  # which makes the optimisers' state
             steps = {"": 2 * training.penalty_every + 1}
             if training.r1:
                 steps = {", plain": 2 * training.penalty_every + 1, ", with R1 and R2": 2 * training.penalty_every}
             for kind, number in steps.items():
                 gpu.forget()
-                trainer.step(number, lambda number, batch=batch: batch)
+                trainer.train_step(number, lambda number, batch=batch: batch)
                 table.row(*row(name + kind, gpu))
 
 

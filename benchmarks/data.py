@@ -131,10 +131,10 @@ def waiting(table: Table, name: str, model: ModelConfig, training: TrainingConfi
         waited.append(time.perf_counter() - start)
         return result
 
-    trainer.step(0, batch)
-    trainer.step(1, batch)
+    trainer.train_step(0, batch)
+    trainer.train_step(1, batch)
     waited.clear()
-    step_times = [seconds(lambda step=step: trainer.step(step, batch)) for step in range(2, 2 + steps)]
+    step_times = [seconds(lambda step=step: trainer.train_step(step, batch)) for step in range(2, 2 + steps)]
     images, _ = batches(0)
     converted = [seconds(lambda: to_signed(images)) for _ in range(steps)]
     share = (statistics.median(waited) + statistics.median(converted)) / statistics.median(step_times)

@@ -97,7 +97,7 @@ def losses(fast: bool, dtype: torch.dtype, steps: int) -> Tensor:
     patches = [mock.patch.object(*where, what) for where, what in plain.items()] if not fast else []
     for patch in patches:
         patch.start()
-    rows = [trainer.step(i, batch) for i in range(steps)]
+    rows = [trainer.train_step(i, batch) for i in range(steps)]
     mock.patch.stopall()
     torch.set_default_dtype(torch.float32)
     return torch.tensor([[r["loss/discriminator"], r["loss/generator"]] for r in rows], dtype=torch.float64)

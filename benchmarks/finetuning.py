@@ -63,7 +63,7 @@ def train_ours(start: Path | None, source: Path, store: Store, options: argparse
     config = replace(DEMO.training, steps=10**6, precision="fp32")  # whose rates do not fall yet
     trainer = Trainer(model, config, CPU)
     if start:
-        print(start_from(trainer, start, store.class_names))
+        print(start_from(trainer, start, store.class_names).describe())
     batches = Batches(store, config.batch_size, seed=0, flips=DEMO.data.flips)
     monitor = Monitor(store, EfficientNetLite0(), options.count, CPU)
     found = {}
@@ -73,7 +73,7 @@ def train_ours(start: Path | None, source: Path, store: Store, options: argparse
             found[step] = monitor(trainer.ema.network, seed=0)[monitor.distance_key]
             what = "from the import" if start else "from nothing"
             print(f"{what:16} {step:5} steps {time.perf_counter() - begin:6.0f} s {found[step]:8.1f}", flush=True)
-        trainer.step(step, batches)
+        trainer.train_step(step, batches)
     return found
 
 

@@ -96,10 +96,10 @@ def share() -> None:
     batches = Batches(store, config.training.batch_size, seed=0, flips=False)
     monitor = Monitor(store, EfficientNetLite0(), config.output.evaluate_count, device)
     for step in range(5):
-        trainer.step(step, batches)
+        trainer.train_step(step, batches)
     start = time.perf_counter()
     for step in range(5, 45):
-        trainer.step(step, batches)
+        trainer.train_step(step, batches)
     training = (time.perf_counter() - start) / 40 * config.output.evaluate_every
     start = time.perf_counter()
     monitor(trainer.ema.network, seed=0)

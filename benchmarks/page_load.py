@@ -45,7 +45,7 @@ def make_run(path: Path) -> Path:
     trainer = Trainer(config.model, config.training, torch.device("cpu"))
     labels = torch.arange(config.training.batch_size) % 5
     pictures = torch.zeros(len(labels), 3, config.model.resolution, config.model.resolution, dtype=torch.uint8)
-    trainer.step(0, lambda number: (pictures, labels))
+    trainer.train_step(0, lambda number: (pictures, labels))
     save_checkpoint(run.checkpoint_path(1), trainer, 1)
     run.save_generator(trainer.ema.network, 1)
     return run.path

@@ -173,7 +173,7 @@ def ours(root: Path | None, model: ModelConfig, training: TrainingConfig) -> Con
 
     def step(pictures: Tensor, labels: Tensor) -> None:
         nonlocal count
-        trainer.step(count, lambda _: (pictures, labels))
+        trainer.train_step(count, lambda _: (pictures, labels))
         count += 1
 
     return Contender(

@@ -105,13 +105,13 @@ def work(case: Case, out: Path) -> None:
                 state = getattr(trainer, name).state_dict()
                 shown.update({f"{step}/{name}/{key}": t.clone().contiguous() for key, t in state.items()})
 
-        trainer.step(0, lambda i: batch_of(case, processes, i))
+        trainer.train_step(0, lambda i: batch_of(case, processes, i))
         keep(1)
         sent |= {"messages": 0, "bytes": 0, "waiting": 0.0}
         carried, times = loopback(), []
         for i in range(1, case.steps):
             start = time.perf_counter()
-            trainer.step(i, lambda i: batch_of(case, processes, i))
+            trainer.train_step(i, lambda i: batch_of(case, processes, i))
             times.append(time.perf_counter() - start)
             if i + 1 in SHOWN:
                 keep(i + 1)

@@ -69,11 +69,11 @@ def measure(case: Case, rounds: int) -> Cost:
     batch = pictures.contiguous(memory_format=torch.channels_last), torch.zeros(case.batch, dtype=torch.int64)
     before = memory("VmRSS")
     trainer = Trainer(model, TrainingConfig(batch_size=case.batch), device)
-    trainer.step(0, lambda _: batch)
+    trainer.train_step(0, lambda _: batch)
     times: list[float] = []
     while len(times) < rounds and sum(times) < LONGEST:
         start = time.perf_counter()
-        trainer.step(1 + len(times), lambda _: batch)
+        trainer.train_step(1 + len(times), lambda _: batch)
         times.append(time.perf_counter() - start)
     return Cost(times, 1024 * (memory() - before))
 

@@ -152,9 +152,9 @@ def train(source: Path, cache: Path, steps: int) -> dict[str, Any]:
         return result
 
     for step in range(3):
-        trainer.step(step, batch)
+        trainer.train_step(step, batch)
     waited.clear()
-    times = [seconds(lambda step=step: trainer.step(step, batch)) for step in range(3, 3 + steps)]
+    times = [seconds(lambda step=step: trainer.train_step(step, batch)) for step in range(3, 3 + steps)]
     ahead.close()
     return {"times": times, "waited": float(np.median(waited)), "peak": memory() * 1024, "opened": opened}
 

@@ -79,9 +79,9 @@ class ByTheClock(Trainer):
 
     clock: Clock
 
-    def learning_rate(self, step: int) -> float:
+    def lr_scale(self, index: int) -> float:
         steps = self.config.steps
-        return super().learning_rate(min(int(self.clock.seconds / self.clock.total * steps), steps - 1))
+        return super().lr_scale(min(int(self.clock.seconds / self.clock.total * steps), steps - 1))
 
 
 class Drawing(nn.Module):
@@ -113,7 +113,7 @@ def work(options: argparse.Namespace) -> None:
         keep_memory()
         trainer = ByTheClock(DEMO.model, training, torch.device("cpu"))
         trainer.clock = clock
-        step, average = (lambda i: trainer.step(i, batches)), trainer.ema.network
+        step, average = (lambda i: trainer.train_step(i, batches)), trainer.ema.network
     else:
         with contextlib.redirect_stdout(sys.stderr):
             one = build(PEER, options.folder, DEMO.model, training, rates=RUNS[options.work])

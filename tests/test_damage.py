@@ -124,7 +124,7 @@ def made(tmp_path_factory):
         return torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
 
     for step in (1, 2):
-        trainer.step(step - 1, batch)
+        trainer.train_step(step - 1, batch)
         save_checkpoint(run.checkpoint_path(step), trainer, step)
     run.save_generator(trainer.ema.network, 2)
     rows = [{"step": i, "loss/discriminator": 1.5, "fid": 100.0 - i} for i in range(1, 3)]

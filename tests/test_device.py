@@ -293,7 +293,7 @@ class TestTrainingStep:
             for parameter in getattr(trainer, network).parameters():
                 parameter.register_hook(lambda g, found=found: found.append(tf32()))
         pictures = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
-        trainer.step(0, lambda i: (pictures, torch.arange(4) % 3))
+        trainer.train_step(0, lambda i: (pictures, torch.arange(4) % 3))
         return [flags for _, flags in seen], *map(set, backward.values())
 
     PENALTIES = {"r1": 1.0, "r2": 1.0, "gradient_penalty": 1.0}  # noqa: RUF012
@@ -391,7 +391,7 @@ class TestDeterministic:
     def test_training_has_it_and_a_resumed_run_too_before_there_is_a_device(self, folder, tmp_path, monkeypatch):
         found = []
 
-        def step(self, *given, original=Trainer.step, **named):
+        def step(self, *given, original=Trainer.train_step, **named):
             found.append(algorithms())
             return original(self, *given, **named)
 
@@ -399,7 +399,7 @@ class TestDeterministic:
             found.append(os.environ.get(CUBLAS_WORKSPACE))
             return choose_device(name)
 
-        monkeypatch.setattr(Trainer, "step", step)
+        monkeypatch.setattr(Trainer, "train_step", step)
         monkeypatch.setattr("sagan.distributed.choose_device", device)
         run = tmp_path / "run"
         train(*options(folder), "--steps", 1, "--deterministic", True, "--out", run)

@@ -18,7 +18,7 @@ from sagan.model.build import build_discriminator, build_generator
 from sagan.model.spectral_norm import SpectralNorm
 from sagan.sampling import draw_latents, estimate_statistics, sample
 from sagan.training.checkpoint import load_checkpoint, save_checkpoint
-from sagan.training.divergence import Watch
+from sagan.training.divergence import DivergenceMonitor
 from sagan.training.finetune import copy_weights
 from sagan.training.step import Trainer
 
@@ -46,7 +46,7 @@ def fake():
 def step(gpu, trainer, number=0):
     """Train one step, with a new record, and hold it to what every step must keep to."""
     gpu.forget()
-    log = trainer.step(number, lambda i: images(trainer.model, trainer.config), measure=True)
+    log = trainer.train_step(number, lambda i: images(trainer.model, trainer.config), measure=True)
     assert not gpu.reads, f"the step waits for the device: {gpu.reads[0]}"
     batches = trainer.config.discriminator_steps
     assert len(gpu.uploads) == 2 * batches, f"copied to the device besides the batch: {[*map(str, gpu.uploads)]}"
@@ -154,7 +154,7 @@ def test_mistakes_in_a_step_are_noticed(mistake, noticed):
             eval(mistake, {"torch": torch, "t": torch.zeros(3, device=CUDA)})
             return {}
 
-        trainer.step = wrong
+        trainer.train_step = wrong
         with pytest.raises((AssertionError, RuntimeError), match=noticed):
             step(gpu, trainer)
 
@@ -233,13 +233,13 @@ def test_attention_is_looked_into(variant):
 def test_watching_for_divergence_reads_only_when_asked():
     with fake() as gpu:
         trainer = Trainer(MODEL, TRAINING, CUDA)
-        log = trainer.step(0, lambda _: images(MODEL, TRAINING))
-        watch = Watch()
+        log = trainer.train_step(0, lambda _: images(MODEL, TRAINING))
+        monitor = DivergenceMonitor()
         gpu.forget()
-        watch.see(log)
-        watch.see(log)
+        monitor.update(log)
+        monitor.update(log)
         assert not gpu.reads
-        assert watch.problem(trainer) is None
+        assert monitor.find_problem(trainer) is None
         assert len(gpu.reads) == 2  # the worst loss; whether all weights are finite
 
 
@@ -275,7 +275,7 @@ def first_step(gpu, model, **options):
     """What the first step in bf16, one that computes penalties, asks of the GPU."""
     trainer = Trainer(model, replace(TRAINING, precision="bf16", **options), CUDA)
     gpu.forget()
-    trainer.step(0, lambda i: images(model, trainer.config))
+    trainer.train_step(0, lambda i: images(model, trainer.config))
     return gpu.ops
 
 
@@ -333,7 +333,7 @@ def test_what_bf16_would_spoil_stays_in_fp32():
                     watch("spectral norm", module)
         watch("head", trainer.discriminator.head)
         gpu.forget()
-        trainer.step(0, lambda i: images(model, training))
+        trainer.train_step(0, lambda i: images(model, training))
     low = [f"{kind}: {op}" for kind, spans in inside.items() for i, j in spans for op in gpu.ops[i:j] if in_bf16(op)]
     named = {"tanh", "uniform_", "lerp", "index", "masked_fill"}
     assert named <= {op.name for op in gpu.ops}

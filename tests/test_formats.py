@@ -75,7 +75,7 @@ def test_names_of_every_network_come_back(name):
 def test_names_of_a_checkpoint_come_back():
     model = CONFIGS["class norms"]
     trainer = Trainer(model, sagan.TrainingConfig(batch_size=4, precision="fp32"), CPU)
-    trainer.step(0, lambda _: (torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.arange(4) % 3))
+    trainer.train_step(0, lambda _: (torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.arange(4) % 3))
     check_names(state(trainer))
 
 

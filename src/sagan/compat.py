@@ -14,7 +14,7 @@ def softmax_backward_(grad: Tensor, softmax: Tensor) -> None:
 
 
 def has_amx() -> bool:
-    """Return whether this CPU has AMX tiles, which multiply bf16 matrices; False where PyTorch does not say."""
+    """Return whether this CPU has AMX tiles, which multiply bf16 matrices; False if PyTorch cannot tell."""
     supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return supported is not None and bool(supported())
 

@@ -1,4 +1,4 @@
-"""The device that networks run on, the precision they compute in, and memory."""
+"""The device that networks run on, the precision they compute in, and their memory."""
 
 import contextlib
 import ctypes
@@ -21,16 +21,16 @@ DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")
 CPU = torch.device("cpu")
 
 DRAW_LESS = "try fewer images (--count), or --device cpu"
-"""Advice where images are drawn."""
+"""Advice when drawing images runs out of memory."""
 TRAIN_LESS = (
-    "try a smaller --batch-size, more --accumulate (as large a batch in more parts), or a smaller --base-channels or "
+    "try a smaller --batch-size, a larger --accumulate (smaller micro-batches), or a smaller --base-channels or "
     "--resolution"
 )
-"""Advice in training."""
+"""Advice when training runs out of memory."""
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name: 'auto' (CUDA if there is any, else the CPU), or 'cpu', 'cuda:1', 'mps' and so on.
+    """Return the device of a name: 'auto' (CUDA if available, else the CPU), or 'cpu', 'cuda:1', 'mps' and so on.
 
     Raises:
         UserError: the device is not available here, or does not compute ('meta').
@@ -49,8 +49,8 @@ def choose_device(name: str) -> torch.device:
 class Precision:
     """The arithmetic of convolutions and matrix products in a training step.
 
-    'fp32' has mantissas of 23 bits on every device, 'tf32' of 10 on CUDA. 'bf16' (7 bits) is autocast: what autocast
-    leaves in fp32 is fp32, not TF32.
+    'fp32' has mantissas of 23 bits on every device, 'tf32' of 10 bits on CUDA. 'bf16' (7 bits) is autocast; operations
+    that autocast leaves in fp32 run in fp32, not in TF32.
     """
 
     name: Literal["fp32", "tf32", "bf16"]
@@ -60,7 +60,7 @@ class Precision:
         return torch.autocast(device.type, torch.bfloat16) if self.name == "bf16" else contextlib.nullcontext()
 
     def flags(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context of a whole step: backward passes read the flags too."""
+        """Return the context of a training step; it must include backward passes, which read the flags too."""
         return _tf32(self.name == "tf32")
 
 
@@ -70,9 +70,9 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     CUDA gains from compute capability 8.0 (Ampere) on, the CPU with AMX.
 
     Raises:
-        UserError: 'tf32' where there is none.
+        UserError: the device has no TF32.
     """
-    # `is_bf16_supported` asks for the same, of the current device only.
+    # torch.cuda.is_bf16_supported checks the same, but for the current device only.
     ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     if name == "tf32" and not ampere:
         raise UserError(f"--precision tf32: requires a CUDA GPU from Ampere on, not {device}; use fp32 or bf16")
@@ -84,9 +84,9 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """Keep fp32 fp32, on CUDA too: for penalties, and for all that draws or measures.
+    """Turn TF32 off inside, for penalties and for everything that draws or measures.
 
-    The flags belong to the whole process, other threads included, and are put back at the end.
+    The flags apply to the whole process, other threads included. They are restored at the end.
     """
     with _tf32(False):
         yield
@@ -94,7 +94,7 @@ def full_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    # Not torch.backends.fp32_precision: PyTorch 2.11 raises where the two are mixed, and others set these.
+    # Not torch.backends.fp32_precision: PyTorch 2.11 raises if both are used, and other libraries set these flags.
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     cudnn.allow_tf32 = matmul.allow_tf32 = allowed
@@ -105,24 +105,24 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 
 def choose_algorithms(*, deterministic: bool) -> None:
-    """Let cuDNN look for the fastest kernels, or have the same operations always give the same bits.
+    """Choose the fastest cuDNN kernels, or deterministic ones, which repeat every result bit for bit.
 
-    The fastest may be others in each process, and some add up in any order. Call it before anything runs on CUDA;
-    on the CPU the bits are the same either way.
+    The fastest kernels may differ from process to process, and some add in no fixed order. Call this before anything
+    runs on CUDA. Results on the CPU repeat either way.
     """
-    torch.backends.cudnn.benchmark = not deterministic  # shapes stay the same: searching pays
+    torch.backends.cudnn.benchmark = not deterministic  # shapes stay the same, so one search serves all steps
     torch.backends.cudnn.deterministic = deterministic
     torch.use_deterministic_algorithms(deterministic)
     if deterministic and os.environ.get(CUBLAS_WORKSPACE) not in DETERMINISTIC_WORKSPACES:
         if torch.cuda.is_initialized():
-            wanted = f"{CUBLAS_WORKSPACE}={DETERMINISTIC_WORKSPACES[0]}"
-            print(f"sagan: CUDA runs already: set {wanted} before, or results may not repeat", file=sys.stderr)
+            setting = f"{CUBLAS_WORKSPACE}={DETERMINISTIC_WORKSPACES[0]}"
+            print(f"sagan: CUDA has already started: results may not repeat unless {setting} is set", file=sys.stderr)
         os.environ[CUBLAS_WORKSPACE] = DETERMINISTIC_WORKSPACES[0]
 
 
 @contextlib.contextmanager
 def enough_memory(advice: str = TRAIN_LESS) -> Iterator[None]:
-    """Turn running out of memory, of the GPU or the CPU, into a UserError that ends in advice: what needs less."""
+    """Raise a UserError with advice when the GPU or the CPU runs out of memory inside."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -132,20 +132,20 @@ def enough_memory(advice: str = TRAIN_LESS) -> Iterator[None]:
 
 
 def _is_exhausted(error: RuntimeError | MemoryError) -> bool:
-    words = (
+    signs = (
         "can't allocate memory",
-        "overflow",  # more than a number can say
+        "overflow",  # the size in bytes exceeds int64
         "ALLOC_FAILED",  # CUDNN_STATUS_ALLOC_FAILED, CUBLAS_STATUS_ALLOC_FAILED
-        "unable to find an engine",  # cuDNN, where no kernel's workspace fits
+        "unable to find an engine",  # cuDNN, when no kernel's workspace fits
     )
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in str(error) for word in words)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
 
 
 def keep_memory() -> None:
-    """Tells glibc to keep freed memory for the next step instead of returning it to the kernel.
+    """Tell glibc to keep freed memory for the next step instead of returning it to the kernel.
 
-    By default every large tensor is mapped and unmapped anew, and the page faults cost a training step on the CPU a
-    tenth of its time. Elsewhere than on glibc nothing happens.
+    By default every large tensor is mapped and unmapped again, and the page faults cost a training step on the CPU a
+    tenth of its time. Without glibc this has no effect.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,8 +1,8 @@
 """Distributed training: rank, world size and communication.
 
 `torchrun` starts the processes and gives each its rank in the environment. They compute through NCCL on CUDA and gloo
-on the CPU. While one of them works alone (data, checkpoints, grids), the others wait through torchrun's store, where
-nothing times out; so a collective waits only for what all do at the same time.
+on the CPU. While one of them works alone (data, checkpoints, grids), the others wait through torchrun's store, which
+has no timeout. So a collective only waits for work that all processes do at the same time.
 """
 
 import io
@@ -36,25 +36,32 @@ from sagan.errors import UserError
 T = TypeVar("T")
 
 MESSAGE = 2**24
-"""Numbers of one message, 64 MiB in fp32: large enough for the full bandwidth, small enough for a copy on the side."""
+"""Elements of one message, 64 MiB in fp32: large enough for the full bandwidth, small enough to hold a copy."""
 PATIENCE = timedelta(hours=1)
-"""How long a process waits for the others to start."""
+"""Time that a process waits for the others to start."""
 TIMEOUT = timedelta(minutes=10)
-"""How long a collective waits; NCCL's own default. The processes are apart the most where one reads a batch from a
-server that is slow to answer (`data.remote` gives up within 4 minutes), and in the first step on CUDA, when cuDNN tries
-its kernels. After this time a job ends that would hang, as one process does not call what the others call."""
+"""Time that a collective waits; NCCL's own default. The processes are furthest apart when one of them reads a batch
+from a slow server (`data.shards.remote` gives up within 4 minutes), and in the first step on CUDA, when cuDNN tries its
+kernels. The timeout ends a job that would hang because one process does not call what the others call."""
 BEAT = 1.0
-"""Seconds between two signs of life of a process, and between two looks at whether another one has failed."""
+"""Seconds between two signs of life of a process, and between two checks whether another one has failed."""
 SILENCE = 5.0
-"""Seconds without a sign of life after which a process is gone, once a signal has asked this one to end."""
+"""Seconds without a sign of life after which a process counts as gone, once a signal has asked this one to end."""
 GRACE = 1.5
-"""Seconds for the main thread to end by itself, with a message, before its process is ended."""
+"""Seconds that the main thread has to end by itself, with a message, before the watchdog ends the process."""
 
 
 class Processes:
-    """The processes of a job, as one of them sees them; by default it is the only one, and nothing is sent.
+    """This process among those of its job: rank, number of processes and communication.
 
-    What is called here is called in all of them, in the same order.
+    By default it is the only one, and nothing is sent. All processes must call the same methods in the same order.
+
+    Args:
+        device: the device of this process.
+        rank: number of this process in the job.
+        count: number of processes in the job.
+        local_rank: number of this process on its machine.
+        store: torchrun's store; None: this process is the only one.
     """
 
     def __init__(
@@ -66,13 +73,17 @@ class Processes:
         local_rank: int = 0,
         store: Store | None = None,
     ):
-        self.device, self.rank, self.count, self.local_rank = device, rank, count, local_rank
-        self._store, self._meetings = store, 0
-        self._vote: tuple[Tensor, torch.cuda.Event | None] | None = None
+        self.device = device
+        self.rank = rank
+        self.count = count
+        self.local_rank = local_rank
+        self._store = store
+        self._barriers = 0
+        self._vote: tuple[Tensor, torch.cuda.Event] | None = None  # of the previous call of `any`, on CUDA
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes files and tells people."""
+        """Whether this is rank 0, the process that writes files and messages."""
         return self.rank == 0
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
@@ -98,52 +109,56 @@ class Processes:
             torch._foreach_copy_(part, [piece.view_as(t) for piece, t in zip(pieces, part, strict=True)])
 
     def average(self, t: Tensor) -> Tensor:
-        """The mean of a tensor over the processes, in a new tensor."""
+        """Return the mean of a tensor over the processes, in a new tensor."""
         t = t.clone()
         self.average_([t])
         return t
 
-    def any(self, said: bool) -> bool:
-        """Whether one of the processes says so.
+    def any(self, condition: bool) -> bool:
+        """Return whether the condition holds in at least one process.
 
-        On CUDA the answer is that to the question before, which has come by now: nobody waits for the device.
+        On CUDA the result is that of the previous call, which has arrived by now: this call does not synchronise.
         """
         if self.count == 1:
-            return said
-        vote = torch.full((), float(said), device=self.device)  # torch.tensor would copy from the host, and wait
+            return condition
+        vote = torch.full((), float(condition), device=self.device)  # torch.tensor would synchronise
         dist.all_reduce(vote, dist.ReduceOp.MAX)
         if self.device.type != "cuda":
             return bool(vote)
-        before, copied = self._vote, torch.cuda.Event()
+        previous, copied = self._vote, torch.cuda.Event()
         self._vote = vote.to("cpu", non_blocking=True), copied
         copied.record()
-        if before is None or before[1] is None:
+        if previous is None:
             return False
-        before[1].synchronize()
-        return bool(before[0])
+        previous_vote, previous_copied = previous
+        previous_copied.synchronize()
+        return bool(previous_vote)
 
     def first(self, work: Callable[[], T]) -> T:
-        """What `work`, done by the first process alone, returns: JSON values. The others wait as long as it takes."""
+        """Call `work` in the first process only, and return its result, JSON values, in all of them.
+
+        The others wait as long as it takes.
+        """
         if self._store is None:
             return work()
-        key = self._meet()
+        key = self._next_key()
         if self.is_first:
             self._store.set(key, json.dumps(work()))
         self._wait(lambda store: store.check([key]))
         return json.loads(self._store.get(key))
 
     def wait_for_first(self) -> None:
-        """Return when the first process has come here too, however long it takes."""
+        """Wait until the first process calls this too, however long it takes."""
         self.first(lambda: None)
 
     def in_turn(self, work: Callable[[], T]) -> T:
-        """Does `work` in the first process, then in the first of every other machine, then in the rest.
+        """Call `work` in the first process, then in the first one of every other machine, then in the rest.
 
-        What one turn leaves behind, the next finds done. Returns when all are done.
+        Each turn can use files that the turn before has written. Returns the result when all turns are over.
         """
         if self._store is None:
             return work()
-        key, result = self._meet(), None
+        key, result = self._next_key(), None
         own = 0 if self.is_first else 1 if self.local_rank == 0 else 2
         for turn in range(3):
             if turn == own:
@@ -153,38 +168,43 @@ class Processes:
         return result  # type: ignore[return-value]
 
     def map(self, work: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]:
-        """work(0), ..., work(count - 1), shared out among the processes; all of them get all the arrays."""
+        """Return [work(0), ..., work(count - 1)] in all processes, each of which computes its share."""
         own = [work(i) for i in range(self.rank, count, self.count)]
         if self.count == 1:
             return own
         file = io.BytesIO()
         np.savez(file, *own)
-        found: list[np.ndarray | None] = [None] * count
+        results: list[np.ndarray | None] = [None] * count
         for rank, data in enumerate(_exchange(file.getvalue())):
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                found[rank :: self.count] = [arrays[f"arr_{i}"] for i in range(len(arrays))]
-        return found  # type: ignore[return-value]
+                results[rank :: self.count] = [arrays[f"arr_{i}"] for i in range(len(arrays))]
+        return results  # type: ignore[return-value]
 
     def report_failure(self) -> bool:
-        """Note that this process fails, which ends the others; return whether it is the first, which says why."""
+        """Report that this process fails, which ends the others.
+
+        Returns:
+            Whether it is the first to fail: that one prints the reason.
+        """
         try:
             return self._store is None or self._store.add("failures", 1) == 1
         except RuntimeError:  # the store is gone
             return True
 
     def failed(self) -> bool:
-        """Whether one of the processes has failed and said why."""
+        """Return whether a process has reported a failure."""
         return self._store is not None and self._store.add("failures", 0) > 0
 
-    def _meet(self) -> str:
-        self._meetings += 1
-        return f"meeting/{self._meetings}"
+    def _next_key(self) -> str:
+        """Return a new key of the store, the same in all processes."""
+        self._barriers += 1
+        return f"barrier/{self._barriers}"
 
     def _wait_for_all(self, key: str) -> None:
         self._wait(lambda store: store.add(key, 0) == self.count)
 
     def _wait(self, done: Callable[[Any], bool]) -> None:
-        """Until it is done; ends this process when another one fails. Ctrl-C ends it too, unlike a collective."""
+        """Wait until `done`; end this process if another one fails. Unlike a collective, Ctrl-C interrupts it."""
         pause = 0.005
         while not done(self._store):
             if self.failed():
@@ -195,15 +215,15 @@ class Processes:
 
 @contextmanager
 def join(device: str) -> Iterator[Processes]:
-    """This process among those that torchrun started, or alone.
+    """Yield this process as one of those that torchrun started, or as the only one.
 
-    An error of one process ends all of them, and is told once.
+    An error of one process ends all of them, and its message is printed once.
 
     Args:
-        device: as in `choose_device`; 'auto' and 'cuda' give each process the GPU of its number on its machine.
+        device: as in `choose_device`; with 'auto' and 'cuda' process n of a machine gets its GPU n.
 
     Raises:
-        UserError: no such device; or another process has ended without a word.
+        UserError: the device is not available, or another process has ended without a message.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "MASTER_ADDR" not in os.environ:
@@ -223,11 +243,11 @@ def join(device: str) -> Iterator[Processes]:
             rank=rank,
             world_size=count,
             timeout=TIMEOUT,
-            device_id=processes.device if on_cuda else None,  # NCCL connects now, and says now what is wrong
+            device_id=processes.device if on_cuda else None,  # NCCL connects now, and fails now if it cannot
         )
         watchdog.start()
         yield processes
-        _part(processes, watchdog)
+        _leave(processes, watchdog)
     except BaseException as error:
         first = processes.report_failure()
         lost = isinstance(error, RuntimeError) and _is_lost_connection(error)
@@ -239,13 +259,13 @@ def join(device: str) -> Iterator[Processes]:
 
 
 def lost_others(rank: int, count: int, why: str) -> str:
-    """Return the message of a process that cannot go on since another one is gone."""
+    """Return the message of a process that has to end since another one is gone."""
     return f"process {rank} of {count} has lost the others ({why}); resume a training run with --resume"
 
 
-def _part(processes: Processes, watchdog: "_Watchdog") -> None:
-    """Leave the job, the first process last: the store may be its own."""
-    store, key = processes._store, processes._meet()
+def _leave(processes: Processes, watchdog: "_Watchdog") -> None:
+    """Leave the job, the first process last: it may serve the store."""
+    store, key = processes._store, processes._next_key()
     assert store is not None
     store.add(key, 1)
     processes._wait_for_all(key)
@@ -259,64 +279,69 @@ def _part(processes: Processes, watchdog: "_Watchdog") -> None:
 class _Watchdog:
     """A thread that ends this process when another one of the job has failed or is gone.
 
-    Meanwhile the main thread may wait for the other one in a collective, or for the device, where Python's handlers of
-    signals get no turn: torchrun's SIGTERM does nothing, and its SIGKILL ends the process after 30 s. NCCL, unlike
-    gloo, need not even notice that a process has died. SIGTERM comes to a job that is to stop, and save, as it comes
-    to one of which a process has died; signs of life tell the two apart.
+    The main thread may be waiting for the other process in a collective, or for the device. Python runs no signal
+    handlers there: torchrun's SIGTERM has no effect, and its SIGKILL follows after 30 s. NCCL, unlike gloo, need not
+    even notice that a process has died. A job gets SIGTERM when it is to stop and save, and also when one of its
+    processes has died; signs of life tell the two cases apart.
     """
 
     def __init__(self, rank: int, count: int, store: Store) -> None:
         self.rank, self.count = rank, count
-        self._store: Any = store.clone()  # type: ignore[attr-defined]  # a connection of its own: one waits for its answers
+        # A connection of its own: calls on one connection wait for each other.
+        self._store: Any = store.clone()  # type: ignore[attr-defined]
         self._keys = [f"beat/{other}" for other in range(count)]
         self._store.set(self._keys[rank], "0")
-        self._signals, self._noted = socket.socketpair()
-        self._noted.setblocking(False)
+        self._signals, self._wakeup = socket.socketpair()  # Python writes every signal's number to the second
+        self._wakeup.setblocking(False)
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch, when all processes have been made; the main thread calls this."""
-        self._before = signal.signal(signal.SIGTERM, _leave_to_watchdog)
-        self._descriptor = signal.set_wakeup_fd(self._noted.fileno(), warn_on_full_buffer=False)
+        """Start watching, after all processes have joined. Call it in the main thread."""
+        self._previous_handler = signal.signal(signal.SIGTERM, _ignore)
+        self._previous_wakeup = signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; the main thread calls this."""
+        """End the thread. Call it in the main thread."""
         self._stopped.set()
-        signal.set_wakeup_fd(self._descriptor)
-        signal.signal(signal.SIGTERM, self._before)
-        self._noted.send(b"\0")  # wakes it
+        signal.set_wakeup_fd(self._previous_wakeup)
+        signal.signal(signal.SIGTERM, self._previous_handler)
+        self._wakeup.send(b"\0")  # wakes the thread
         self._thread.join()
         self._signals.close()
-        self._noted.close()
+        self._wakeup.close()
 
     def _watch(self) -> None:
-        beats, last = 0, list[bytes]()
-        look = math.inf  # when to look for the signs of life of all processes, by time.monotonic: not before a signal
+        beats = 0
+        last: list[bytes] = []  # the signs of life of all processes at the last check
+        next_check = math.inf  # of the signs of life, by time.monotonic; none before a signal
         while not self._stopped.is_set():
+            # Wait for a signal, for a second at most.
             ready = select.select([self._signals], [], [], BEAT)[0]
-            asked = {signal.SIGINT, signal.SIGTERM} & set(self._signals.recv(64)) if ready else None
-            if asked:
-                look = min(look, time.monotonic())
-                if signal.getsignal(signal.SIGTERM) is _leave_to_watchdog:  # no training that could save
-                    self._end(128 + max(asked))
+            stop_signals = {signal.SIGINT, signal.SIGTERM} & set(self._signals.recv(64)) if ready else None
+            if stop_signals:
+                next_check = min(next_check, time.monotonic())
+                if signal.getsignal(signal.SIGTERM) is _ignore:  # no training run that could save
+                    self._end(128 + max(stop_signals))
+
+            # Give a sign of life; look for failures and, after a signal, for processes that give none.
             try:
                 beats += 1
                 self._store.set(self._keys[self.rank], str(beats))
                 if self._store.add("failures", 0):
                     self._end(2)
-                elif time.monotonic() >= look:
+                elif time.monotonic() >= next_check:
                     before, last = last, self._store.multi_get(self._keys)
                     silent = [i for i, beat in enumerate(before) if beat == last[i]]
                     if silent:
                         self._end(2, f"no sign of life of process {silent[0]}")
-                    look = time.monotonic() + SILENCE
+                    next_check = time.monotonic() + SILENCE
             except RuntimeError as error:
                 self._end(2, str(error).splitlines()[0])
 
     def _end(self, status: int, why: str = "") -> None:
-        """End the process if the main thread does not; say why if no process has said it."""
+        """End the process if the main thread does not; print the reason if no process has printed one."""
         if self._stopped.wait(GRACE):
             return
         if why:
@@ -325,22 +350,27 @@ class _Watchdog:
                     why = ""
         if why:
             line = f"sagan: {lost_others(self.rank, self.count, why)}"
-            tqdm.write(f"\n{line}" if self.rank else line, file=sys.stderr)  # not behind the first process's bar
+            # A line break keeps it off the line of the first process's bar.
+            tqdm.write(f"\n{line}" if self.rank else line, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # the main thread may never return
 
 
-def _leave_to_watchdog(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM where nothing is trained: the watchdog ends the process, once a message on its way is out."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing at SIGTERM: the watchdog ends the process, after the messages that are on their way."""
 
 
 def check_batch(batch_size: int, accumulate: int, processes: Processes) -> None:
-    """Raises UserError for a batch that the processes cannot share equally."""
-    parts = processes.count * accumulate
-    if batch_size % parts:
+    """Check that the processes can share a batch equally.
+
+    Raises:
+        UserError: they cannot.
+    """
+    micro_batches = processes.count * accumulate
+    if batch_size % micro_batches:
         shared = f"{processes.count} processes" + (f" times --accumulate {accumulate}" if accumulate > 1 else "")
-        raise UserError(f"--batch-size {batch_size} cannot be shared by {shared}: take a multiple of {parts}")
+        raise UserError(f"--batch-size {batch_size} cannot be shared by {shared}: pass a multiple of {micro_batches}")
 
 
 class _Total(torch.autograd.Function):
@@ -358,12 +388,12 @@ class _Total(torch.autograd.Function):
 
 
 def total(t: Tensor) -> Tensor:
-    """The sum of a tensor over the processes; its gradient is the sum of theirs, as of one loss over all of them."""
+    """Return the sum of a tensor over the processes; its gradient is the sum of their gradients, as of one loss."""
     return _Total.apply(t)
 
 
 def in_memory_order(t: Tensor) -> Tensor:
-    """View a tensor with its axes from the largest stride to the smallest: contiguous, if no memory lies in between.
+    """View a tensor with its axes from the largest stride to the smallest: contiguous if its elements are dense.
 
     Flattening the view of a channels_last weight copies nothing; flattening the weight would move every element.
     """
@@ -371,7 +401,7 @@ def in_memory_order(t: Tensor) -> Tensor:
 
 
 def _messages(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the tensors, in order, in groups of about MESSAGE numbers."""
+    """Yield the tensors, in order, in groups of about MESSAGE elements."""
     group: list[Tensor] = []
     size = 0
     for t in tensors:
@@ -385,22 +415,22 @@ def _messages(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _exchange(data: bytes) -> list[bytes]:
-    """Every process's bytes, in the order of their numbers."""
+    """Return the bytes of every process, by rank."""
     count = dist.get_world_size()
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(count)]
     dist.all_gather(sizes, torch.tensor([len(data)]))
-    room = max(int(size) for size in sizes)
-    own = torch.frombuffer(bytearray(data.ljust(room, b"\0")), dtype=torch.uint8)
-    gathered = [torch.empty(room, dtype=torch.uint8) for _ in range(count)]
+    largest = max(int(size) for size in sizes)
+    own = torch.frombuffer(bytearray(data.ljust(largest, b"\0")), dtype=torch.uint8)
+    gathered = [torch.empty(largest, dtype=torch.uint8) for _ in range(count)]
     dist.all_gather(gathered, own)
     return [t[: int(size)].numpy().tobytes() for t, size in zip(gathered, sizes, strict=True)]
 
 
 def _name_of_start(store: Store, rank: int, count: int) -> str:
-    """What the processes of this start of the job call it, unlike any before a restart: the store outlives them.
+    """Return a name for this start of the job: the store outlives a restart, whose processes must not meet old ones.
 
-    Each asks with a word of its own, which only a first process that lives now can answer. (torchrun counts restarts,
-    but not alike on all machines.)
+    Each process sends a random word, which only the living rank 0 can answer. (torchrun counts restarts too, but not
+    the same on all machines.)
     """
     own = secrets.token_hex(8)
     if rank:
@@ -424,7 +454,7 @@ def _own_device(name: str, local_rank: int) -> torch.device:
     if name == "cpu":
         return torch.device("cpu")
     if name not in ("auto", "cuda"):
-        raise UserError(f"--device {name}: many processes take cpu, or cuda, of which each has the GPU of its number")
+        raise UserError(f"--device {name}: under torchrun use cpu, or cuda (one GPU of its machine for each process)")
     device = choose_device(f"cuda:{local_rank}")
     torch.cuda.set_device(device)
     return device

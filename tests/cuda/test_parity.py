@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from helpers.cuda_trainers import (
-    ALL_OF_IT,
     CPU,
+    EVERYTHING,
     SMALL,
     arithmetic,
     distance,
@@ -42,14 +42,14 @@ def parameters_of(t):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("options", [{}, ALL_OF_IT], ids=["hinge", "everything"])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["hinge", "everything"])
 def test_float64_trains_as_on_the_cpu(device, name, options, record_property):
     """Losses and every tensor of both networks after three steps, Adam and spectral norms included."""
     with arithmetic("float64") as chosen:
         here, there = (trainer(d, MODELS[name], **options, **chosen) for d in (CPU, device))
         load_weights(there, here)
         for step in range(3):
-            logs = [t.step(step, lambda i, t=t: images(t.device, MODELS[name], i)) for t in (here, there)]
+            logs = [t.train_step(step, lambda i, t=t: images(t.device, MODELS[name], i)) for t in (here, there)]
     losses = [torch.stack(list(log.values())).cpu() for log in logs]
     farthest = distance(losses[1], losses[0])
     reference = parameters_of(here)
@@ -63,7 +63,7 @@ def test_float64_trains_as_on_the_cpu(device, name, options, record_property):
 
 
 @pytest.mark.parametrize("precision", LARGEST)
-@pytest.mark.parametrize("options", [{}, ALL_OF_IT], ids=["hinge", "everything"])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["hinge", "everything"])
 def test_one_step_below_float64(device, precision, options, record_property):
     """Losses, gradients and statistics of one step against float64 on the CPU; rates too small to change a weight."""
     if precision == "tf32" and device.type != "cuda":
@@ -72,11 +72,11 @@ def test_one_step_below_float64(device, precision, options, record_property):
     with arithmetic("float64") as chosen:
         exact = trainer(CPU, **options, **still, **chosen)
         kept = trainer(CPU, **options, **still, **chosen)  # the weights before the step
-        reference = measured(exact, exact.step(0, lambda i: images(CPU, number=i)))
+        reference = measured(exact, exact.train_step(0, lambda i: images(CPU, number=i)))
     with arithmetic(precision) as chosen:
         t = trainer(device, **options, **still, **chosen)
         load_weights(t, kept)
-        found = measured(t, t.step(0, lambda i: images(device, number=i)))
+        found = measured(t, t.train_step(0, lambda i: images(device, number=i)))
     distances = {name: distance(found[name], reference[name]) for name in reference}
     record_property("distances", "; ".join(f"{name} {d:.1e}" for name, d in distances.items()))
     for (name, d), largest in zip(distances.items(), LARGEST[precision], strict=True):
@@ -103,7 +103,7 @@ def generators(device):
     with arithmetic("fp32") as chosen:
         here, there = (trainer(d, **chosen) for d in (CPU, device))
         for step in range(2):
-            here.step(step, lambda i: images(CPU, number=i))
+            here.train_step(step, lambda i: images(CPU, number=i))
         load_weights(there, here)
         yield here.generator.eval(), there.generator.eval()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.cuda_trainers import (
-    ALL_OF_IT,
+    EVERYTHING,
     deterministic,
     enough_memory,
     images,
@@ -19,15 +19,15 @@ from sagan.model.attention import attend
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("options", [{}, ALL_OF_IT], ids=["hinge", "everything"])
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["hinge", "everything"])
 def test_nothing_in_a_step_waits_for_the_device(device, no_waiting, precision, options):
     t = trainer(device, precision=precision, **options)
     batch = images(device)
     for step in range(2):  # libraries start, kernels are loaded
-        t.step(step, lambda i: batch)
+        t.train_step(step, lambda i: batch)
     with no_waiting():
         for step in range(2, 6):  # with and without penalties
-            log = t.step(step, lambda i: batch, measure=True)
+            log = t.train_step(step, lambda i: batch, measure=True)
     assert all(torch.isfinite(value) for value in log.values())
 
 
@@ -41,10 +41,10 @@ def test_a_step_with_its_next_batch_on_the_way_waits_for_nothing(device, no_wait
     t, batches = trainer(device), Prefetcher(lambda i: images(torch.device("cpu"), number=i), device)
     try:
         for step in range(3):
-            t.step(step, batches)
+            t.train_step(step, batches)
         with no_waiting():
             for step in range(3, 6):
-                t.step(step, batches)
+                t.train_step(step, batches)
     finally:
         batches.close()
 
@@ -78,7 +78,7 @@ def test_deterministic_and_resumed_it_is_the_same_run_bit_for_bit(device, tmp_pa
                 save_checkpoint(tmp_path / "kept.safetensors", t, step)
                 t = trainer(device, precision=precision, loss="relativistic", r1=0.5, penalty_every=2, **chosen)
                 assert load_checkpoint(tmp_path / "kept.safetensors", t) == step
-            t.step(step, lambda i: images(device, number=i))
+            t.train_step(step, lambda i: images(device, number=i))
         return {name: tensor.cpu() for name, tensor in state(t).items()}
 
     with deterministic() as chosen:
@@ -91,10 +91,10 @@ def test_memory_does_not_grow(cuda, record_property):
     t = trainer(cuda, PRESETS["small"].model, batch_size=16, precision="bf16", r1=1.0, penalty_every=2)
     batch = images(cuda, PRESETS["small"].model, count=16)
     for step in range(4):
-        t.step(step, lambda i: batch)
+        t.train_step(step, lambda i: batch)
     held = torch.cuda.memory_allocated()
     for step in range(4, 20):
-        t.step(step, lambda i: batch)
+        t.train_step(step, lambda i: batch)
     record_property("peak MiB", torch.cuda.max_memory_allocated() / 2**20)
     assert torch.cuda.memory_allocated() == held
 

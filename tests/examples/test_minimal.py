@@ -53,7 +53,7 @@ def package_trainer():
 
 
 def package_step(trainer, step):
-    log = trainer.step(step, batch)
+    log = trainer.train_step(step, batch)
     return log["loss/discriminator"], log["loss/generator"]
 
 

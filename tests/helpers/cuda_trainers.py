@@ -10,13 +10,13 @@ from sagan.device import enough_memory  # noqa: F401
 from sagan.distributed import Processes
 from sagan.training import step as step_module
 from sagan.training.checkpoint import load_checkpoint, save_checkpoint, state  # noqa: F401
-from sagan.training.rng import Noise
+from sagan.training.rng import StepRNG
 from sagan.training.step import Trainer
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=8)
 BATCH = 8
-ALL_OF_IT = {  # every part of a step that a preset or an option can add
+EVERYTHING = {  # every part of a step that a preset or an option can add
     "loss": "relativistic",
     "r1": 0.5,
     "r2": 0.5,
@@ -28,10 +28,10 @@ ALL_OF_IT = {  # every part of a step that a preset or an option can add
 }
 
 
-class CpuNoise(Noise):
-    """The numbers that the CPU draws, moved to where they are to be: no two devices draw the same.
+class CpuRNG(StepRNG):
+    """Draws on the CPU and moves the numbers to a device: no two devices draw the same numbers themselves.
 
-    Drawn in float64 whatever the precision, so that fp32 gets the rounded numbers of float64.
+    Numbers are drawn in float64 at every precision, so that fp32 gets the rounded numbers of float64.
     """
 
     def __init__(self, seed: int, device: torch.device):
@@ -50,17 +50,17 @@ class CpuNoise(Noise):
 
 
 def draw_on_the_cpu(monkeypatch) -> None:
-    """Makes every trainer draw its random numbers on the CPU."""
+    """Make every trainer draw its random numbers on the CPU."""
 
-    def drawn(seed: int, step: int, processes: Processes, restarts: int = 0) -> CpuNoise:
-        return CpuNoise(1000 * seed + step, processes.device)
+    def cpu_rng(seed: int, index: int, processes: Processes, restarts: int = 0) -> CpuRNG:
+        return CpuRNG(1000 * seed + index, processes.device)
 
-    monkeypatch.setattr(step_module, "randomness", drawn)
+    monkeypatch.setattr(step_module, "step_rng", cpu_rng)
 
 
 @contextlib.contextmanager
 def arithmetic(name: str) -> Iterator[dict[str, str]]:
-    """Computes in 'float64', 'fp32', 'tf32' or 'bf16' inside; yields the options of TrainingConfig for it."""
+    """Compute in 'float64', 'fp32', 'tf32' or 'bf16' inside; yield the options of TrainingConfig for it."""
     cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, cublas.allow_tf32
     cudnn.allow_tf32 = cublas.allow_tf32 = name in ("tf32", "bf16")
@@ -74,7 +74,7 @@ def arithmetic(name: str) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[dict[str, bool]]:
-    """Computes the same bits every time inside; yields the options of TrainingConfig for it."""
+    """Compute the same bits every time inside; yield the options of TrainingConfig for it."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
     cudnn.benchmark, cudnn.deterministic = False, True
@@ -87,7 +87,7 @@ def deterministic() -> Iterator[dict[str, bool]]:
 
 
 def images(device: torch.device, model: ModelConfig = SMALL, number: int = 0, count: int = BATCH):
-    """Batch number `number` of made-up images and labels, the same on every device."""
+    """Return batch `number` of synthetic images and labels, the same on every device."""
     rng = torch.Generator().manual_seed(number)
     shape = (count, model.resolution, model.resolution, model.image_channels)
     x = torch.randint(256, shape, generator=rng, dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -96,7 +96,7 @@ def images(device: torch.device, model: ModelConfig = SMALL, number: int = 0, co
 
 
 def trainer(device: torch.device, model: ModelConfig = SMALL, **options) -> Trainer:
-    """A trainer whose attention layers take part from the first step on, as they do after some training."""
+    """Return a trainer whose attention layers take part from the first step on, as they do after some training."""
     t = Trainer(model, TrainingConfig(**{"batch_size": BATCH, "precision": "fp32", "steps": 100} | options), device)
     for network in (t.generator, t.discriminator, t.ema.network):
         for name, parameter in network.named_parameters():
@@ -106,13 +106,13 @@ def trainer(device: torch.device, model: ModelConfig = SMALL, **options) -> Trai
 
 
 def load_weights(to: Trainer, source: Trainer) -> None:
-    """Gives a trainer the networks of another one, whatever their devices and dtypes."""
+    """Copy the networks of a trainer into another one, whatever their devices and dtypes."""
     to.generator.load_state_dict(source.generator.state_dict())
     to.discriminator.load_state_dict(source.discriminator.state_dict())
     to.ema.network.load_state_dict(source.ema.network.state_dict())
 
 
 def distance(x: torch.Tensor, reference: torch.Tensor) -> float:
-    """|x - reference| / |reference|, in float64 on the CPU."""
+    """Return |x - reference| / |reference|, in float64 on the CPU."""
     x, reference = x.detach().cpu().double(), reference.detach().cpu().double()
     return ((x - reference).norm() / reference.norm()).item()

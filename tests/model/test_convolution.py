@@ -143,7 +143,7 @@ def test_no_kernel_as_large_as_a_feature_map_in_a_penalty_step(preset):
     size = config.model.resolution
     images = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
     with Kernels() as kernels:
-        trainer.step(0, lambda i: (images, torch.zeros(2, dtype=torch.int64)))
+        trainer.train_step(0, lambda i: (images, torch.zeros(2, dtype=torch.int64)))
     assert kernels.all > 100
     assert kernels.large == 0
 

@@ -128,7 +128,7 @@ def test_the_discriminator_is_that_of_the_newest_checkpoint(tmp_path):
     trainers = [Trainer(model, TrainingConfig(seed=seed), torch.device("cpu")) for seed in (0, 1)]
     noise, y = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8), torch.arange(64) % 2
     for step, trainer in enumerate(trainers, 1):
-        trainer.step(0, lambda _: (noise, y))
+        trainer.train_step(0, lambda _: (noise, y))
         save_checkpoint(made.checkpoint_path(step), trainer, step)
     discriminator = read_discriminator(made.path)
     assert isinstance(discriminator, Discriminator)

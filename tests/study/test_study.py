@@ -130,9 +130,9 @@ def test_a_speed_counts_when_two_blocks_agree(seconds, settled):
 def test_a_trial_trains_whole_blocks_after_a_warm_up(pictures, monkeypatch, every):
     """Steps 0 to `every`, which are not timed; then as many with a penalty in a block as in any other."""
     steps = []
-    train = runner.Trainer.step
+    train = runner.Trainer.train_step
     monkeypatch.setattr(
-        runner.Trainer, "step", lambda self, step, *rest: (steps.append(step), train(self, step, *rest))
+        runner.Trainer, "train_step", lambda self, step, *rest: (steps.append(step), train(self, step, *rest))
     )
     model = ModelConfig(resolution=32, base_channels=4, latent_dim=8)
     training = TrainingConfig(batch_size=4, precision="fp32", r1=0.1, penalty_every=every)

@@ -2,33 +2,33 @@ import pytest
 import torch
 
 from sagan.training.augmentation import AUGMENTS, augment
-from sagan.training.rng import Noise
+from sagan.training.rng import StepRNG
 
 
-def noise(seed=0):
-    return Noise(seed)
+def rng(seed=0):
+    return StepRNG(seed)
 
 
 @pytest.mark.parametrize("name", AUGMENTS)
-def test_differs_by_picture_and_is_reproducible(name):
+def test_differs_by_image_and_is_reproducible(name):
     x = torch.rand(1, 3, 16, 16).expand(6, -1, -1, -1).contiguous()
-    once, again = augment(x, [name], noise()), augment(x, [name], noise())
+    once, again = augment(x, [name], rng()), augment(x, [name], rng())
     assert torch.equal(once, again)
-    assert len({tuple(picture.flatten().tolist()) for picture in once}) > 1
+    assert len({tuple(image.flatten().tolist()) for image in once}) > 1
     assert once.shape == x.shape
 
 
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_differentiable(name):
     x = torch.rand(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: augment(x, [name], noise()), x)
+    assert torch.autograd.gradcheck(lambda x: augment(x, [name], rng()), x)
 
 
 def test_translation_moves_by_an_eighth_at_most_and_fills_with_zeros():
     x = torch.arange(1.0, 257).view(1, 1, 16, 16).expand(200, -1, -1, -1)
     seen = set()
-    for picture in augment(x, ["translation"], noise()):
-        moved = picture[0]
+    for image in augment(x, ["translation"], rng()):
+        moved = image[0]
         (row, column) = next((r, c) for r in range(16) for c in range(16) if moved[r, c] == x[0, 0, 8, 8])
         dy, dx = row - 8, column - 8
         wanted = torch.zeros(16, 16)
@@ -43,16 +43,16 @@ def test_translation_moves_by_an_eighth_at_most_and_fills_with_zeros():
 
 def test_cutout_zeroes_a_square_of_half_the_side():
     x = torch.ones(300, 2, 16, 16)
-    holes = (augment(x, ["cutout"], noise()) == 0).all(1)
+    holes = (augment(x, ["cutout"], rng()) == 0).all(1)
     rows, columns = holes.any(2).sum(1), holes.any(1).sum(1)
     assert torch.equal(holes.sum((1, 2)), rows * columns)  # one rectangle
     assert rows.max() == columns.max() == 8
-    assert rows.min() >= 4  # the centre lies in the picture, so a quarter is always cut
+    assert rows.min() >= 4  # the centre lies in the image, so a quarter is always cut
 
 
 def test_color_leaves_alpha_alone_and_keeps_within_its_ranges():
     x = torch.rand(50, 4, 8, 8)
-    out = augment(x, ["color"], noise())
+    out = augment(x, ["color"], rng())
     assert torch.equal(out[:, 3:], x[:, 3:])
     # Saturation and contrast keep the mean, so brightness is what it moves by: up to 1/2 either way.
     shift = out[:, :3].mean((1, 2, 3)) - x[:, :3].mean((1, 2, 3))
@@ -62,4 +62,4 @@ def test_color_leaves_alpha_alone_and_keeps_within_its_ranges():
 
 def test_no_names_no_change():
     x = torch.rand(2, 3, 8, 8)
-    assert augment(x, [], noise()) is x
+    assert augment(x, [], rng()) is x

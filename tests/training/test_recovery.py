@@ -1,4 +1,4 @@
-"""A training that comes apart goes back by itself; the faults are put into real runs."""
+"""A training run that diverges restarts by itself; the faults are put into real runs."""
 
 import io
 import json
@@ -13,8 +13,8 @@ import torch
 from sagan import ModelConfig, TrainingConfig
 from sagan.files import load_tensors
 from sagan.run import Run
-from sagan.training.divergence import EXPLODED, Watch
-from sagan.training.progress import Bar
+from sagan.training.divergence import MAX_LOSS, DivergenceMonitor
+from sagan.training.progress import ProgressBar
 from sagan.training.recorder import prune
 from sagan.training.step import Trainer
 
@@ -28,8 +28,8 @@ def same(a, b):
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """Lets a training's step spoil a weight: `spoil(lambda trainer, step: ...)` says after which steps."""
-    step = Trainer.step
+    """Let a training step spoil a weight: `spoil(lambda trainer, step: ...)` returns after which steps."""
+    step = Trainer.train_step
 
     def set_fault(due, value=math.nan):
         def spoilt(self, number, batches, *, measure=False):
@@ -38,16 +38,16 @@ def spoil(monkeypatch):
                 self.generator.head.weight.data[0, 0, 0, 0] = value
             return values
 
-        monkeypatch.setattr(Trainer, "step", spoilt)
+        monkeypatch.setattr(Trainer, "train_step", spoilt)
 
     return set_fault
 
 
 @pytest.mark.parametrize("at", [4, 5])  # the grid sees it at once, the log a step later
-def test_it_goes_back_and_on_another_way_reproducibly(command, tmp_path, train_options, spoil, at):
+def test_it_restarts_with_other_random_numbers_reproducibly(command, tmp_path, train_options, spoil, at):
     options = [*train_options, "--steps", STEPS, "--checkpoint-every", 3]
     command("train", *options, "--out", tmp_path / "whole")
-    spoil(lambda trainer, step: step == at and not trainer.detours)
+    spoil(lambda trainer, step: step == at and not trainer.restarts)
     for name in ("a", "b"):
         status, _, errors = command("train", *options, "--out", tmp_path / name)
         assert status == 0
@@ -59,21 +59,21 @@ def test_it_goes_back_and_on_another_way_reproducibly(command, tmp_path, train_o
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
-def test_killed_after_going_back_it_ends_the_same(command, tmp_path, train_options, spoil):
+def test_killed_after_a_restart_it_ends_the_same(command, tmp_path, train_options, spoil):
     options = [*train_options, "--steps", STEPS, "--checkpoint-every", 3]
-    spoil(lambda trainer, step: step == 4 and not trainer.detours)
+    spoil(lambda trainer, step: step == 4 and not trainer.restarts)
     command("train", *options, "--out", tmp_path / "whole")
 
     def killed(trainer, step):
-        if trainer.detours and step == 8:
+        if trainer.restarts and step == 8:
             raise KeyboardInterrupt
-        return step == 4 and not trainer.detours
+        return step == 4 and not trainer.restarts
 
     spoil(killed)
     assert command("train", *options, "--out", tmp_path / "killed")[0] == 130
     newest = Run(tmp_path / "killed").checkpoints()[-1]
     assert load_tensors(newest)[1] == {"step": 6, "detours": 1}
-    spoil(lambda trainer, step: step == 4 and not trainer.detours)
+    spoil(lambda trainer, step: step == 4 and not trainer.restarts)
     assert command("train", "--resume", tmp_path / "killed")[0] == 0
     assert same(tmp_path / "whole", tmp_path / "killed")
 
@@ -93,33 +93,35 @@ def test_it_gives_up_with_advice_and_keeps_what_was_good(command, tmp_path, trai
         assert all(t.isfinite().all() for t in load_tensors(path)[0].values())
 
 
-def test_before_the_first_checkpoint_it_starts_anew(command, tmp_path, train_options, spoil):
-    spoil(lambda trainer, step: step == 1 and trainer.detours < 2)
+def test_before_the_first_checkpoint_it_restarts_from_step_0(command, tmp_path, train_options, spoil):
+    spoil(lambda trainer, step: step == 1 and trainer.restarts < 2)
     status, _, errors = command("train", *train_options, "--steps", 4, "--out", tmp_path / "run")
     assert status == 0
     assert len(re.findall(r"step 0\b.*\b[12] of 3\b", errors)) == 2
 
 
-def test_what_the_watch_notices():
+def test_what_the_monitor_notices():
     model = ModelConfig(resolution=32, latent_dim=8, base_channels=4)
-    trainer, watch = Trainer(model, TrainingConfig(), torch.device("cpu")), Watch()
+    trainer = Trainer(model, TrainingConfig(), torch.device("cpu"))
 
-    def losses(discriminator, generator):
-        values = {"loss/discriminator": discriminator, "loss/generator": generator}
-        watch.see({name: torch.tensor(value) for name, value in values.items()})
+    def problem(*losses):
+        monitor = DivergenceMonitor()
+        for discriminator, generator in losses:
+            values = {"loss/discriminator": discriminator, "loss/generator": generator}
+            monitor.update({name: torch.tensor(value) for name, value in values.items()})
+        found = monitor.find_problem(trainer)
+        assert monitor.find_problem(trainer) == found  # asking changes nothing
+        return found
 
-    losses(2.0, -0.9 * EXPLODED)
-    assert watch.problem(trainer) is None
-    for bad, words in ((math.nan, r"\bloss\b"), (math.inf, r"\bloss\b"), (-2 * EXPLODED, r"\bloss\b.*2e\+05")):
-        for which in (0, 1):
-            losses(1.0, 1.0)
-            losses(*((bad, 1.0) if which else (1.0, bad)))
-            losses(1.0, 1.0)  # between, and nobody looked
-            assert re.search(words, watch.problem(trainer))
-    losses(1.0, 1.0)
-    assert watch.problem(trainer) is None
+    good = (1.0, 1.0)
+    assert problem() is None
+    assert problem((2.0, -0.9 * MAX_LOSS), good) is None
+    for bad, words in ((math.nan, r"\bloss\b"), (math.inf, r"\bloss\b"), (-2 * MAX_LOSS, r"\bloss\b.*2e\+05")):
+        for losses in ((bad, 1.0), (1.0, bad)):
+            assert re.search(words, problem(good, losses, good))  # though the last step is good
+    assert problem(good) is None
     trainer.ema.network.state_dict()["blocks.0.bn1.running_var"][0] = math.inf
-    assert "weights" in watch.problem(trainer)
+    assert "weights" in problem(good)
 
 
 def test_a_folder_that_vanishes_is_not_made_again(command, tmp_path, train_options, spoil):
@@ -179,11 +181,11 @@ def test_too_large_networks_are_one_clear_line(command, tmp_path, train_options)
 def test_a_clock_that_jumps_leaves_rate_and_time_left_alone(monkeypatch):
     day = iter((-1) ** i * 1e6 * i for i in range(1, 10**6))
     monkeypatch.setattr("tqdm.std.time", lambda: next(day))
-    with Bar(total=100, file=io.StringIO(), mininterval=0) as bar:
+    with ProgressBar(total=100, file=io.StringIO(), mininterval=0) as bar:
         for _ in range(5):
             time.sleep(0.01)
             bar.update(10)
         assert 0.05 <= bar.format_dict["elapsed"] < 5
         assert 10 < bar.format_dict["rate"] < 1001
-        assert bar.go_back(2, 10) == 2
+        bar.rewind(20)
         assert bar.n == 20

@@ -1,4 +1,4 @@
-"""Training on shards: a run that is stopped by a server that vanishes goes on as if nothing had been."""
+"""Training on shards: a run that a vanished server stopped resumes as if nothing had happened."""
 
 import re
 

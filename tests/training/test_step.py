@@ -1,6 +1,7 @@
 """The training step: the fast networks train like plain ones, and every option does what it says."""
 
 import copy
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -10,17 +11,17 @@ import reference
 from sagan import ModelConfig, TrainingConfig
 from sagan.distributed import Processes
 from sagan.model import attention, resample, spectral_norm
-from sagan.training.rng import Noise
-from sagan.training.step import Trainer, randomness
+from sagan.training.rng import StepRNG
+from sagan.training.step import Trainer, frozen, step_rng
 
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
 CPU = torch.device("cpu")
 
 
-def pictures(number, size=8):
-    noise = torch.Generator().manual_seed(number)
-    x = torch.randint(256, (size, 32, 32, 3), generator=noise, dtype=torch.uint8).permute(0, 3, 1, 2)
-    return x, torch.randint(3, (size,), generator=noise)
+def images(number, size=8):
+    rng = torch.Generator().manual_seed(number)
+    x = torch.randint(256, (size, 32, 32, 3), generator=rng, dtype=torch.uint8).permute(0, 3, 1, 2)
+    return x, torch.randint(3, (size,), generator=rng)
 
 
 def trainer(model=MODEL, **options):
@@ -31,7 +32,7 @@ def losses(steps, **options):
     t = trainer(**options)
     with_attention(t.generator)
     with_attention(t.discriminator)
-    rows = [t.step(i, pictures) for i in range(steps)]
+    rows = [t.train_step(i, images) for i in range(steps)]
     return torch.tensor([[r["loss/discriminator"], r["loss/generator"]] for r in rows])
 
 
@@ -87,7 +88,7 @@ def test_each_step_changes_both_networks_and_no_gradient_reaches_the_other():
     t = trainer()
     parameters = [*t.generator.named_parameters(), *t.discriminator.named_parameters()]
     before = [p.detach().clone() for _, p in parameters]
-    t.step(0, pictures)
+    t.train_step(0, images)
     for (name, parameter), old in zip(parameters, before, strict=True):
         # Attention's weights have no gradient while gamma is 0, nor has the bias while the hinge's two sides cancel.
         still = name == "head.bias" or (name.startswith("attention") and "gamma" not in name)
@@ -97,8 +98,8 @@ def test_each_step_changes_both_networks_and_no_gradient_reaches_the_other():
 
 def test_two_time_scales_and_their_decay():
     t = trainer(generator_lr=1e-3, discriminator_lr=4e-3, lr_decay_from=0.5)
-    assert [t.learning_rate(i) for i in (0, 49, 50, 75, 99)] == pytest.approx([1, 1, 1, 0.5, 0.02])
-    t.step(75, pictures)
+    assert [t.lr_scale(i) for i in (0, 49, 50, 75, 99)] == pytest.approx([1, 1, 1, 0.5, 0.02])
+    t.train_step(75, images)
     assert t.generator_adam.param_groups[0]["lr"] == pytest.approx(5e-4)
     assert t.discriminator_adam.param_groups[0]["lr"] == pytest.approx(2e-3)
 
@@ -107,25 +108,30 @@ def test_discriminator_steps_take_batches_in_order():
     seen = []
     t = trainer(discriminator_steps=3)
     for step in (0, 1):
-        t.step(step, lambda i: seen.append(i) or pictures(i))
+        t.train_step(step, lambda i: seen.append(i) or images(i))
     assert seen == [0, 1, 2, 3, 4, 5]
 
 
-def test_accumulated_gradients_equal_those_of_the_whole_batch():
-    """Without batch statistics and spectral norm (which see one part at a time) the parts add up exactly."""
+def test_accumulated_gradients_and_the_log_equal_those_of_the_whole_batch():
+    """Without batch statistics and spectral norm, which see one micro-batch at a time."""
     model = ModelConfig(resolution=32, num_classes=0, base_channels=4, discriminator_spectral_norm=False)
-    x, y = pictures(0, 8)
-    gradients = []
+    x, y = images(0, 8)
+    gradients, logs = [], []
     for parts in (1, 4):
         t = trainer(model, accumulate=parts, discriminator_lr=1e-12)
-        fakes = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-        given = iter(fakes.chunk(parts))
+        fakes = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1)).requires_grad_(True)
+        given = itertools.cycle(fakes.chunk(parts))
         t.generator.forward = lambda z, y, given=given: next(given)
         real = [(p.float() / 127.5 - 1, labels) for p, labels in zip(x.chunk(parts), y.chunk(parts), strict=True)]
-        t._discriminator_step(real, Noise(0), penalise=False)
+        log = t._discriminator_gradients(real, StepRNG(0), penalise=False)
         gradients.append([p.grad for p in t.discriminator.parameters()])
+        with frozen(t.discriminator):
+            logs.append(log | t._generator_gradients(real, StepRNG(0)))
     for a, b in zip(*gradients, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+    assert logs[0].keys() == logs[1].keys()
+    for name, value in logs[0].items():
+        assert value.item() == pytest.approx(logs[1][name].item(), abs=1e-6), name
 
 
 def with_attention(network):
@@ -141,8 +147,8 @@ def written_out(generator, discriminator, step, *, parts=1, r1=0.0, r2=0.0, grad
 
     `lazy`: what the penalties of the discriminator's gradient are multiplied by on this step.
     """
-    x, y = pictures(step)
-    noise = randomness(0, step, Processes(CPU))
+    x, y = images(step)
+    rng = step_rng(0, step, Processes(CPU))
 
     def slopes(at, labels):
         at = at.detach().requires_grad_(True)
@@ -151,7 +157,7 @@ def written_out(generator, discriminator, step, *, parts=1, r1=0.0, r2=0.0, grad
     averages = [torch.zeros(()), torch.zeros(())]  # of the logits of real and of generated images
     for real, y_real in zip((x / 127.5 - 1).chunk(parts), y.chunk(parts), strict=True):
         n = len(real)
-        z, y_fake = noise.normal(n, 8), noise.integers(n, 0, 3)
+        z, y_fake = rng.normal(n, 8), rng.integers(n, 0, 3)
         fake = generator(z, y_fake).detach()
         logits = discriminator(torch.cat([real, fake]), torch.cat([y_real, y_fake]))
         on_real, on_fake = logits[:n], logits[n:]
@@ -164,13 +170,13 @@ def written_out(generator, discriminator, step, *, parts=1, r1=0.0, r2=0.0, grad
         if lazy and r2:
             loss = loss + lazy * r2 / 2 * slopes(fake, y_fake).square().sum() / n
         if lazy and gradient_penalty:
-            t = noise.uniform(n, 0.0, 1.0, torch.float64)
+            t = rng.uniform(n, 0.0, 1.0, torch.float64)
             norms = slopes(t * real + (1 - t) * fake, y_real).square().sum(1).sqrt()
             loss = loss + lazy * gradient_penalty * (norms - 1).square().mean()
         (loss / parts).backward()
     ours = [p.grad.clone() for p in discriminator.parameters()]
     for labels in y.chunk(parts):
-        z, y_fake = noise.normal(len(labels), 8), noise.integers(len(labels), 0, 3)
+        z, y_fake = rng.normal(len(labels), 8), rng.integers(len(labels), 0, 3)
         loss = (1 + (-discriminator(generator(z, y_fake), y_fake)).exp()).log().mean()
         (loss / parts).backward()
     return ours, [p.grad for p in generator.parameters()]
@@ -187,7 +193,7 @@ def test_gradients_of_both_networks_are_those_of_the_weighted_sums_written_out(o
     rates = {"discriminator_lr": 1e-14, "generator_lr": 1e-14}  # the discriminator stays as it is for the generator
     t = trainer(loss="non-saturating", penalty_every=4, accumulate=parts, **rates, **options)
     networks = [copy.deepcopy(with_attention(network)) for network in (t.generator, t.discriminator)]
-    t.step(step, pictures)
+    t.train_step(step, images)
     wanted = written_out(*networks, step, parts=parts, lazy=lazy, **options)
     for network, gradients in zip((t.discriminator, t.generator), wanted, strict=True):
         for (name, p), gradient in zip(network.named_parameters(), gradients, strict=True):
@@ -195,12 +201,12 @@ def test_gradients_of_both_networks_are_those_of_the_weighted_sums_written_out(o
             assert (p.grad - gradient).norm() <= 1e-9 * gradient.norm() + 1e-14, name
 
 
-def test_classes_of_generated_pictures_are_uniform_or_paired():
+def test_classes_of_generated_images_are_uniform_or_paired():
     t = trainer()
     labels = torch.zeros(3000, dtype=torch.int64)
-    _, y = t._latents(labels, Noise(0))
+    _, y = t._draw_latents(labels, StepRNG(0))
     assert torch.bincount(y).tolist() == pytest.approx([1000] * 3, abs=120)
-    _, y = trainer(loss="relativistic")._latents(labels, Noise(0))
+    _, y = trainer(loss="relativistic")._draw_latents(labels, StepRNG(0))
     assert torch.equal(y, labels)
 
 
@@ -211,7 +217,7 @@ def losses_and_gradients(dtype, **options):
         with_attention(network).to(dtype)
         network.register_forward_pre_hook(lambda _, xs: tuple(x.to(dtype) if x.is_floating_point() else x for x in xs))
     t.ema.network.to(dtype)
-    log = t.step(0, pictures)
+    log = t.train_step(0, images)
     networks = (t.discriminator, t.generator)
     gradients = [torch.cat([p.grad.flatten() for p in network.parameters()]).double() for network in networks]
     return torch.stack([log["loss/discriminator"], log["loss/generator"]]).double(), gradients
@@ -232,15 +238,15 @@ def test_bf16_errs_by_so_much_in_a_step(options):
     assert (mean < torch.tensor([0.007, 0.006, 0.05, 0.12, 1.2e-3, 8e-3])).all(), mean
 
 
-def test_random_numbers_differ_from_seed_to_seed_from_step_to_step_and_after_a_detour():
+def test_random_numbers_differ_from_seed_to_seed_from_step_to_step_and_after_a_restart():
     rows = [
-        randomness(seed, step, Processes(CPU), detours).normal(2, 3)
+        step_rng(seed, step, Processes(CPU), restarts).normal(2, 3)
         for seed in (0, 1, 2, 2**31 - 1)
         for step in (0, 1, 999_999)
-        for detours in (0, 1)
+        for restarts in (0, 1)
     ]
     assert len({tuple(row.flatten().tolist()) for row in rows}) == len(rows)
-    again = randomness(1, 999_999, Processes(CPU), 1).normal(2, 3)
+    again = step_rng(1, 999_999, Processes(CPU), 1).normal(2, 3)
     assert any(torch.equal(row, again) for row in rows)
 
 
@@ -249,10 +255,10 @@ def test_the_auxiliary_classifier_is_ac_gan_s():
     model = replace(MODEL, class_head="classifier", generator_attention=(), discriminator_attention=())
     t = trainer(model)
     g, d = copy.deepcopy(t.generator), copy.deepcopy(t.discriminator)
-    x, y = pictures(0)
-    log = t.step(0, pictures)
-    noise = Noise(0)
-    z, y_fake = noise.normal(8, 8), noise.integers(8, 0, 3)
+    x, y = images(0)
+    log = t.train_step(0, images)
+    rng = StepRNG(0)
+    z, y_fake = rng.normal(8, 8), rng.integers(8, 0, 3)
     with torch.no_grad():
         h = d.features(torch.cat([x / 127.5 - 1, g(z, y_fake)]))
         logits, classes = d.logits(h), d.class_logits(h)
@@ -270,12 +276,12 @@ def test_an_auxiliary_classifier_learns_classes_that_differ():
 
     model = replace(MODEL, num_classes=2, class_head="classifier")
     t = trainer(model, loss="non-saturating", discriminator_lr=1e-3)
-    first, *_, last = (t.step(i, black_and_white)["loss/classes"].item() for i in range(40))
+    first, *_, last = (t.train_step(i, black_and_white)["loss/classes"].item() for i in range(40))
     assert last < 0.8 * first
 
 
 def test_a_discriminator_without_classifier_has_no_such_loss():
-    assert "loss/classes" not in trainer().step(0, pictures)
+    assert "loss/classes" not in trainer().train_step(0, images)
     discriminator = trainer().discriminator
     with pytest.raises(ValueError, match="has no classifier"):
         discriminator.class_logits(discriminator.features(torch.zeros(1, 3, 32, 32)))

@@ -29,10 +29,10 @@ def source(train_options, tmp_path, capsys):
 
 
 def started(source, class_names, **training):
-    """A trainer of networks for these classes that has started from `source`, and what was said."""
+    """A trainer of networks for these classes that has started from `source`, and the line about it."""
     model = ModelConfig(resolution=32, base_channels=4, latent_dim=8, num_classes=len(class_names))
     trainer = Trainer(model, TrainingConfig(start=str(source), batch_size=4, precision="fp32", **training), CPU)
-    return trainer, start_from(trainer, source, class_names)
+    return trainer, start_from(trainer, source, class_names).describe()
 
 
 def baked(network):

@@ -149,12 +149,12 @@ def _seconds_per_step(config: Config, store: Store, device: torch.device) -> flo
     seconds: list[float] = []
     with closing(Prefetcher(order, device)) as batches:
         for step in range(every + 1):  # both kinds of step: the first of each loads its kernels
-            trainer.step(step, batches)
+            trainer.train_step(step, batches)
         for start in range(every + 1, every + 1 + TRIAL_BLOCKS * block, block):
             _synchronise(device)
             since = time.perf_counter()
             for step in range(start, start + block):
-                trainer.step(step, batches)
+                trainer.train_step(step, batches)
             _synchronise(device)
             seconds.append((time.perf_counter() - since) / block)
             if has_settled(seconds):

@@ -13,12 +13,16 @@ from sagan.training.step import Trainer
 
 
 def save_checkpoint(path: Path, trainer: Trainer, step: int) -> None:
-    """Writes the trainer's state after `step` steps. Raises UserError if that fails, leaving nothing behind."""
-    save_tensors(path, state(trainer), {"step": step, "detours": trainer.detours})
+    """Write the trainer's state after `step` steps.
+
+    Raises:
+        UserError: the write fails; nothing is left behind.
+    """
+    save_tensors(path, state(trainer), {"step": step, "detours": trainer.restarts})
 
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
-    """Everything that a step changes, by name: weights, statistics, averages, and the optimisers' moments."""
+    """Return everything that a step changes, by name: weights, statistics, averages, and the optimisers' moments."""
     tensors: dict[str, Tensor] = {}
     for prefix, module in _modules(trainer).items():
         tensors |= {f"{prefix}/{name}": t for name, t in module.state_dict().items()}
@@ -29,12 +33,14 @@ def state(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def load_checkpoint(path: Path, trainer: Trainer) -> int:
-    """Brings the trainer to the state that `save_checkpoint` wrote, and returns the number of steps done.
+    """Restore the state that `save_checkpoint` wrote, and return the number of steps done.
 
-    Raises DamagedFile if the file is not whole, or of other networks.
+    Raises:
+        DamagedFile: the file is not intact, or belongs to other networks.
     """
     tensors, metadata = load_tensors(path)
-    step_done, detours = (read_count(metadata, name, path) for name in ("step", "detours"))
+    steps_done = read_count(metadata, "step", path)
+    restarts = read_count(metadata, "detours", path)
     groups: dict[str, dict[str, Tensor]] = {}
     for name, t in tensors.items():
         prefix, _, rest = name.partition("/")
@@ -46,24 +52,29 @@ def load_checkpoint(path: Path, trainer: Trainer) -> int:
             try:
                 moments = {key: groups[prefix][f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             except KeyError as error:
-                raise DamagedFile(f"{path} is damaged: it lacks {error} of {prefix}") from error
+                raise DamagedFile(f"{path} is damaged: {error} of {prefix} is missing") from error
             step = moments.pop("step").to(trainer.device)
             if any(t.shape != parameter.shape for t in moments.values()):
-                raise DamagedFile(f"{path} is damaged: {prefix} of {name} has another shape")
-            like = parameter.detach()  # whose order in memory the fused step takes for granted
-            kept = {key: torch.empty_like(like).copy_(t) for key, t in moments.items()}
-            optimiser.state[parameter] = {"step": step, **kept}
-    trainer.detours = detours
-    return step_done
+                raise DamagedFile(f"{path} is damaged: {prefix} of {name} has the wrong shape")
+            # The fused optimiser step requires moments in the weight's memory order.
+            like = parameter.detach()
+            moments = {key: torch.empty_like(like).copy_(t) for key, t in moments.items()}
+            optimiser.state[parameter] = {"step": step, **moments}
+    trainer.restarts = restarts
+    return steps_done
 
 
 def load_newest(checkpoints: list[Path], trainer: Trainer, warn: Callable[[str], None]) -> int:
-    """Loads the newest checkpoint that is whole, `warn` called with a line for each that is not.
+    """Load the newest intact checkpoint and return the number of steps done.
 
-    Returns the number of steps done; 0, the trainer unchanged, when there is no checkpoint yet.
+    Without checkpoints return 0 and leave the trainer as it is.
+
+    Args:
+        checkpoints: their paths, oldest first.
+        warn: called with a line for each damaged one.
 
     Raises:
-        UserError: there are checkpoints, all of them damaged.
+        UserError: all checkpoints are damaged.
     """
     if not checkpoints:
         return 0
@@ -71,9 +82,9 @@ def load_newest(checkpoints: list[Path], trainer: Trainer, warn: Callable[[str],
         try:
             return load_checkpoint(path, trainer)
         except DamagedFile as error:
-            warn(f"{error}; going back to the one before")
+            warn(f"{error}; trying the one before")
     folder = checkpoints[0].parent
-    raise UserError(f"{folder} holds no checkpoint that is whole: delete the folder to start the run anew")
+    raise UserError(f"{folder}: every checkpoint is damaged; delete the folder to start the run again")
 
 
 def _modules(trainer: Trainer) -> dict[str, nn.Module]:
@@ -93,5 +104,5 @@ def _optimisers(trainer: Trainer) -> list[tuple[str, torch.optim.Optimizer, nn.M
 
 
 def _trained(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that an optimiser has; not those of frozen blocks."""
+    """Return the parameters that an optimiser has: all except those of frozen blocks."""
     return [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]

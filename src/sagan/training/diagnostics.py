@@ -1,32 +1,30 @@
-"""Signs, in the metrics log, of a training that is coming apart, and what to do about each."""
+"""Warnings from the metrics log: signs that training goes wrong, with advice on each."""
 
 from typing import Any
 
 from sagan.metric_names import distance_key
 
 WORSE_EVALUATIONS = 3
-WORSE_BY = 1.2  # times the best distance
+"""Rises in a row of the distance to the data that are reported."""
+WORSE_BY = 1.2
+"""The last distance, as a multiple of the best one, from which on such rises count."""
 SATURATED_ROWS = 10
-SATURATED_BELOW = 0.05  # of the loss of a discriminator that knows nothing
-DIVERSITY_LOST = 0.5  # of the highest so far
+"""Rows of the log in which a saturated discriminator's loss stays near 0."""
+SATURATED_BELOW = 0.05
+"""Near 0 means below this share of the uninformed loss."""
+COLLAPSED_BELOW = 0.5
+"""A generator is collapsing when its diversity is below this share of the highest so far."""
 
 
-def find_problems(rows: list[dict[str, Any]], chance_loss: float) -> dict[str, str]:
-    """What is going wrong at the end of a metrics log: a line of advice each, by kind.
+def find_problems(rows: list[dict[str, Any]], uninformed_loss: float) -> dict[str, str]:
+    """Return the problems at the end of a metrics log: a line of advice by kind (worse, saturated, collapsed).
 
     Args:
         rows: the log, oldest first.
-        chance_loss: the loss of a discriminator whose logits are all 0.
+        uninformed_loss: the loss of a discriminator whose logits are all 0.
     """
-    return {
-        kind: advice
-        for kind, advice in (
-            ("worse", _worse(rows)),
-            ("saturated", _saturated(rows, chance_loss)),
-            ("collapsed", _collapsed(rows)),
-        )
-        if advice
-    }
+    advice = {"worse": _worse(rows), "saturated": _saturated(rows, uninformed_loss), "collapsed": _collapsed(rows)}
+    return {kind: line for kind, line in advice.items() if line}
 
 
 def _worse(rows: list[dict[str, Any]]) -> str | None:
@@ -39,22 +37,22 @@ def _worse(rows: list[dict[str, Any]]) -> str | None:
     if last[-1] < WORSE_BY * best:
         return None
     return (
-        f"{key} has risen {WORSE_EVALUATIONS} times in a row, to {last[-1]:.4g} (best: {best:.4g} at step {step}, "
-        "whose checkpoint is kept): more steps will hardly help; try lower --generator-lr and --discriminator-lr, or "
-        "--lr-decay-from below 1"
+        f"{key} has risen {WORSE_EVALUATIONS} times in a row, to {last[-1]:.4g} (best: {best:.4g} at step {step}; "
+        "that checkpoint is kept): more steps are unlikely to help; try lower --generator-lr and --discriminator-lr, "
+        "or --lr-decay-from below 1"
     )
 
 
-def _saturated(rows: list[dict[str, Any]], chance_loss: float) -> str | None:
+def _saturated(rows: list[dict[str, Any]], uninformed_loss: float) -> str | None:
     losses = [(row["loss/discriminator"], row["step"]) for row in rows if "loss/discriminator" in row]
     last = losses[-SATURATED_ROWS:]
-    # A Wasserstein loss has no such floor; its chance loss is 0.
-    if not chance_loss or len(last) < SATURATED_ROWS or max(last)[0] >= SATURATED_BELOW * chance_loss:
+    # A Wasserstein loss has no floor; its uninformed loss is 0.
+    if not uninformed_loss or len(last) < SATURATED_ROWS or max(last)[0] >= SATURATED_BELOW * uninformed_loss:
         return None
     return (
-        f"the discriminator's loss is near 0 since step {last[0][1]}: it knows the real pictures by heart and teaches "
-        "the generator no more; try --augment color translation cutout, more pictures, --r1 1, or a lower "
-        "--discriminator-lr"
+        f"the discriminator's loss has been near 0 since step {last[0][1]}: it has memorised the data and no longer "
+        "gives the generator a useful gradient; try --augment color translation cutout, more images, --r1 1, or a "
+        "lower --discriminator-lr"
     )
 
 
@@ -63,9 +61,9 @@ def _collapsed(rows: list[dict[str, Any]]) -> str | None:
     if not values:
         return None
     (now, _), (best, step) = values[-1], max(values)
-    if now >= DIVERSITY_LOST * best:
+    if now >= COLLAPSED_BELOW * best:
         return None
     return (
-        f"the samples of a class differ less and less (diversity {now:.2f}, at step {step} {best:.2f}): the generator "
-        "is collapsing to few pictures; try a lower --generator-lr, a larger --batch-size, or --lecam 0.1"
+        f"samples of a class have become similar (diversity {now:.2f}; at step {step} {best:.2f}): the generator "
+        "is collapsing to a few images; try a lower --generator-lr, a larger --batch-size, or --lecam 0.1"
     )

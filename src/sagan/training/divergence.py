@@ -1,75 +1,74 @@
-"""A training that has come apart: noticed before anything of it is kept, and taken back to its last good state."""
+"""Divergence of a training run: noticed before the state is saved, and answered by a restart from the last good one."""
 
 import math
 import shlex
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sagan.errors import UserError
-from sagan.run import Run
+from sagan.config import TrainingConfig
 from sagan.training.checkpoint import state
 from sagan.training.step import Trainer
 
-EXPLODED = 1e5
-"""Magnitude from which a loss counts as exploded: a choice, not a measurement."""
-TRIES = 3
-"""Times that a run goes on from the same state, with other random numbers, before it gives up."""
+MAX_LOSS = 1e5
+"""Magnitude of a loss above which a run has diverged: a choice, not a measurement."""
+MAX_RESTARTS = 3
+"""Restarts of a run from the same checkpoint, each with other random numbers, before it gives up."""
 
 
-class Watch:
-    """Follows the losses of every step and looks at the weights when asked: nobody waits for the device in between."""
+class DivergenceMonitor:
+    """Follows the losses of every step on the device; they and the weights are read only in `find_problem`."""
 
     def __init__(self) -> None:
-        self._worst: Tensor | None = None
+        self._largest: Tensor | None = None
 
-    def see(self, values: dict[str, Tensor]) -> None:
-        """Takes note of what `Trainer.step` returned."""
-        losses = torch.stack([values["loss/discriminator"], values["loss/generator"]]).abs().amax()
-        self._worst = losses if self._worst is None else torch.maximum(self._worst, losses)  # NaN stays NaN
+    def update(self, log: dict[str, Tensor]) -> None:
+        """Add what `Trainer.train_step` returned."""
+        loss = torch.stack([log["loss/discriminator"], log["loss/generator"]]).abs().amax()
+        self._largest = loss if self._largest is None else torch.maximum(self._largest, loss)  # NaN stays NaN
 
-    def problem(self, trainer: Trainer) -> str | None:
-        """What went wrong since this was asked last, in a few words; None: nothing."""
-        worst = 0.0 if self._worst is None else self._worst.item()
-        self._worst = None
-        if not math.isfinite(worst):
+    def find_problem(self, trainer: Trainer) -> str | None:
+        """Return why the run has diverged, in a few words, from all losses and the weights; None if it has not."""
+        largest_loss = 0.0 if self._largest is None else self._largest.item()
+        if not math.isfinite(largest_loss):
             return "the loss is not a number"
-        if worst > EXPLODED:
-            return f"the loss has grown to {worst:.2g}"
-        numbers = [t for t in state(trainer).values() if t.is_floating_point() and t.numel()]
-        largest = torch.stack([norm.float() for norm in torch._foreach_norm(numbers, ord=math.inf)])
+        if largest_loss > MAX_LOSS:
+            return f"the loss has grown to {largest_loss:.2g}"
+        tensors = [t for t in state(trainer).values() if t.is_floating_point() and t.numel()]
+        largest = torch.stack([norm.float() for norm in torch._foreach_norm(tensors, ord=math.inf)])
         return None if largest.isfinite().all() else "weights are not numbers"
 
 
-class Retries:
-    """How often a run has gone back to the state it is in, or will be in until it saves the next."""
+class RestartPolicy:
+    """Counts the restarts of a run from its newest checkpoint. A run that saves the next one gets a new policy."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.restarts = 0
 
-    def go_on(self, run: Run, trainer: Trainer, back: int, step: int, problem: str) -> str:
-        """Lets a trainer that was taken back to step `back` go another way from there; returns a line about it.
+    @property
+    def exhausted(self) -> bool:
+        """Whether the run has restarted as often as it may."""
+        return self.restarts == MAX_RESTARTS
 
-        Raises:
-            UserError: that has been tried often enough; the message says what else to try.
-        """
-        self.count += 1
-        if self.count > TRIES:
-            raise UserError(_advice(run, back, step, problem))
-        trainer.detours += self.count
-        return (
-            f"step {step}: {problem}; going back to step {back}, and on from there with other random numbers "
-            f"({self.count} of {TRIES} times)"
-        )
+    def restart(self, trainer: Trainer) -> None:
+        """Count a restart, and give a trainer at the newest checkpoint other random numbers than before."""
+        self.restarts += 1
+        trainer.restarts += self.restarts
 
 
-def _advice(run: Run, back: int, step: int, problem: str) -> str:
-    """What to do about a training that comes apart whatever its random numbers are."""
-    training = run.info.config.training
-    rates = f"--generator-lr {training.generator_lr / 2:g} --discriminator-lr {training.discriminator_lr / 2:g}"
-    folder = shlex.quote(str(run.path))
-    start = f"from step {back}, which is kept, with --from {folder}" if back else "anew"
+def advise(folder: Path, config: TrainingConfig, saved: int, step: int, problem: str) -> str:
+    """Return what the user can do about a run that diverges whatever its random numbers are.
+
+    Args:
+        folder: the run's folder.
+        config: how the run was trained.
+        saved: the step of the newest checkpoint; 0 if there is none.
+        step: the step at which the problem was found.
+    """
+    rates = f"--generator-lr {config.generator_lr / 2:g} --discriminator-lr {config.discriminator_lr / 2:g}"
+    source = f" from step {saved}, which is kept (--from {shlex.quote(str(folder))})," if saved else ""
     return (
-        f"training has come apart {TRIES + 1} times after step {back} (step {step}: {problem}): start {start} in "
-        f"another --out with lower rates, such as {rates}, or with --precision fp32"
+        f"training diverged {MAX_RESTARTS + 1} times after step {saved} (step {step}: {problem}): start a new run "
+        f"(--out){source} with lower learning rates, such as {rates}, or with --precision fp32"
     )

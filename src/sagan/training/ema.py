@@ -1,18 +1,24 @@
-"""The exponential moving average of the generator, from which pictures are drawn."""
+"""The exponential moving average of the generator, from which images are drawn."""
 
 import copy
 
 import torch
+from torch import Tensor
 
 from sagan.model.generator import Generator
 
 
 class EMA:
-    """Follows a generator: each of its floating-point tensors becomes decay · average + (1 - decay) · current.
+    """Averages a generator: each floating-point tensor becomes decay · average + (1 - decay) · current.
 
-    Batch-norm statistics are averaged too, so that they fit the averaged weights; the spectral norms' vectors are
-    copied. Before step `start` the average equals the generator; in the first steps after it the decay is
-    (1 + t) / (10 + t) at most, so that a young average is not held back by the weights it started from.
+    Batch-norm statistics are averaged too, so that they fit the averaged weights; the vectors of spectral norms are
+    copied. Before step `start` the average equals the generator. t steps later the decay is at most
+    (1 + t) / (10 + t), so that the weights at `start` do not dominate a young average.
+
+    Args:
+        network: the generator; the average starts as a copy.
+        decay: in [0, 1).
+        start: the first step that is averaged.
     """
 
     def __init__(self, network: Generator, decay: float, start: int = 0):
@@ -21,19 +27,21 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: Generator, step: int) -> None:
+        """Add the generator as it is after a step, numbered from 0."""
         t = max(0, step - self.start)
         decay = min(self.decay, (1 + t) / (10 + t))
-        # Pairs of (average's, current) tensors, each kind in one call.
-        copied: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-        averaged: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        # (averages, currents), for one call each.
+        to_copy: tuple[list[Tensor], list[Tensor]] = ([], [])
+        to_average: tuple[list[Tensor], list[Tensor]] = ([], [])
         for (name, average), current in zip(
             self.network.state_dict().items(), network.state_dict().values(), strict=True
         ):
-            vector = name.endswith((".u", ".v"))  # of a spectral norm
-            pairs = copied if step < self.start or not average.is_floating_point() or vector else averaged
-            pairs[0].append(average)
-            pairs[1].append(current)
-        if copied[0]:  # nothing, where no weight is spectrally normalised
-            torch._foreach_copy_(*copied)
-        if averaged[0]:
-            torch._foreach_lerp_(*averaged, 1 - decay)
+            spectral_norm_vector = name.endswith((".u", ".v"))
+            copies = step < self.start or not average.is_floating_point() or spectral_norm_vector
+            averages, currents = to_copy if copies else to_average
+            averages.append(average)
+            currents.append(current)
+        if to_copy[0]:  # empty if no weight is spectrally normalised
+            torch._foreach_copy_(*to_copy)
+        if to_average[0]:  # empty before `start`
+            torch._foreach_lerp_(*to_average, 1 - decay)

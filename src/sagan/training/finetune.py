@@ -1,4 +1,4 @@
-"""`sagan train --from`: networks that start from another run's, with classes of their own."""
+"""`sagan train --from`: initialise networks from another run, matching classes by name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -21,34 +21,67 @@ from sagan.training.step import Trainer
 
 @dataclass(frozen=True)
 class Source:
-    """What there is to start from."""
+    """The networks that a run starts from."""
 
     path: Path
     generator: Generator
     average: Generator
+    """The moving average; the generator itself where a file holds only one of them."""
     discriminator: Discriminator | None
+    """None where the file holds a generator alone."""
     class_names: tuple[str, ...]
     step: int
+    """Steps that the networks were trained for."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a trainer's networks were initialised from."""
+
+    source: Source
+    matches: tuple[int | None, ...]
+    """For each class of the trainer its number in the source, None if the source does not have it."""
+
+    def describe(self) -> str:
+        """Return a line that names the source, the networks and the classes that were found by name."""
+        source = self.source
+        classes = ""
+        if self.matches:
+            known = sum(match is not None for match in self.matches)
+            classes = f"; {known} of {len(self.matches)} classes were found there by name"
+            if source.class_names and known < len(self.matches):
+                classes += ", the others start from the mean of its classes"
+        if source.discriminator is None:
+            networks = "generator and average"
+            missing = "; it has no discriminator, so the discriminator starts untrained"
+        else:
+            networks = "generator, average and discriminator"
+            missing = ""
+        return f"{networks} start from {source.path}, step {source.step}{missing}{classes}"
 
 
 def read_source(start: str | Path) -> Source:
-    """The networks of a run's newest checkpoint, of a checkpoint, or the generator alone of a generator.safetensors.
+    """Read the networks of a run's newest checkpoint, of a checkpoint, or of a generator.safetensors (generator only).
 
     Raises:
-        UserError: nothing to load there, or the file is damaged.
+        UserError: there is nothing to load, or the file is damaged.
     """
     path = Path(start)
     if path.is_dir() or not path.exists():
         path = (Run(path).checkpoints() or [path])[-1]
     average, class_names, step = read_generator(path)
-    if path.parent.name != "checkpoints":  # only the average is there
+    if path.parent.name != "checkpoints":  # a generator.safetensors, which holds the average only
         return Source(path, average, average, None, class_names, step)
     generator, _, _ = read_generator(path, averaged=False)
     return Source(path, generator, average, read_discriminator(path), class_names, step)
 
 
 def read_model(start: str | Path) -> ModelConfig:
-    """The shape of the networks that there are to start from. Raises UserError as `read_source` does."""
+    """Return the configuration of the networks at --from.
+
+    Raises:
+        UserError: as `read_source`.
+    """
     path = Path(start)
     if path.is_file() and path.parent.name != "checkpoints":
         return read_generator(path)[0].config
@@ -56,10 +89,10 @@ def read_model(start: str | Path) -> ModelConfig:
 
 
 def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: int) -> Source:
-    """Reads what there is to start from, and checks that networks of configuration `model` can.
+    """Read the source, and check that networks of configuration `model` can start from it.
 
     Raises:
-        UserError: they cannot; the message says what would do.
+        UserError: they cannot; the message names the options that fit.
     """
     source = read_source(start)
     theirs = source.generator.config
@@ -70,54 +103,51 @@ def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: in
     ]
     if options:
         needed = " ".join(options)
-        raise UserError(f"--from {start}: its networks are of another shape; to start from them add {needed}")
+        raise UserError(f"--from {start}: its networks have another shape; to start from them, add {needed}")
     if freeze_discriminator and source.discriminator is None:
-        raise UserError(f"--freeze-discriminator {freeze_discriminator}: {start} holds no discriminator to keep")
+        raise UserError(f"--freeze-discriminator {freeze_discriminator}: {start} has no discriminator to freeze")
     blocks = len(source.discriminator.blocks) if source.discriminator else 0
     if freeze_discriminator > blocks:
         raise UserError(f"--freeze-discriminator {freeze_discriminator}: the discriminator has {blocks} blocks")
     return source
 
 
-def start_from(trainer: Trainer, start: str | Path, class_names: Sequence[str]) -> str:
-    """Gives a trainer's networks the weights of another run; returns a line that says what came from where.
+def start_from(trainer: Trainer, start: str | Path, class_names: Sequence[str]) -> Transfer:
+    """Initialise a trainer's networks from another run; return what was copied from where.
 
-    Generator, average and discriminator each take their own. What belongs to a class (the scales and shifts of batch
-    norms, the discriminator's embedding) comes from the source's class of the same name; a class that the source does
-    not have starts from the mean of all of its classes. A source without classes lends its one scale and shift to
-    every class, and nothing to the embedding. Optimisers start fresh.
+    Generator, average and discriminator are each copied from their counterpart. What belongs to a class (the scales and
+    shifts of batch norms, the discriminator's embedding) is copied from the source's class of the same name; a class
+    that the source does not have starts from the mean of all its classes. From a source without classes every class
+    gets the one scale and shift, and the embedding stays as initialised. Optimisers keep no state of the source.
 
     Raises:
-        UserError: nothing to load there, or networks of another shape.
+        UserError: there is nothing to load, or the networks have another shape.
     """
     source = check_source(start, trainer.model, trainer.config.freeze_discriminator)
     numbers = {name: i for i, name in enumerate(source.class_names)}
     matches = [numbers.get(name) for name in class_names]
-    same = tuple(class_names) == source.class_names
-    copy_weights(source.generator, trainer.generator, None if same else matches)
-    copy_weights(source.average, trainer.ema.network, None if same else matches)
+    rows = None if tuple(class_names) == source.class_names else matches
+    copy_weights(source.generator, trainer.generator, rows)
+    copy_weights(source.average, trainer.ema.network, rows)
     if source.discriminator is not None:
-        copy_weights(source.discriminator, trainer.discriminator, None if same else matches)
-    came = "generator, average and discriminator" if source.discriminator else "generator and average"
-    missing = "" if source.discriminator else "; it holds no discriminator, which starts from nothing"
-    known = sum(match is not None for match in matches)
-    classes = f"; {known} of {len(matches)} classes are known there by name" if matches else ""
-    if source.class_names and known < len(matches):
-        classes += ", the others start from the mean of its classes"
-    return f"{came} start from {source.path}, step {source.step}{missing}{classes}"
+        copy_weights(source.discriminator, trainer.discriminator, rows)
+    return Transfer(source, tuple(matches))
 
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None] | None) -> None:
-    """Copies every tensor of a network into another of the same shape but for its classes.
+    """Copy every tensor of a network into another one, which may differ in its classes only.
 
     Args:
-        matches: for each class of the target its number in the source, None for the mean; None: the same classes.
+        source: the network to copy from.
+        target: the network to copy to.
+        matches: for each class of the target its number in the source, None for the mean of all classes of the source.
+            None: both have the same classes.
     """
     tensors = source.state_dict()
     if matches is not None:
         for name, layer in target.named_modules():
-            # The last batch norm knows no classes; tables with a spectral norm are embeddings.
+            # The last batch norm is unconditional; spectrally normalised tables are embeddings.
             if isinstance(layer, ConditionalBatchNorm2d) and name != "bn" and not isinstance(layer.scale, SNEmbedding):
                 for key in (f"{name}.scale", f"{name}.shift"):
                     tensors[key] = _rows(tensors[key], matches)
@@ -138,7 +168,7 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
 
 
 def _rows(table: Tensor, matches: list[int | None]) -> Tensor:
-    """The rows of a table (classes, C), or of the one row (C,) of a network without, for the target's classes."""
+    """Return a table (classes, C), or the one row (C,), for the target's classes: (len(matches), C), (C,) if none."""
     table = table if table.dim() == 2 else table[None]
     mean = table.mean(0)
     if not matches:  # a target without classes

@@ -1,4 +1,4 @@
-"""The training loop: one step after another, stopped by a signal, taken back when training comes apart."""
+"""The training loop: step after step, stopped by a signal, restarted from the newest checkpoint after divergence."""
 
 import signal
 from collections.abc import Iterator
@@ -10,87 +10,121 @@ from sagan.data import Batches, Prefetcher, Store
 from sagan.data.shards.remote import Unreachable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
+from sagan.errors import UserError
 from sagan.run import Run
 from sagan.training.checkpoint import load_checkpoint, load_newest
-from sagan.training.divergence import Retries, Watch
+from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
 from sagan.training.finetune import start_from
-from sagan.training.progress import Bar, say
-from sagan.training.recorder import Records
+from sagan.training.progress import ProgressBar, say
+from sagan.training.recorder import Recorder
 from sagan.training.step import Trainer
 
 
 def train(run: Run, store: Store, processes: Processes) -> bool:
-    """Trains a run to its last step, going on from its newest checkpoint if it has one.
+    """Train a run to its last step, from its newest checkpoint if it has one; return whether it is complete.
 
-    SIGINT or SIGTERM end it after the step in hand, saved; a second one at once. Returns whether it is complete. All
-    processes call this; the first one writes, and a signal to one ends all.
+    All processes call this; the first one writes. SIGINT or SIGTERM to one of them stops all after the current step,
+    which is saved; a second signal stops at once.
 
     Raises:
-        UserError: nothing usable to go on from, or the disk refuses a write. What was saved before is whole.
+        UserError: no checkpoint is usable, training keeps diverging, or the disk refuses a write. What was saved
+            before stays intact.
     """
-    keep_memory()
+    # Set up the machine and the networks.
     config = run.info.config
+    keep_memory()
     choose_algorithms(deterministic=config.training.deterministic)
-    total, pictures = config.training.steps, config.training.batch_size
-    rank, count = processes.rank, processes.count
     if processes.is_first:
         run.sweep()
     trainer, step = open_trainer(run, processes)
-    order = Batches(store, pictures, seed=config.training.seed, flips=config.data.flips, rank=rank, count=count)
-    watch, retries = Watch(), Retries()
+    monitor = DivergenceMonitor()
+    policy = RestartPolicy()
+
+    # Set up data, records and the progress bar.
+    steps = config.training.steps
+    batch_size = config.training.batch_size
+    order = Batches(
+        store,
+        batch_size,
+        seed=config.training.seed,
+        flips=config.data.flips,
+        rank=processes.rank,
+        count=processes.count,
+    )
+    recorder = Recorder(run, store, processes, step, trainer.uninformed_loss())
+    batches = Prefetcher(order, processes.device)
+    bar = ProgressBar(
+        total=steps * batch_size,
+        initial=step * batch_size,
+        unit="images",
+        unit_scale=True,
+        desc="training",
+        disable=not processes.is_first,
+    )
+
     with (
-        closing(Records(run, store, processes, step, trainer.chance_loss())) as records,
-        closing(Prefetcher(order, processes.device)) as batches,
-        Bar(
-            total=total * pictures,
-            initial=step * pictures,
-            unit="images",
-            unit_scale=True,
-            desc="training",
-            disable=not processes.is_first,
-        ) as bar,
+        closing(recorder),
+        closing(batches),
+        bar,
         enough_memory(),
-        interruptible(tell=processes.is_first) as interrupted,
+        stop_on_signal(announce=processes.is_first) as signals,
     ):
-        while step < total:
-            due = records.due(step + 1)
+        while step < steps:
+            # Train one step.
+            due = recorder.due(step + 1)
             try:
-                values = trainer.step(step, batches, measure=due.measure)
-            except Unreachable:  # before anything of this step was done, unless the discriminator takes several
-                alone = count == 1  # of many, others may have got theirs
-                if step and alone and config.training.discriminator_steps == 1 and not watch.problem(trainer):
-                    records.save(trainer, step)
+                log = trainer.train_step(step, batches, measure=due.measure)
+            except Unreachable:  # raised before the step changed anything, unless D takes several steps
+                alone = processes.count == 1  # other processes may have got their batch
+                unchanged = alone and config.training.discriminator_steps == 1
+                if step and unchanged and not monitor.find_problem(trainer):
+                    recorder.save(trainer, step)
                 raise
             step += 1
-            if stop := processes.any(interrupted()):
+            monitor.update(log)
+
+            # Save this step if it is the last because of a signal.
+            stop = processes.any(signals.received)
+            if stop:
                 due = replace(due, save=True)
-            bar.update(pictures)
-            watch.see(values)
-            if due.anything and (problem := watch.problem(trainer)):
-                trainer, back = open_trainer(run, processes)
-                told = retries.go_on(run, trainer, back, step, problem)
+            bar.update(batch_size)
+
+            # Restart from the newest checkpoint if training has diverged, before anything of this step is recorded.
+            problem = monitor.find_problem(trainer) if due.anything else None
+            if problem:
+                trainer, saved = open_trainer(run, processes)
+                if policy.exhausted:
+                    raise UserError(advise(run.path, config.training, saved, step, problem))
+                policy.restart(trainer)
                 if processes.is_first:
-                    say(told)
-                records.go_back(back)
-                step = bar.go_back(back, pictures)
+                    count = f"{policy.restarts} of {MAX_RESTARTS} times"
+                    say(f"step {step}: {problem}; restarting from step {saved} with other random numbers ({count})")
+                monitor = DivergenceMonitor()
+                recorder.rewind(saved)
+                bar.rewind(saved * batch_size)
+                step = saved
+
+            # Otherwise log, draw, evaluate and save what is due.
             else:
                 if due.measure:
-                    bar.set_postfix_str(f"D {values['loss/discriminator']:.2f} G {values['loss/generator']:.2f}")
-                records.keep(trainer, step, values, due)
+                    bar.set_postfix_str(f"D {log['loss/discriminator']:.2f} G {log['loss/generator']:.2f}")
+                recorder.record(trainer, step, log, due)
                 if due.save:
-                    retries = Retries()
+                    policy = RestartPolicy()
+
             if stop:
                 break
+
     if processes.is_first:
-        records.finish(step)
-    return step == total
+        recorder.finish(step)
+    return step == steps
 
 
 def open_trainer(run: Run, processes: Processes) -> tuple[Trainer, int]:
-    """A trainer at the run's newest checkpoint that is whole, else at its start; and the number of steps done.
+    """Return a trainer at the run's newest intact checkpoint, else at its start, and the number of steps done.
 
     Raises:
-        UserError: nothing usable to go on from.
+        UserError: no checkpoint is usable, or the run cannot start from --from.
     """
     config = run.info.config
     with enough_memory():
@@ -99,37 +133,39 @@ def open_trainer(run: Run, processes: Processes) -> tuple[Trainer, int]:
     if step and not processes.is_first:
         load_checkpoint(run.checkpoint_path(step), trainer)
     if not step and config.training.start:
-        came = start_from(trainer, config.training.start, run.info.class_names)
+        transfer = start_from(trainer, config.training.start, run.info.class_names)
         if processes.is_first:
-            say(came)
+            say(transfer.describe())
     return trainer, step
 
 
 @contextmanager
-def interruptible(*, tell: bool = True) -> Iterator["Interrupted"]:
-    """Turns the first SIGINT or SIGTERM, told if so, into a question that the loop asks; the second stops at once."""
-    interrupted = Interrupted(tell)
-    previous = {s: signal.signal(s, interrupted.handle) for s in (signal.SIGINT, signal.SIGTERM)}
+def stop_on_signal(*, announce: bool = True) -> Iterator["StopSignals"]:
+    """Note the first SIGINT or SIGTERM inside; the second raises KeyboardInterrupt.
+
+    Args:
+        announce: print a line at the first signal.
+    """
+    signals = StopSignals(announce)
+    previous = {number: signal.signal(number, signals.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield interrupted
+        yield signals
     finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-class Interrupted:
-    """Whether a signal has come."""
+class StopSignals:
+    """The signals that ask the loop to stop. A plain flag: a lock (threading.Event) could block inside a handler."""
 
-    def __init__(self, tell: bool) -> None:
-        self.signal: int | None = None
-        self.tell = tell
-
-    def __call__(self) -> bool:
-        return self.signal is not None
+    def __init__(self, announce: bool) -> None:
+        self.announce = announce
+        self.received = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        """Handle SIGINT or SIGTERM."""
+        if self.received:
             raise KeyboardInterrupt
-        self.signal = number
-        if self.tell:
+        self.received = True
+        if self.announce:
             say("stopping after this step; once more to stop at once")

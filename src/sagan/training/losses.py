@@ -1,4 +1,4 @@
-"""The pairs of adversarial losses: logits in, scalars out. D(x) is high for real pictures."""
+"""Pairs of adversarial losses: logits in, scalars out. D(x) is high for real images."""
 
 from typing import Protocol
 
@@ -9,9 +9,9 @@ from sagan.config import LossName
 
 
 class Loss(Protocol):
-    """A pair of losses to minimise. `real` and `fake` are logits (N,); `needs_real`: the generator's uses `real`."""
+    """A pair of losses to minimise. `real` and `fake` are logits (N,) of real and of generated images."""
 
-    needs_real: bool
+    needs_real: bool  # the generator's loss uses `real`
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor: ...
 
@@ -75,7 +75,8 @@ class Relativistic:
         return F.softplus(fake - real).mean()
 
     def generator(self, real: Tensor | None, fake: Tensor) -> Tensor:
-        assert real is not None
+        if real is None:
+            raise ValueError("the relativistic loss of the generator needs the logits of real images")
         return F.softplus(real - fake).mean()
 
 

@@ -1,4 +1,4 @@
-"""The metrics log of a run: lines of JSON, and the same for TensorBoard."""
+"""The metrics log of a run: lines of JSON, and TensorBoard events with the same values."""
 
 import json
 from contextlib import suppress
@@ -12,14 +12,15 @@ from sagan.run import Run
 
 
 class MetricsLog:
-    """Appends rows to metrics.jsonl and TensorBoard events, from step `start` on.
+    """Appends rows to metrics.jsonl and to TensorBoard events, from step `start` on.
 
-    `rows` holds all rows so far. Those of later steps, left by a run that was killed after its last checkpoint, are
-    dropped: they come again. Without `writes`, in a process that leaves writing to another, nothing is read or written.
+    `rows` holds all rows so far. Rows after `start`, of a run that was killed after its last checkpoint, are dropped:
+    those steps are trained again. With `writes` False, in a process that does not write, no file is read or written.
     """
 
     def __init__(self, run: Run, start: int, *, writes: bool = True):
-        self.writes, self.rows = writes, list[dict[str, Any]]()
+        self.writes = writes
+        self.rows: list[dict[str, Any]] = []
         if not writes:
             return
         self.rows = [row for row in run.metrics() if row["step"] <= start]
@@ -30,7 +31,11 @@ class MetricsLog:
         self.file = open(self.path, "a")  # noqa: SIM115 - closed in close()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Logs values by name at a step. Raises UserError on a full disk."""
+        """Log values by name at a step.
+
+        Raises:
+            UserError: the disk refuses the write.
+        """
         self.rows.append({"step": step, **values})
         if not self.writes:
             return
@@ -40,9 +45,12 @@ class MetricsLog:
             for name, value in values.items():
                 self.events.add_scalar(name, value, step)
         except OSError as error:
-            raise UserError(f"{self.path} could not be written: {error.strerror}; free space, then resume") from error
+            raise UserError(f"{self.path}: could not be written ({error.strerror}); free space, then resume") from error
 
     def close(self) -> None:
-        for sink in (self.file, self.events) if self.writes else ():
+        """Close the files."""
+        if not self.writes:
+            return
+        for file in (self.file, self.events):
             with suppress(OSError):  # a full disk, which `write` has reported
-                sink.close()
+                file.close()

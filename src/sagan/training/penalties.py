@@ -1,4 +1,4 @@
-"""What may be added to the discriminator's loss: gradient penalties and LeCam."""
+"""Regularisers of the discriminator's loss: gradient penalties and LeCam."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sagan.model.autocast import without_autocast
 from sagan.model.convolution import only_input_gradients
-from sagan.training.rng import Noise
+from sagan.training.rng import StepRNG
 
 
 def _gradient(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of D at each picture, (N, C·H·W), itself differentiable, in the precision of x and the weights."""
+    """Return the gradient of D at each image, (N, C·H·W), differentiable, in the precision of x and the weights."""
     x = x.detach().requires_grad_(True)
-    # The fused attention kernels have no second derivative; the plain one, which stores the map, does.
+    # Fused attention kernels have no second derivative. The plain kernel, which stores the map, has one.
     with without_autocast(x.device), sdpa_kernel(SDPBackend.MATH):
         logits = discriminator(x, y)
         with only_input_gradients():
@@ -23,24 +23,25 @@ def _gradient(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def zero_centred(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """E[|grad D(x)|^2] / 2: R1 at real pictures x (N, C, H, W), R2 at generated ones (Mescheder et al. 2018)."""
+    """Return E[|grad D(x)|^2] / 2: R1 at real images x (N, C, H, W), R2 at generated ones (Mescheder et al. 2018)."""
     return _gradient(discriminator, x, y).square().sum(1).mean() / 2
 
 
-def one_centred(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor, noise: Noise) -> Tensor:
-    """E[(|grad D(x)| - 1)^2] at x drawn uniformly between real and generated pictures (Gulrajani et al. 2017)."""
-    t = noise.uniform(len(real), 0.0, 1.0, torch.get_default_dtype()).to(real)
+def one_centred(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor, rng: StepRNG) -> Tensor:
+    """Return E[(|grad D(x)| - 1)^2] at x uniformly between real and generated images (Gulrajani et al. 2017)."""
+    t = rng.uniform(len(real), 0.0, 1.0, torch.get_default_dtype()).to(real)
     norms = _gradient(discriminator, torch.lerp(fake, real, t), y).norm(dim=1)
     return (norms - 1).square().mean()
 
 
 class LeCam(nn.Module):
-    """E[(D(x) - a_F)^2] + E[(D(G(z)) - a_R)^2], a_R and a_F the moving averages of the logits (Tseng et al. 2021).
+    """Computes E[(D(x) - a_F)^2] + E[(D(G(z)) - a_R)^2] (Tseng et al. 2021).
 
-    The averages, of decay 0.99, are buffers: a checkpoint keeps them.
+    a_R and a_F, the moving averages of the logits of real and of generated images, are buffers: a checkpoint has them.
 
     Args:
-        average: the mean of a tensor over the processes that share a batch; None: there is but this one.
+        decay: of the moving averages.
+        average: returns the mean of a tensor over the processes that share a batch; None: one process has all of it.
     """
 
     real: Tensor
@@ -53,6 +54,7 @@ class LeCam(nn.Module):
         self.register_buffer("fake", torch.zeros(()))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Update the averages by the logits (N,) of real and of generated images, and return the penalty."""
         means = torch.stack([real.detach().mean(), fake.detach().mean()]).to(self.real)
         if self.average is not None:
             means = self.average(means)

@@ -1,8 +1,7 @@
-"""What is kept of a training while it goes on: the log, the grids, the evaluations and the checkpoints."""
+"""What is recorded of a training run: the log, grids of samples, evaluations and checkpoints."""
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image
@@ -26,15 +25,17 @@ from sagan.training.metrics_log import MetricsLog
 from sagan.training.progress import say
 from sagan.training.step import Trainer
 
-MOST_FRAMES = 60  # of the animation
-
-
-GRID_ROWS = 12  # classes beyond that are left out of the grids
+GRID_ROWS = 12
+"""Classes in a grid of samples at most: the first ones."""
+MAX_FRAMES = 60
+"""Frames of the animation at most."""
+FRAME_SECONDS = 0.2
+"""Time that the animation shows a frame, in seconds."""
 
 
 @dataclass(frozen=True)
 class Due:
-    """What is to be done after a step."""
+    """What is recorded after a step."""
 
     measure: bool
     sample: bool
@@ -43,35 +44,37 @@ class Due:
 
     @property
     def anything(self) -> bool:
-        """Whether the step is looked at: nothing of a training that has come apart is kept."""
+        """Whether anything is due; then the step is first checked for divergence."""
         return self.measure or self.sample or self.evaluate or self.save
 
 
-class Records:
-    """Keeps of a training, from step `start` on, what its configuration asks for; the first process writes it.
+class Recorder:
+    """Records a run from step `start` on, as its configuration asks; the first process writes.
 
     Args:
-        run: where to.
-        store: the pictures to evaluate against.
-        processes: all of them evaluate, and so call `keep` alike.
+        run: the run to write to.
+        store: the images to evaluate against.
+        processes: the processes of the job. All of them evaluate, so all call `record`.
         start: steps done.
-        chance_loss: the loss of a discriminator whose logits are all 0.
+        uninformed_loss: the loss of a discriminator whose logits are all 0.
 
     Raises:
-        UserError: features for the evaluations that were asked for and are missing.
+        UserError: the features that evaluations need are configured and missing.
     """
 
-    def __init__(self, run: Run, store: Store, processes: Processes, start: int, chance_loss: float) -> None:
-        self.run, self.config, self.writes = run, run.info.config, processes.is_first
+    def __init__(self, run: Run, store: Store, processes: Processes, start: int, uninformed_loss: float) -> None:
+        self.run = run
+        self.config = run.info.config
         self.processes = processes
-        self.chance_loss = chance_loss
+        self.writes = processes.is_first
+        self.uninformed_loss = uninformed_loss
         self.monitor = open_monitor(self.config, store, processes)
         self.log = MetricsLog(run, start, writes=self.writes)
-        self._problems = find_problems(self.log.rows, chance_loss)
+        self._problems = find_problems(self.log.rows, uninformed_loss)
         self._start_clock(start)
 
     def due(self, step: int) -> Due:
-        """What the configuration asks for after a step."""
+        """Return what is recorded after a step."""
         output, last = self.config.output, step == self.config.training.steps
         evaluate = self.monitor is not None and (last or step % output.evaluate_every == 0)
         return Due(
@@ -81,29 +84,39 @@ class Records:
             save=last or evaluate or step % output.checkpoint_every == 0,
         )
 
-    def keep(self, trainer: Trainer, step: int, values: dict[str, Tensor], due: Due) -> None:
-        """Logs, draws, evaluates and saves what is due after a step, of which `values` are what it returned.
+    def record(self, trainer: Trainer, step: int, log: dict[str, Tensor], due: Due) -> None:
+        """Log, draw, evaluate and save what is due after a step that returned `log`.
 
         Raises:
-            UserError: the disk refuses a write, or the run's folder is gone. What was saved before is whole.
+            UserError: the disk refuses a write, or the run's folder is gone. What was saved before stays intact.
         """
         generator = trainer.ema.network
+
+        # Log the step.
         if due.measure:
-            pictures = (step - self._logged) * self.config.training.batch_size
-            rate = pictures / (time.perf_counter() - self._since)
-            self.log.write(step, {**_numbers(trainer, step, values), "images_per_second": rate})
+            images = (step - self._clock_step) * self.config.training.batch_size
+            rate = images / (time.perf_counter() - self._clock_time)
+            self.log.write(step, {**_log_row(trainer, step, log), "images_per_second": rate})
+
+        # Draw a grid of samples.
         if self.writes and (due.sample or due.save):
             self.run.check_present()
         if self.writes and due.sample:
-            save(draw_samples(generator, self.run), self.run.sample_path(step))
+            save(self._draw_samples(generator), self.run.sample_path(step))
+
+        # Evaluate.
         if self.monitor is not None and due.evaluate:
             self.log.write(step, self.monitor(generator, seed=self.config.training.seed))
             if self.writes:
-                draw_curve(self.run, self.log.rows, self.monitor.distance_key)
+                self._draw_curve(self.monitor.distance_key)
+
+        # Warn of new problems.
         if self.writes and (due.evaluate or due.measure):
-            before, self._problems = self._problems, find_problems(self.log.rows, self.chance_loss)
+            before, self._problems = self._problems, find_problems(self.log.rows, self.uninformed_loss)
             for kind in self._problems.keys() - before.keys():
                 say(f"step {step}: {self._problems[kind]}")
+
+        # Save a checkpoint.
         if self.writes and due.save:
             self.save(trainer, step)
         if due.sample or due.evaluate or due.save:  # on a slow disk longer than a collective of the next step waits
@@ -112,37 +125,66 @@ class Records:
             self._start_clock(step)
 
     def save(self, trainer: Trainer, step: int) -> None:
-        """Writes the checkpoint of a step and, if it is the best or nothing was evaluated, the inference weights."""
+        """Write the checkpoint of a step and, if it is the best or none was evaluated, the inference weights."""
         best = best_step(self.log.rows)
-        if best is None or best == step:  # before the checkpoint, behind which a resumed run does not go
+        if best is None or best == step:  # before the checkpoint, since a resumed run starts from there
             self.run.save_generator(trainer.ema.network, step)
         save_checkpoint(self.run.checkpoint_path(step), trainer, step)
         prune(self.run, step, best)
 
-    def go_back(self, step: int) -> None:
-        """Forgets what came after a step."""
+    def rewind(self, step: int) -> None:
+        """Drop what was logged after a step."""
         self.log.close()
         self.log = MetricsLog(self.run, step, writes=self.writes)
         self._start_clock(step)
 
     def finish(self, step: int) -> None:
-        """Leaves the run as it is to be found after its last step, or one after which it was stopped."""
+        """Finalise the run's files after its last step, or after one at which it was interrupted."""
         prune(self.run, step, best_step(self.log.rows))
-        finish(self.run)
+        self._write_animation()
 
     def close(self) -> None:
-        """Ends the log."""
+        """Close the log."""
         self.log.close()
 
     def _start_clock(self, step: int) -> None:
-        self._logged, self._since = step, time.perf_counter()
+        self._clock_step = step
+        self._clock_time = time.perf_counter()
+
+    def _draw_samples(self, generator: Generator) -> Image.Image:
+        """Draw a grid of images from fixed latents: a row for each class, or a square without classes."""
+        names = self.run.info.class_names[:GRID_ROWS]
+        rows = len(names) or GRID_COLUMNS
+        z = draw_latents(rows * GRID_COLUMNS, self.config.model.latent_dim, seed=self.config.training.seed)
+        y = torch.arange(rows).repeat_interleave(GRID_COLUMNS) if names else torch.zeros(len(z), dtype=torch.int64)
+        return draw_grid(sample(generator, z, y), columns=GRID_COLUMNS, row_labels=names or None)
+
+    def _draw_curve(self, distance_key: str) -> None:
+        """Plot the distance to the data and the diversity over training, the best step marked."""
+        from sagan.figures.curves import draw_curves, save_figure  # importing matplotlib takes a while
+
+        save_figure(draw_curves(self.log.rows, [distance_key, "diversity"]), self.run.curve_path)
+
+    def _write_animation(self) -> None:
+        """Write the newest grid to samples.png, and up to MAX_FRAMES of all grids to an animation."""
+        samples = self.run.samples()
+        every = max(1, -(-len(samples) // MAX_FRAMES))
+        frames = []
+        for path in reversed(samples[::-every]):  # counted from the last one, which is always included
+            try:
+                frames.append(read(path))
+            except UserError as error:
+                say(f"{error}; skipped in {self.run.animation_path.name}")
+        if frames:
+            save(frames[-1], self.run.samples_path)
+            animate(frames, self.run.animation_path, FRAME_SECONDS)
 
 
 def open_monitor(config: Config, store: Store, processes: Processes) -> Monitor | None:
-    """What evaluates during training; None where that is not asked for, or its default features are missing.
+    """Return what evaluates during training; None if the run asks for none, or if the default features are missing.
 
     Raises:
-        UserError: other features were asked for and are missing.
+        UserError: other features are configured and missing.
     """
     output = config.output
     if not output.evaluate_every or len(store) < 2:
@@ -153,61 +195,31 @@ def open_monitor(config: Config, store: Store, processes: Processes) -> Monitor 
         if output.evaluate_features != OutputConfig.evaluate_features:
             raise
         if processes.is_first:
-            say(f"training goes on without evaluations: {error}")
+            say(f"training continues without evaluations: {error}")
         return None
     return Monitor(store, features, output.evaluate_count, processes.device, share=processes)
 
 
 def prune(run: Run, step: int, best: int | None) -> None:
-    """Deletes the checkpoints before `step` but for the newest ones and that of the best step.
+    """Delete checkpoints up to `step`, except the newest ones (`output.keep` of them) and that of the best step.
 
-    Later ones are damaged, or `step` would be later: they are not counted.
+    Later checkpoints are damaged, or the run would have resumed from them: they neither count nor are deleted.
     """
     done = [path for path in run.checkpoints() if path <= run.checkpoint_path(step)]
+    best_path = None if best is None else run.checkpoint_path(best)
     for path in done[: -run.info.config.output.keep]:
-        if path != run.checkpoint_path(best if best is not None else -1):
+        if path != best_path:
             path.unlink()
 
 
-def draw_samples(generator: Generator, run: Run) -> Image.Image:
-    """A grid of pictures from fixed latents: a row for each class, or square without classes."""
-    names = run.info.class_names[:GRID_ROWS]
-    rows = len(names) or GRID_COLUMNS
-    z = draw_latents(rows * GRID_COLUMNS, run.info.config.model.latent_dim, seed=run.info.config.training.seed)
-    y = torch.arange(rows).repeat_interleave(GRID_COLUMNS) if names else torch.zeros(len(z), dtype=torch.int64)
-    return draw_grid(sample(generator, z, y), columns=GRID_COLUMNS, row_labels=names or None)
-
-
-def draw_curve(run: Run, rows: list[dict[str, Any]], key: str) -> None:
-    """The distance to the data and the diversity over training, the best step marked."""
-    from sagan.figures.curves import draw_curves, save_figure  # matplotlib takes its time to import
-
-    save_figure(draw_curves(rows, [key, "diversity"]), run.curve_path)
-
-
-def finish(run: Run) -> None:
-    """Puts the newest grid in samples.png, and all of them into an animation."""
-    samples = run.samples()
-    every = max(1, -(-len(samples) // MOST_FRAMES))
-    frames = []
-    for path in reversed(samples[::-every]):  # the last one among them
-        try:
-            frames.append(read(path))
-        except UserError as error:
-            say(f"{error}; left out of {run.animation_path.name}")
-    if frames:
-        save(frames[-1], run.samples_path)
-        animate(frames, run.animation_path, 0.2)
-
-
-def _numbers(trainer: Trainer, step: int, values: dict[str, Tensor]) -> dict[str, float]:
-    """The numbers to log: what the step returned, every gamma, and the learning rates."""
-    row = {name: value.item() for name, value in values.items()}
+def _log_row(trainer: Trainer, step: int, log: dict[str, Tensor]) -> dict[str, float]:
+    """Return the values to log: what the step returned, every gamma, and the learning rates."""
+    row = {name: value.item() for name, value in log.items()}
     for network in ("generator", "discriminator"):
         for name, parameter in getattr(trainer, network).named_parameters():
             if name.endswith("gamma"):
                 row[f"gamma/{network}.{name.removesuffix('.gamma').removeprefix('attention.')}"] = parameter.item()
-    share = trainer.learning_rate(step - 1)
-    row["learning_rate/generator"] = share * trainer.config.generator_lr
-    row["learning_rate/discriminator"] = share * trainer.config.discriminator_lr
+    scale = trainer.lr_scale(step - 1)
+    row["learning_rate/generator"] = scale * trainer.config.generator_lr
+    row["learning_rate/discriminator"] = scale * trainer.config.discriminator_lr
     return row

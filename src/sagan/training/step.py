@@ -1,4 +1,4 @@
-"""One training step: `discriminator_steps` updates of D, one of G, one of the average."""
+"""One training step: `discriminator_steps` updates of D, then one update of G and one of its moving average."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,14 +19,16 @@ from sagan.training.augmentation import augment
 from sagan.training.ema import EMA
 from sagan.training.losses import LOSSES
 from sagan.training.penalties import LeCam, one_centred, zero_centred
-from sagan.training.rng import Noise
+from sagan.training.rng import StepRNG
 
-Batch = tuple[Tensor, Tensor]  # pictures (N, C, H, W) uint8, labels (N,) int64
+Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8, labels (N,) int64
+MicroBatch = tuple[Tensor, Tensor]  # images (N / accumulate, C, H, W) in [-1, 1], labels (N / accumulate,) int64
+Log = dict[str, Tensor]  # scalars by name, on the device and without gradient
 
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """No gradient of the weights: backward then computes what the input needs and nothing else."""
+    """Take no gradient of the weights inside: backward then only computes what the input needs."""
     trained = [p for p in network.parameters() if p.requires_grad]
     network.requires_grad_(False)
     try:
@@ -37,126 +39,170 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def freeze_blocks(discriminator: Discriminator, count: int) -> None:
-    """Leaves the first blocks, and the attention that follows each, as they are, spectral norms included."""
+    """Exclude the first blocks, and the attention that follows each, from training, spectral norms included."""
     for i in range(count):
-        size = discriminator.config.resolution >> (i + 1)
+        size = discriminator.config.resolution // 2 ** (i + 1)
         discriminator.blocks[i].eval().requires_grad_(False)
         if str(size) in discriminator.attention:
             discriminator.attention[str(size)].eval().requires_grad_(False)
 
 
-def randomness(seed: int, step: int, processes: Processes, detours: int = 0) -> Noise:
-    """The random numbers of one step, a pure function of (seed, step): nothing to save, nothing to lose.
+def step_rng(seed: int, index: int, processes: Processes, restarts: int = 0) -> StepRNG:
+    """Return the random numbers of a step, a function of (seed, index, restarts) alone: there is no state to save.
 
-    After each of the `detours` of a run that came apart and went back they are others.
+    Args:
+        index: the step, from 0.
+        restarts: restarts of the run after divergence so far. Each changes the random numbers.
     """
-    # On the CPU PyTorch looks at 32 bits of it: runs start far from each other in them, by 2^32 / golden ratio.
-    number = (seed * 2_654_435_769 + (detours << 24) + step) % 2**32
-    return Noise(number, processes.device, rank=processes.rank, count=processes.count)
+    # PyTorch reads 32 bits of a seed on the CPU. Multiples of 2^32 / golden ratio set the runs far apart in them.
+    run = seed * 2_654_435_769
+    restart = restarts * 2**24
+    return StepRNG((run + restart + index) % 2**32, processes.device, rank=processes.rank, count=processes.count)
 
 
 class Trainer:
-    """Both networks, their optimisers and the average: everything that a step changes.
+    """Both networks, their optimisers and the moving average: everything that a step changes.
 
-    Given many `processes`, each works on its share of every batch, and all of this is alike in all of them after every
-    step. Without `sync_batch_norm`, running statistics are means over the processes too.
+    Each of several `processes` works on its share of every batch; after a step all of them hold the same state.
+    Without `sync_batch_norm`, running statistics are averaged over the processes too.
     """
 
     def __init__(
         self, model: ModelConfig, config: TrainingConfig, device: torch.device, processes: Processes | None = None
     ):
         torch.manual_seed(config.seed)
-        self.model, self.config, self.device = model, config, device
+        self.model = model
+        self.config = config
+        self.device = device
         self.processes = processes or Processes(device)
+        self.precision = choose_precision(config.precision, device)
+        self.restarts = 0  # of the run, after divergence
+
+        # Build the networks and the moving average.
         self.generator = build_generator(model).to(device)
         self.discriminator = build_discriminator(model).to(device)
         freeze_blocks(self.discriminator, config.freeze_discriminator)
         self.ema = EMA(self.generator, config.ema_decay, config.ema_start)
-        self.lecam = LeCam(average=self.processes.average).to(device)
-        norms = [m for m in self.generator.modules() if isinstance(m, ConditionalBatchNorm2d)]
-        synchronised = config.sync_batch_norm and self.processes.count > 1
-        for norm in norms if synchronised else ():
-            norm.total = total
-        self.own_statistics = [] if synchronised else [t for m in norms for t in (m.running_mean, m.running_var)]
+
+        # Batch norm sums over all processes, or each process keeps statistics of its own, which a step averages.
+        batch_norms = [m for m in self.generator.modules() if isinstance(m, ConditionalBatchNorm2d)]
+        self.running_stats: list[Tensor] = []
+        if config.sync_batch_norm and self.processes.count > 1:
+            for batch_norm in batch_norms:
+                batch_norm.total = total
+        else:
+            for batch_norm in batch_norms:
+                self.running_stats += [batch_norm.running_mean, batch_norm.running_var]
+
+        # Set up the loss and the optimisers.
         self.loss = LOSSES[config.loss]
+        self.lecam = LeCam(average=self.processes.average).to(device)
+        self.generator_adam = self._adam(self.generator, config.generator_lr)
+        self.discriminator_adam = self._adam(self.discriminator, config.discriminator_lr)
 
-        def adam(network: nn.Module, lr: float) -> torch.optim.Adam:
-            trained = [p for p in network.parameters() if p.requires_grad]
-            return torch.optim.Adam(trained, lr, (config.beta1, config.beta2), fused=True)
+    def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
+        trained = [p for p in network.parameters() if p.requires_grad]
+        return torch.optim.Adam(trained, lr, (self.config.beta1, self.config.beta2), fused=True)
 
-        self.generator_adam = adam(self.generator, config.generator_lr)
-        self.discriminator_adam = adam(self.discriminator, config.discriminator_lr)
-        self.precision = choose_precision(config.precision, device)
-        self.detours = 0  # times that the training came apart and went back
+    def train_step(self, index: int, get_batch: Callable[[int], Batch], *, measure: bool = False) -> Log:
+        """Train one step and return its log.
 
-    def step(self, step: int, batch: Callable[[int], Batch], *, measure: bool = False) -> dict[str, Tensor]:
-        """Trains one step, number 0, 1, ...; `batch(i)` gives this process's share of the i-th batch of real pictures.
+        Args:
+            index: the step, from 0.
+            get_batch: maps i = 0, 1, ... to this process's share of the i-th batch of real images.
+            measure: also log the gradients' norms.
 
-        Returns what to log: 'loss/discriminator', 'loss/generator', 'logits/real', 'logits/fake' (means), and with
-        `measure` the gradient norms. Scalars on the device, so that nobody waits for them who does not read them.
+        Returns:
+            'loss/discriminator', 'loss/generator', the means 'logits/real' and 'logits/fake', with an auxiliary
+            classifier 'loss/classes' (the discriminator's), and with `measure` 'gradient_norm/discriminator' and
+            'gradient_norm/generator'. Of several discriminator steps the last one is logged. Values stay on the
+            device; only reading them synchronises.
         """
         with self.precision.flags():
-            return self._step(step, batch, measure)
+            return self._train_step(index, get_batch, measure)
 
-    def _step(self, step: int, batch: Callable[[int], Batch], measure: bool) -> dict[str, Tensor]:
+    def _train_step(self, index: int, get_batch: Callable[[int], Batch], measure: bool) -> Log:
         config = self.config
-        noise = randomness(config.seed, step, self.processes, self.detours)
-        self._set_learning_rates(step)
-        log: dict[str, Tensor] = {}
-        real: list[Batch] = []
+        rng = step_rng(config.seed, index, self.processes, self.restarts)
+        self._set_learning_rates(index)
+
         for i in range(config.discriminator_steps):
-            number = step * config.discriminator_steps + i
-            pictures, labels = batch(number)
-            pictures, labels = pictures.to(self.device), labels.to(self.device)
-            parts = config.accumulate
-            real = [(to_signed(p), y) for p, y in zip(pictures.chunk(parts), labels.chunk(parts), strict=True)]
-            log |= self._discriminator_step(real, noise, penalise=number % config.penalty_every == 0)
+            # Fetch a batch.
+            batch_index = index * config.discriminator_steps + i
+            micro_batches = self._split(get_batch(batch_index))
+
+            # Update the discriminator.
+            penalise = batch_index % config.penalty_every == 0
+            discriminator_log = self._discriminator_gradients(micro_batches, rng, penalise=penalise)
+            self.processes.average_(_gradients(self.discriminator))
+            self.discriminator_adam.step()
         if measure:
-            log["gradient_norm/discriminator"] = _gradient_norm(self.discriminator)
+            discriminator_log["gradient_norm/discriminator"] = _gradient_norm(self.discriminator)
+
+        # Update the generator, on the last of these batches. D's log rides along with G's gradients: one message.
         with frozen(self.discriminator):
-            log |= self._generator_step(real, noise, log)
+            generator_log = self._generator_gradients(micro_batches, rng)
+        log = discriminator_log | generator_log
+        self.processes.average_([*_gradients(self.generator), *self.running_stats, *log.values()])
+        self.generator_adam.step()
         if measure:
             log["gradient_norm/generator"] = _gradient_norm(self.generator)
-        self.ema.update(self.generator, step)
+
+        # Update the moving average.
+        self.ema.update(self.generator, index)
         return log
 
-    def chance_loss(self) -> float:
-        """The loss of a discriminator that knows nothing, its logits all 0."""
-        nothing = torch.zeros(1)
-        return self.loss.discriminator(nothing, nothing).item()
+    def uninformed_loss(self) -> float:
+        """Return the loss of a discriminator that has learnt nothing: all its logits are 0."""
+        logits = torch.zeros(1)
+        return self.loss.discriminator(logits, logits).item()
 
-    def learning_rate(self, step: int) -> float:
-        """Share of the full rates at a step: 1, then linearly to 0 from `lr_decay_from` on."""
-        done = step / self.config.steps
+    def lr_scale(self, index: int) -> float:
+        """Return the factor of both learning rates at a step: 1, and from `lr_decay_from` on linearly down to 0."""
+        done = index / self.config.steps
         start = self.config.lr_decay_from
         return 1.0 if done < start else (1 - done) / (1 - start)
 
-    def _set_learning_rates(self, step: int) -> None:
-        share = self.learning_rate(step)
-        self.generator_adam.param_groups[0]["lr"] = share * self.config.generator_lr
-        self.discriminator_adam.param_groups[0]["lr"] = share * self.config.discriminator_lr
+    def _set_learning_rates(self, index: int) -> None:
+        scale = self.lr_scale(index)
+        self.generator_adam.param_groups[0]["lr"] = scale * self.config.generator_lr
+        self.discriminator_adam.param_groups[0]["lr"] = scale * self.config.discriminator_lr
 
-    def _latents(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Latents and classes of generated pictures, as many as `labels`: classes uniform (released code), or those
-        of the real pictures where the loss compares the two in pairs."""
+    def _split(self, batch: Batch) -> list[MicroBatch]:
+        """Move a batch to the device and split it into `accumulate` micro-batches, images in [-1, 1]."""
+        images, labels = (t.to(self.device) for t in batch)
+        count = self.config.accumulate
+        return [(to_signed(x), y) for x, y in zip(images.chunk(count), labels.chunk(count), strict=True)]
+
+    def _draw_latents(self, labels: Tensor, rng: StepRNG) -> tuple[Tensor, Tensor]:
+        """Return latents (N, latent_dim) and classes (N,) of N generated images, one for each of `labels`.
+
+        Classes are uniform, as in the released code, or the real images' where the loss compares images in pairs.
+        """
         n = len(labels)
-        z = noise.normal(n, self.model.latent_dim)
+        z = rng.normal(n, self.model.latent_dim)
         if self.loss.needs_real or not self.model.num_classes:
             return z, labels
-        return z, noise.integers(n, 0, self.model.num_classes)
+        return z, rng.integers(n, 0, self.model.num_classes)
 
-    def _discriminator_step(self, parts: list[Batch], noise: Noise, penalise: bool) -> dict[str, Tensor]:
-        config, log = self.config, {}
+    def _discriminator_gradients(self, micro_batches: list[MicroBatch], rng: StepRNG, *, penalise: bool) -> Log:
+        """Compute D's gradients, accumulated over micro-batches; return the log."""
+        config = self.config
         penalise = penalise and bool(config.r1 or config.r2 or config.gradient_penalty)
+        logs: list[Log] = []
         self.discriminator_adam.zero_grad()
-        for real, y_real in parts:
-            z, y_fake = self._latents(y_real, noise)
+        for real, y_real in micro_batches:
+            # Generate images, and augment both kinds.
+            z, y_fake = self._draw_latents(y_real, rng)
             with self.precision.autocast(self.device), torch.no_grad():
                 fake = self.generator(z, y_fake).to(real.dtype)
-            real, fake = augment(real, config.augment, noise), augment(fake, config.augment, noise)
+            real = augment(real, config.augment, rng)
+            fake = augment(fake, config.augment, rng)
+
+            # Evaluate the loss. One pass for real and generated images: one set of spectral norms, larger matrices.
+            images, labels = torch.cat([real, fake]), torch.cat([y_real, y_fake])
             with self.precision.autocast(self.device):
-                # Real and generated pictures in one pass: one set of spectral norms, larger matrices.
-                logits, wrong = self._judge(torch.cat([real, fake]), torch.cat([y_real, y_fake]), of=len(real))
+                logits, class_loss = self._discriminate(images, labels, batch_size=len(real))
             real_logits, fake_logits = logits.to(real.dtype).chunk(2)
             loss = self.loss.discriminator(real_logits, fake_logits)
             log = {
@@ -164,65 +210,75 @@ class Trainer:
                 "logits/real": real_logits.detach().mean(),
                 "logits/fake": fake_logits.detach().mean(),
             }
-            if wrong is not None:
-                loss = loss + wrong
-                log["loss/classes"] = wrong.detach()
+            if class_loss is not None:
+                loss = loss + class_loss
+                log["loss/classes"] = class_loss.detach()
             if config.lecam:
                 loss = loss + config.lecam * self.lecam(real_logits, fake_logits)
+            logs.append(log)
+
+            # Add the penalties and accumulate gradients.
             with full_precision() if penalise else nullcontext():  # the backward pass of a penalty too
                 if penalise:
-                    loss = loss + self._penalties(real, y_real, fake, y_fake, noise)
-                (loss / len(parts)).backward()
-        self.processes.average_(_gradients(self.discriminator))
-        self.discriminator_adam.step()
-        return log
+                    loss = loss + self._penalties(real, y_real, fake, y_fake, rng)
+                (loss / len(micro_batches)).backward()
+        return _mean_log(logs)
 
-    def _judge(self, pictures: Tensor, labels: Tensor, *, of: int) -> tuple[Tensor, Tensor | None]:
-        """Logits, and the loss of the auxiliary classifier if there is one: -log P(class), summed, for each of `of`.
-
-        So D's is L_C = -E[log P(c | real)] - E[log P(c | fake)], and G's its second term (AC-GAN, equation 3).
-        """
-        if self.discriminator.classifier is None:
-            return self.discriminator(pictures, labels), None
-        h = self.discriminator.features(pictures)
-        logits, classes = self.discriminator.logits(h, labels), self.discriminator.class_logits(h)
-        classes = classes.to(torch.get_default_dtype())
-        return logits, F.cross_entropy(classes, labels, reduction="sum") / of
-
-    def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, noise: Noise) -> Tensor:
-        """The gradient penalties asked for, in fp32, weighted for the steps on which they are left out."""
-        config, total = self.config, real.new_zeros(())
-        if config.r1:
-            total = total + config.r1 * zero_centred(self.discriminator, real, y_real)
-        if config.r2:
-            total = total + config.r2 * zero_centred(self.discriminator, fake, y_fake)
-        if config.gradient_penalty:
-            total = total + config.gradient_penalty * one_centred(self.discriminator, real, fake, y_real, noise)
-        return total * config.penalty_every
-
-    def _generator_step(self, parts: list[Batch], noise: Noise, log: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _generator_gradients(self, micro_batches: list[MicroBatch], rng: StepRNG) -> Log:
+        """Compute G's gradients, accumulated over micro-batches; return the log."""
         config = self.config
+        logs: list[Log] = []
         self.generator_adam.zero_grad()
-        for real, y_real in parts:
-            z, y_fake = self._latents(y_real, noise)
+        for real, y_real in micro_batches:
+            # Generate images, and augment them.
+            z, y_fake = self._draw_latents(y_real, rng)
             real_logits = None
             if self.loss.needs_real:
-                real = augment(real, config.augment, noise)
+                real = augment(real, config.augment, rng)
                 with self.precision.autocast(self.device), torch.no_grad():
                     real_logits = self.discriminator(real, y_real).to(real.dtype)
             with self.precision.autocast(self.device):
                 fake = self.generator(z, y_fake).to(real.dtype)
-            fake = augment(fake, config.augment, noise)
+            fake = augment(fake, config.augment, rng)
+
+            # Evaluate the loss and accumulate gradients.
             with self.precision.autocast(self.device):
-                fake_logits, wrong = self._judge(fake, y_fake, of=len(fake))
+                fake_logits, class_loss = self._discriminate(fake, y_fake, batch_size=len(fake))
             loss = self.loss.generator(real_logits, fake_logits.to(real.dtype))
-            if wrong is not None:
-                loss = loss + wrong
-            (loss / len(parts)).backward()
-            log = log | {"loss/generator": loss.detach()}
-        self.processes.average_([*_gradients(self.generator), *self.own_statistics, *log.values()])
-        self.generator_adam.step()
-        return log
+            if class_loss is not None:
+                loss = loss + class_loss
+            (loss / len(micro_batches)).backward()
+            logs.append({"loss/generator": loss.detach()})
+        return _mean_log(logs)
+
+    def _discriminate(self, images: Tensor, labels: Tensor, *, batch_size: int) -> tuple[Tensor, Tensor | None]:
+        """Return the logits (N,) of images (N, C, H, W), and the auxiliary classifier's loss (None without one).
+
+        The class loss is -log P(class), summed over the images and divided by `batch_size`. D's N images are a batch
+        of real and a batch of generated ones, so its class loss is -E[log P(c | real)] - E[log P(c | fake)]; G's is
+        the second term (AC-GAN, Odena et al. 2017, equation 3).
+        """
+        if self.discriminator.classifier is None:
+            return self.discriminator(images, labels), None
+        h = self.discriminator.features(images)
+        logits = self.discriminator.logits(h, labels)
+        class_logits = self.discriminator.class_logits(h).to(torch.get_default_dtype())
+        return logits, F.cross_entropy(class_logits, labels, reduction="sum") / batch_size
+
+    def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, rng: StepRNG) -> Tensor:
+        """Return the weighted sum of the gradient penalties, in fp32.
+
+        Lazy regularisation (StyleGAN2): computed every `penalty_every` discriminator steps, and weighted by as much.
+        """
+        config = self.config
+        penalty = real.new_zeros(())
+        if config.r1:
+            penalty = penalty + config.r1 * zero_centred(self.discriminator, real, y_real)
+        if config.r2:
+            penalty = penalty + config.r2 * zero_centred(self.discriminator, fake, y_fake)
+        if config.gradient_penalty:
+            penalty = penalty + config.gradient_penalty * one_centred(self.discriminator, real, fake, y_real, rng)
+        return penalty * config.penalty_every
 
 
 def _gradients(network: nn.Module) -> list[Tensor]:
@@ -231,3 +287,10 @@ def _gradients(network: nn.Module) -> list[Tensor]:
 
 def _gradient_norm(network: nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm(_gradients(network))
+
+
+def _mean_log(logs: list[Log]) -> Log:
+    """Return the mean of every value over the micro-batches."""
+    if len(logs) == 1:
+        return logs[0]
+    return {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
