@@ -81,6 +81,7 @@ def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, 
     assert output == ""
     assert errors.count("\n") == 1, errors
     assert errors.startswith("sagan: ")
+    assert not re.search(r"Error parsing (\w*[A-Z]|config|root)", errors)  # a class of ours says nothing to a user
     assert re.search(message, errors)
     assert [p for p in tmp_path.iterdir() if p.name != "cache"] == []
 

@@ -111,7 +111,7 @@ def _one_line(box: str) -> str:
             blocks.append([])
     first, *others = [block for block in blocks if block]
     message = " ".join(first).removesuffix(".")
-    message = re.sub(r"^Error parsing (config\.\w+|[\w ]*root): ", "", message)
+    message = re.sub(r"^Error parsing [\w. ]+: ", "", message)  # the class of the options, not an option
     suggestions = [block[1].split()[0] for block in others if block[0].startswith("Perhaps you meant")]
     return message + (f"; did you mean {suggestions[0]}?" if suggestions else "")
 
