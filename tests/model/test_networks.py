@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from sagan import Discriminator, Generator, ModelConfig
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, SelfAttention2d
 from sagan.model.blocks import DownBlock, UpBlock
+from sagan.model.build import build_discriminator, build_generator
 from sagan.model.spectral_norm import SpectralNorm
 
 
@@ -65,6 +66,43 @@ def test_weights_of_one_class_are_its_label_to_the_generator():
     z, y = torch.randn(6, 8), torch.tensor([0, 1, 2, 2, 1, 0])
     assert torch.equal(generator(z, torch.nn.functional.one_hot(y, 3).float()), generator(z, y))
     assert not torch.allclose(generator(z, torch.full((6, 3), 1 / 3)), generator(z, y), atol=0.01)
+
+
+def test_logits_are_those_of_the_features():
+    torch.manual_seed(0)
+    config = ModelConfig(resolution=32, num_classes=3, base_channels=4)
+    x, y = torch.rand(4, 3, 32, 32), torch.tensor([0, 2, 1, 1])
+    discriminator = Discriminator(config).eval()
+    h = discriminator.features(x)
+    assert h.shape == (4, discriminator.head.in_features)
+    plain = discriminator.head(h)[:, 0] + (discriminator.embed(y) * h).sum(1)  # with the projection <embed(y), h>
+    assert torch.equal(discriminator.logits(h, y), plain)
+    assert torch.equal(discriminator(x, y), plain)
+    classifier = Discriminator(replace(config, class_head="classifier")).eval()
+    h = classifier.features(x)
+    assert torch.equal(classifier(x, y), classifier.head(h)[:, 0])
+    assert classifier.class_logits(h).shape == (4, 3)
+    assert torch.equal(classifier.class_logits(h), classifier.classifier(h))
+
+
+@pytest.mark.parametrize("architecture", ["residual", "dcgan"])
+def test_callers_errors(architecture):
+    config = ModelConfig(resolution=32, num_classes=3, base_channels=4, architecture=architecture)
+    generator, discriminator = build_generator(config), build_discriminator(config)
+    with pytest.raises(ValueError, match=r"generator\b.*\blabels y\b"):
+        generator(torch.randn(2, 128))
+    x = torch.rand(2, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"discriminator\b.*\blabels y\b"):
+        discriminator(x)
+    with pytest.raises(ValueError, match="class_head"):
+        discriminator.class_logits(discriminator.features(x))
+
+
+def test_an_unknown_architecture_is_named():
+    config = ModelConfig(resolution=32, architecture="transformer")
+    for build in (build_generator, build_discriminator):
+        with pytest.raises(ValueError, match=r"architecture\b.*\bresidual, dcgan\b.*\btransformer\b"):
+            build(config)
 
 
 def test_sums_over_locations():

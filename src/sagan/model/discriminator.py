@@ -21,7 +21,7 @@ def build_class_layer(features: int, config: ModelConfig) -> tuple[SNEmbedding |
 
 
 def projection_logits(head: SNLinear, embed: SNEmbedding | None, h: Tensor, y: Tensor | None) -> Tensor:
-    """Return head(h) + <embed(y), h> (N,), the projection discriminator (Miyato & Koyama 2018, equation 4).
+    """Return head(h) + <embed(y), h> (N,), the projection discriminator (Miyato & Koyama 2018).
 
     Without `embed` the second term and y are dropped.
 
