@@ -19,7 +19,7 @@ from torch import nn
 from sagan.errors import UserError
 from sagan.figures.curves import arrange, draw_curves, to_svg
 from sagan.files import read_json, write_atomically
-from sagan.metric_names import is_distance
+from sagan.metric_names import FACT_NAMES, is_distance
 from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
 from sagan.presets import compare_with_preset, train_command
@@ -278,24 +278,24 @@ def read_evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
 
 
 def tell_evaluation(found: dict[str, Any]) -> dict[str, Any]:
-    """The content of such a file as text: its figures, what was compared, remarks, and values by class.
+    """The content of such a file as text: its metrics, what was compared, remarks, and values by class.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is not one.
     """
-    figures = [
+    metrics = [
         {
-            "name": str(figure["name"]),
-            "value": short(figure["value"])
-            + (f" ± {short(figure['spread'])}" if figure.get("spread") is not None else ""),
-            "about": str(figure.get("about") or ""),
+            "name": str(metric["name"]),
+            "value": short(metric["value"])
+            + (f" ± {short(metric['spread'])}" if metric.get("spread") is not None else ""),
+            "about": str(metric.get("about") or ""),
         }
-        for figure in found["figures"]
+        for metric in found["figures"]
     ]
     sets = [(name, text) for name in ("generated", "reference", "features") if (text := _sentence(found.get(name)))]
     return {
         "sets": sets,
-        "figures": figures,
+        "metrics": metrics,
         "remarks": [str(remark) for remark in found.get("remarks") or ()],
         "classes": [(str(name), short(value)) for name, value in (found.get("classes") or {}).items()],
     }
@@ -312,10 +312,10 @@ def _sentence(about: Any) -> str:
         return "" if about is None else str(about)
     facts = [(key, value) for key, value in about.items() if key not in _FOR_MACHINES and value not in (None, "none")]
     return ", ".join(
-        f"{key} {value:,}"
+        f"{FACT_NAMES.get(key, key)} {value:,}"
         if isinstance(value, int)
         else str(value)
         if key in ("source", "network")
-        else f"{key} {value}"
+        else f"{FACT_NAMES.get(key, key)} {value}"
         for key, value in facts
     )
