@@ -1,4 +1,4 @@
-# Two commands for a fresh machine: `make demo` and `make test`. Python 3.11 or newer is all they need.
+# Two commands for a fresh machine: `make demo` and `make test`. They require only Python 3.11 or newer.
 PYTHON ?= python3
 OUT ?= gpu-results
 VENV := .venv
@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 
 .PHONY: demo test test-slow gpu bundle lint audit clean
 
-demo: $(VENV)/ready  ## five minutes on two cores: runs/demo with samples.png in it; stopped, it goes on where it was
+demo: $(VENV)/ready  ## five minutes on two cores: writes runs/demo/samples.png; run it again to resume
 	$(BIN)/sagan train $(if $(wildcard runs/demo/config.json),--resume runs/demo,--preset demo --out runs/demo)
 
 test: $(VENV)/ready-dev  ## every test, on all cores
@@ -16,11 +16,11 @@ test: $(VENV)/ready-dev  ## every test, on all cores
 test-slow: $(VENV)/ready-dev  ## the tests that take minutes: hundreds of SIGKILLs, thousands of damaged files
 	$(BIN)/python -m pytest -n auto -m slow
 
-# Without a bundle the packages come from the network, as for the tests.
-gpu: $(if $(wildcard gpu-bundle/wheels),,$(VENV)/ready-dev)  ## on a CUDA GPU, eleven minutes: is it right there, how fast, what does it train to? (docs/gpu.md)
+# Without a bundle the packages are downloaded, as for the tests.
+gpu: $(if $(wildcard gpu-bundle/wheels),,$(VENV)/ready-dev)  ## on a CUDA GPU, eleven minutes: correctness, speed, a short training run (docs/gpu.md)
 	OUT=$(OUT) PYTHON=$(if $(wildcard gpu-bundle/wheels),$(PYTHON),$(BIN)/python) sh benchmarks/gpu/start.sh
 
-bundle: $(VENV)/ready-dev  ## what a GPU machine without a network lacks, into gpu-bundle/; PEERS: folder of checkouts
+bundle: $(VENV)/ready-dev  ## pack what a GPU machine without a network needs into gpu-bundle/; PEERS: folder of checkouts
 	$(BIN)/python benchmarks/gpu/bundle.py $(if $(PEERS),--peers $(PEERS)) $(BUNDLE)
 
 lint: $(VENV)/ready-dev
@@ -28,13 +28,13 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# --strict: a package that could not be looked up, as all are without a network, is no package without known holes.
-audit: $(VENV)/ready  ## the pinned packages against the advisories that PyPI publishes
+# --strict: fail if a package could not be looked up, for example without a network.
+audit: $(VENV)/ready  ## look up the pinned packages in PyPI's advisories
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit==2.10.1
 	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
-# torch first and by its pin: left to itself, pip would fetch the newest build with gigabytes of CUDA libraries.
+# torch first and by its pin: by default pip would download the newest build with gigabytes of CUDA libraries.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sagan needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)

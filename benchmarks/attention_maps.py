@@ -1,14 +1,14 @@
-"""What do five query points cost, against the whole map? And how exact are their maps?
+"""Measure the cost of the maps of five query points against the full map, and their accuracy.
 
-    python benchmarks/attention_maps.py
+    python benchmarks/attention_maps.py [--save attention_maps]
 
-Cost: one picture, a feature map of 128 x 128 and 64 channels, all 16,384 keys ('full'; 'paper' differs in its values
-only, which maps do not need); each case in a process of its own, on one thread of the CPU. Memory is what the process
-needed at its peak beyond what it held before, the feature map included; time is the fastest of several calls. The rows
-of 'every row' are the 16,384 x 16,384 map.
+Cost: one image, a feature map of 128 x 128 with 64 channels, all 16,384 keys ('full'; 'paper' differs only in its
+values, which maps do not need). Each case runs in its own process, on one CPU thread. Memory is the peak above what the
+process held before, including the feature map; time is the fastest of several calls. 'every row' is the 16,384 x
+16,384 map.
 
-Exactness: five points on 64 x 64, against the full softmax of the same layer in float64 by equation 1 in its plain
-form (tests/reference.py), queries scaled so that maps are sharp.
+Accuracy: five points on 64 x 64, against the full softmax of the same layer in float64 by equation 1 in its plain form
+(tests/reference.py), with queries scaled so that maps are sharp.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import reference
+from machine import Table, argument_parser
 from sagan import SelfAttention2d
 from sagan.model.config import Variant
 
@@ -38,12 +39,12 @@ def peak_mib() -> float:
 
 @torch.no_grad()
 def cost(case: str) -> dict[str, float]:
-    """Milliseconds a call, and MiB at the peak, measured in this process."""
+    """Return the milliseconds per call and the peak memory in MiB, measured in this process."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     locations, calls = CASES[case]
     layer = SelfAttention2d(CHANNELS, "full").eval()
-    layer.attention_rows(torch.randn(1, CHANNELS, 8, 8), torch.tensor([[3]]))  # loads what the first call loads
+    layer.attention_rows(torch.randn(1, CHANNELS, 8, 8), torch.tensor([[3]]))  # the first call loads libraries
     before = peak_mib()
     x = torch.randn(1, CHANNELS, SIZE, SIZE)
     layer.attention_rows(x, locations)
@@ -57,7 +58,7 @@ def cost(case: str) -> dict[str, float]:
 
 @torch.no_grad()
 def differences(variant: Variant, dtype: torch.dtype) -> tuple[float, float, float]:
-    """Largest difference of the maps from the full softmax and of their sums from 1; the largest weight."""
+    """Return the largest difference of the maps from the full softmax and of their sums from 1; the largest weight."""
     torch.manual_seed(0)
     size = 64
     layer = SelfAttention2d(CHANNELS, variant, spectral_norm=False)
@@ -77,24 +78,27 @@ def differences(variant: Variant, dtype: torch.dtype) -> tuple[float, float, flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=CASES, help="measure one case here, and print JSON")
-    arguments = parser.parse_args()
-    if arguments.case:
-        print(json.dumps(cost(arguments.case)))
+    parser = argument_parser(__doc__, save=True)
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(cost(options.case)))
         return
 
-    print(f"{'128 x 128, all keys, C = 64, fp32':36}{'time':>12}{'peak memory':>16}")
+    columns = ("maps", "time, ms", "peak memory, MiB")
+    table = Table("The cost of maps, 128 x 128, all keys, C = 64, fp32", columns, save=options.save)
     for case in CASES:
         command = [sys.executable, __file__, "--case", case]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(f"{case:36}{found['ms']:>9.1f} ms{found['mib']:>12.1f} MiB")
-    print(f"\n{'64 x 64, against float64':36}{'difference':>12}{'sums from 1':>16}{'largest weight':>18}")
+        values = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        table.row(case, f"{values['ms']:.1f}", f"{values['mib']:.1f}")
+    columns = ("variant", "precision", "difference", "sums from 1", "largest weight")
+    save = options.save and f"{options.save}_accuracy"
+    table = Table("The accuracy of maps, 64 x 64, against float64", columns, save=save)
     for variant in ("released", "paper", "full"):
         for dtype in (torch.float32, torch.float64):
-            name = f"{variant}, {str(dtype).removeprefix('torch.')}"
             difference, of_sums, largest = differences(variant, dtype)
-            print(f"{name:36}{difference:>12.1e}{of_sums:>16.1e}{largest:>18.3f}")
+            precision = str(dtype).removeprefix("torch.")
+            table.row(variant, precision, f"{difference:.1e}", f"{of_sums:.1e}", f"{largest:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
-"""What the command line prints for bad input: runs each case for real and shows the line and the exit status.
+"""Run the command line on bad input, and print its messages and exit status.
 
     python benchmarks/bad_input.py
 
-The last three cases need root and are left out without it: the disks are small tmpfs, mounted for the purpose.
+The last three cases need root and are skipped without it: their disks are small tmpfs, mounted by this script.
 """
 
 import os
-import re
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -19,13 +17,15 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from machine import argument_parser
+from pages import serve_page
 from sagan.files import load_tensors, save_tensors
 from sagan.run import lock_for_training
 
@@ -35,10 +35,11 @@ TINY = (
 
 
 def show(what: str, *arguments: object, prefix: tuple[str, ...] = ()) -> None:
+    """Run a command of sagan, and print its errors and the notes among its output."""
     command = [*prefix, sys.executable, "-m", "sagan", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     lines = [line for line in done.stderr.splitlines() if line.strip() and "images/s" not in line]
-    print(f"\n{what}\n  $ sagan {' '.join(map(str, arguments[:4]))} ...   exit status {done.returncode}")
+    show_command(what, arguments, done.returncode)
     for line in lines:
         print("  " + line.split("\r")[-1])
     for line in done.stdout.splitlines():
@@ -46,15 +47,19 @@ def show(what: str, *arguments: object, prefix: tuple[str, ...] = ()) -> None:
             print("  " + line)
 
 
-def picture(path: Path) -> Path:
+def show_command(what: str, arguments: Sequence[object], status: int) -> None:
+    print(f"\n{what}\n  $ sagan {' '.join(map(str, arguments[:4]))} ...   exit status {status}")
+
+
+def write_image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(abs(hash(path.name)) % 2**32).integers(256, size=(64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
+    pixels = np.random.default_rng(abs(hash(path.name)) % 2**32).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
     return path
 
 
 def huge_png(side: int) -> bytes:
-    """A PNG whose header claims side x side pixels."""
+    """Return a PNG whose header claims side x side pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -66,30 +71,30 @@ def huge_png(side: int) -> bytes:
 
 
 def show_evaluations(folder: Path) -> None:
-    """What `sagan evaluate` says; the run is there already."""
-    run, pictures, device = folder / "run", folder / "pictures", ("--device", "cpu")
-    os.environ["https_proxy"] = "http://localhost:1"  # no network, wherever this runs
-    show("Evaluation with Inception, offline, its weights not in the cache",
+    """Show the messages of `sagan evaluate`, for the run that exists by now."""
+    run, images, device = folder / "run", folder / "images", ("--device", "cpu")
+    os.environ["https_proxy"] = "http://localhost:1"  # no network, wherever this script runs
+    show("Evaluation with Inception, offline, without its weights in the cache",
          "evaluate", run, "--features", "inception", *device)  # fmt: skip
     del os.environ["https_proxy"]
-    show("Evaluation of a folder alone", "evaluate", pictures, *device)
-    picture(folder / "one" / "0.png")
-    show("Evaluation of too few pictures", "evaluate", folder / "one", pictures, *device)
+    show("Evaluation of a folder alone", "evaluate", images, *device)
+    write_image(folder / "one" / "0.png")
+    show("Evaluation of too few images", "evaluate", folder / "one", images, *device)
     for i in range(8):
-        Image.open(picture(folder / "grey" / f"{i}.png")).convert("L").save(folder / "grey" / f"{i}.png")
-    show("Evaluation of grey pictures against coloured ones", "evaluate", folder / "grey", pictures, *device)
+        Image.open(write_image(folder / "grey" / f"{i}.png")).convert("L").save(folder / "grey" / f"{i}.png")
+    show("Evaluation of grey images against coloured ones", "evaluate", folder / "grey", images, *device)
     nan = np.full((64, 64), np.nan, np.float32)
     (folder / "nan").mkdir()
     Image.fromarray(nan, mode="F").save(folder / "nan" / "nan.tif")
-    show("Evaluation of pictures that are not numbers", "evaluate", folder / "nan", pictures, *device)
+    show("Evaluation of images that are not numbers", "evaluate", folder / "nan", images, *device)
     tensors, metadata = load_tensors(run / "generator.safetensors")
     tensors["head.bias"].fill_(float("nan"))
-    save_tensors(folder / "came-apart.safetensors", tensors, metadata)
-    show("Evaluation of a generator that came apart", "evaluate", folder / "came-apart.safetensors", pictures, *device)
+    save_tensors(folder / "diverged.safetensors", tensors, metadata)
+    show("Evaluation of a generator that diverged", "evaluate", folder / "diverged.safetensors", images, *device)
 
 
 def show_hostile_files(folder: Path) -> None:
-    """What is made of files that somebody has made to do harm."""
+    """Show what happens to files that are made to do harm."""
     marker = folder / "harmed"
 
     class Evil:
@@ -108,7 +113,7 @@ def show_hostile_files(folder: Path) -> None:
             file.write(bytes(2**20))
     show("5 MB of .npz that unpack to 5 GiB", "import", folder / "bomb.npz", "--out", folder / "evil")
 
-    good = picture(folder / "0.png").read_bytes()
+    good = write_image(folder / "0.png").read_bytes()
     with zipfile.ZipFile(folder / "evil.zip", "w") as archive:
         for name in ("cats/0.png", "../../harmed"):
             archive.writestr(name, good)
@@ -126,7 +131,7 @@ def show_hostile_files(folder: Path) -> None:
     show("A .tar with a link to /etc/passwd", "data", folder / "evil.tar", "--out", folder / "sheet.png")
     (folder / "claims").mkdir()
     (folder / "claims" / "claims.png").write_bytes(huge_png(50_000))
-    show("A picture that claims 50,000 x 50,000 pixels", "data", folder / "claims", "--out", folder / "sheet.png")
+    show("A image that claims 50,000 x 50,000 pixels", "data", folder / "claims", "--out", folder / "sheet.png")
     print(f"  the same on the page: {upload(folder / 'run', huge_png(50_000))}")
     print(f"  harm done: {'yes' if marker.exists() or (folder.parent / 'harmed').exists() else 'none'}")
 
@@ -141,47 +146,46 @@ def show_hostile_files(folder: Path) -> None:
 
 
 def upload(run: Path, data: bytes) -> str:
-    """What the page of a run says to an uploaded picture."""
-    command = [sys.executable, "-m", "sagan", "explore", run, "--port", "0", "--open", "False", "--device", "cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    """Return the answer of a run's page to an uploaded image."""
+    with serve_page(run, "--device", "cpu") as (_, address):
+        request = urllib.request.Request(f"{address}/api/upload", data, {"Content-Type": "application/octet-stream"})
         try:
-            base = re.search(r"http://\S+:\d+", process.stdout.readline())[0]
-            request = urllib.request.Request(f"{base}/api/upload", data, {"Content-Type": "application/octet-stream"})
             return urllib.request.urlopen(request).read().decode()
         except urllib.error.HTTPError as error:
             return f"{error.code} {error.read().decode()}"
-        finally:
-            process.send_signal(signal.SIGINT)
 
 
 def show_faults(folder: Path, data: tuple) -> None:
-    """What training says when something happens to it."""
+    """Show the messages of training when something goes wrong."""
     rates = ("--generator-lr", "1e30", "--discriminator-lr", "1e30", "--discriminator-spectral-norm", "False")
     show("Learning rates of 1e30", "train", *data, *rates, "--out", folder / "nan")
     with lock_for_training(folder / "busy"):
         show("A folder that another process trains in", "train", *data, "--out", folder / "busy")
-    show_meanwhile("The run's folder taken away", folder / "gone", data, lambda run: run.rename(folder / "elsewhere"))
-    show("A run to go on with", "train", *data, "--out", folder / "changed")
-    cats = folder / "pictures" / "cats"
+    show_during_training(
+        "The run's folder moved away", folder / "gone", data, lambda run: run.rename(folder / "elsewhere")
+    )
+    show("A run to resume", "train", *data, "--out", folder / "changed")
+    cats = folder / "images" / "cats"
     (cats / "1.png").unlink()
-    picture(cats / "new.png")
+    write_image(cats / "new.png")
     (cats / "2.png").write_bytes((cats / "3.png").read_bytes())
-    show("Pictures changed before it goes on", "train", "--resume", folder / "changed", "--device", "cpu")
+    show("Images changed before it is resumed", "train", "--resume", folder / "changed", "--device", "cpu")
 
 
-def show_meanwhile(what: str, run: Path, data: tuple, act: Callable[[Path], object]) -> None:
-    """A long training, and what it says when something is done to its folder after the first checkpoint."""
+def show_during_training(what: str, run: Path, data: tuple, act: Callable[[Path], object]) -> None:
+    """Start a long run, call `act` on its folder after the first checkpoint, and show the last message."""
     arguments = ["train", *map(str, data), "--steps", "100000", "--out", str(run)]
     with subprocess.Popen([sys.executable, "-m", "sagan", *arguments], stderr=subprocess.PIPE, text=True) as process:
         while not list(run.glob("checkpoints/step-*")):
             time.sleep(0.05)
         act(run)
         _, errors = process.communicate(timeout=300)
-    print(f"\n{what}\n  $ sagan {' '.join(arguments[:4])} ...   exit status {process.returncode}")
+    show_command(what, arguments, process.returncode)
     print("  " + errors.splitlines()[-1].split("\r")[-1])
 
 
 def main() -> None:
+    argument_parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["SAGAN_CACHE"] = str(folder / "cache")
@@ -189,19 +193,19 @@ def main() -> None:
         show("An empty folder", "train", "--data", folder / "empty")
 
         for i in range(8):
-            picture(folder / "pictures" / "cats" / f"{i}.png")
-        (folder / "pictures" / "dogs").mkdir()
-        cats = folder / "pictures" / "cats"
-        (cats / "text.jpg").write_text("This is no picture.")
-        whole = picture(cats / "whole.jpg").read_bytes()
-        (cats / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+            write_image(folder / "images" / "cats" / f"{i}.png")
+        (folder / "images" / "dogs").mkdir()
+        cats = folder / "images" / "cats"
+        (cats / "text.jpg").write_text("This is not an image.")
+        intact = write_image(cats / "intact.jpg").read_bytes()
+        (cats / "truncated.jpg").write_bytes(intact[: len(intact) // 2])
         (cats / "huge.png").write_bytes(huge_png(30_000))
         show(
             "A class folder that is empty; a text file named .jpg; a truncated JPEG; a 30,000 x 30,000 PNG",
-            "train", "--data", folder / "pictures", *TINY, "--out", folder / "run",
+            "train", "--data", folder / "images", *TINY, "--out", folder / "run",
         )  # fmt: skip
         (folder / "bad").mkdir()
-        (folder / "bad" / "text.jpg").write_text("This is no picture.")
+        (folder / "bad" / "text.jpg").write_text("This is not an image.")
         show("Nothing but a text file named .jpg", "train", "--data", folder / "bad")
 
         show_evaluations(folder)
@@ -210,7 +214,7 @@ def main() -> None:
 
         checkpoints = sorted((folder / "run" / "checkpoints").iterdir())
         checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:5000])
-        show("The newest checkpoint cut off", "train", "--resume", folder / "run", "--device", "cpu")
+        show("The newest checkpoint truncated", "train", "--resume", folder / "run", "--device", "cpu")
         for path in checkpoints:
             path.write_bytes(b"not a checkpoint")
         show("Every checkpoint corrupt", "train", "--resume", folder / "run", "--device", "cpu")
@@ -221,7 +225,7 @@ def main() -> None:
         show("An unknown option", "train", "--learning-rate", "1e-4")
         show("A value out of range", "train", "--resolution", "100")
 
-        data = ("--data", folder / "pictures", *TINY)
+        data = ("--data", folder / "images", *TINY)
         show_faults(folder, data)
         if os.geteuid() == 0:
             disk = folder / "disk"
@@ -236,8 +240,8 @@ def main() -> None:
             finally:
                 subprocess.run(["umount", disk], check=True)
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=99m", "tmpfs", disk], check=True)
-            show_meanwhile(
-                "A disk that is taken away",
+            show_during_training(
+                "A disk that is unmounted",
                 disk / "run",
                 data,
                 lambda run: subprocess.run(["umount", "--lazy", disk], check=True),
@@ -249,7 +253,7 @@ def main() -> None:
             as_others = ("setpriv", "--bounding-set=-dac_override")  # root that obeys permissions
             show("No write permission", "train", *data, "--out", locked / "run", prefix=as_others)
         else:
-            print("\nThe full disk, the lost one and the missing permission were left out: they need root.")
+            print("\nThe full disk, the unmounted one and the missing permission were skipped: they need root.")
 
 
 if __name__ == "__main__":

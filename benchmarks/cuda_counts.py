@@ -1,19 +1,18 @@
-"""What does a training step ask of a GPU? Operations, kernels and memory traffic, counted without one.
+"""Count the operations, kernels and memory traffic of a training step on a GPU, without a GPU.
 
     python benchmarks/cuda_counts.py [--save NAME]
 
 The step runs on a fake GPU (tests/helpers/fake_cuda; a CPU build of PyTorch and a C++ compiler), whose tensors have no
-memory: all of this is counted from shapes and dtypes, nothing is timed, and no machine matters.
+memory. All counts come from shapes and dtypes, nothing is timed, and the machine does not matter.
 
-operations: what ATen computes, views besides.
-kernels: an estimate. An operation is one; a list of n tensors at once (foreach, fused Adam) one for 64 of them; a batch
-    norm, a norm, a softmax and a dot product two; a convolution's backward one for each gradient.
-GB: inputs and outputs of every operation, as if each went through memory once. Caches and fusing make it less.
-casts: copies between fp32 and bf16 of what is as large as a feature map, and what they move.
-large kernels: convolutions whose kernel is wider than 4 pixels, as the double backward of PyTorch makes them.
+operations: ATen operations; views are counted separately.
+kernels: an estimate. An operation counts as one; an operation on a list of tensors (foreach, fused Adam) as one per 64
+    tensors; a batch norm, a norm, a softmax and a dot product as two; a convolution's backward as one per gradient.
+GB: inputs and outputs of every operation, as if each passed through memory once. Caches and fusion reduce it.
+casts: copies of feature maps between fp32 and bf16, and the bytes that they move.
+large kernels: convolutions with kernels wider than 4 pixels, as in PyTorch's double backward.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +30,7 @@ except guard.Unavailable as reason:
 import torch
 
 from helpers.fake_cuda.gpu import FakeGPU, Op
-from machine import Table
+from machine import Table, argument_parser
 from sagan import PRESETS, ModelConfig, TrainingConfig
 from sagan.training.step import Trainer
 
@@ -54,7 +53,7 @@ def cases() -> Iterator[tuple[str, ModelConfig, TrainingConfig]]:
 
 
 def kernels(op: Op) -> int:
-    """An estimate of the kernels that an operation launches."""
+    """Estimate the kernels that an operation launches."""
     if op.is_view:
         return 0
     if op.name.startswith("_foreach") or op.name.startswith("_fused"):
@@ -65,17 +64,17 @@ def kernels(op: Op) -> int:
 
 
 def is_map(shape: tuple[int, ...]) -> bool:
-    """Whether a tensor is a feature map: (N, C, H, W) of more channels than an image and more than one pixel."""
+    """Return whether a tensor is a feature map: (N, C, H, W) of more channels than an image and more than one pixel."""
     return len(shape) == 4 and shape[1] > 4 and shape[2] * shape[3] >= 16
 
 
 def is_cast(op: Op) -> bool:
-    """Whether it copies a feature map between fp32 and bf16."""
+    """Return whether an operation copies a feature map between fp32 and bf16."""
     return op.name == "_to_copy" and op.inputs[0].dtype != op.outputs[0].dtype and is_map(op.inputs[0].shape)
 
 
 def has_large_kernel(op: Op) -> bool:
-    """Whether it is a convolution with a kernel wider than 4 pixels."""
+    """Return whether an operation is a convolution with a kernel wider than 4 pixels."""
     if op.name not in ("convolution", "convolution_backward"):
         return False
     weight = op.inputs[1 if op.name == "convolution" else 2]
@@ -98,9 +97,8 @@ def row(name: str, gpu: FakeGPU) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", default="", metavar="NAME", help="keep the table as results/NAME.md")
-    table = Table("What does a training step ask of a GPU?", COLUMNS, save=parser.parse_args().save)
+    options = argument_parser(__doc__, save=True).parse_args()
+    table = Table("Operations and memory traffic of a training step on a GPU", COLUMNS, save=options.save)
     for name, model, training in cases():
         with FakeGPU() as gpu:
             trainer = Trainer(model, training, CUDA)
@@ -109,7 +107,7 @@ def main() -> None:
                 torch.zeros(shape, dtype=torch.uint8, device=CUDA).permute(0, 3, 1, 2),
                 torch.zeros(training.batch_size, dtype=torch.int64, device=CUDA),
             )
-            trainer.train_step(1, lambda number, batch=batch: batch)  # which makes the optimisers' state
+            trainer.train_step(1, lambda number, batch=batch: batch)  # which creates the optimisers' state
             steps = {"": 2 * training.penalty_every + 1}
             if training.r1:
                 steps = {", plain": 2 * training.penalty_every + 1, ", with R1 and R2": 2 * training.penalty_every}

@@ -16,7 +16,6 @@ the batch to floats. It is measured with the demo preset at batch size 32, and a
 size 8, from medians.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -29,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from machine import Table, alternate, seconds, spread
+from machine import Table, alternate, argument_parser, seconds, spread
 from sagan import PRESETS, DataConfig, ModelConfig, TrainingConfig
 from sagan.data import Batches, Store, prepare
 from sagan.data.builtin import robots
@@ -147,12 +146,11 @@ PARTS = ("preparing", "reading", "waiting")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, save=True)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--count", type=int, default=2000, help="files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=12, help="training steps in each of the two runs")
-    parser.add_argument("--save", default="", metavar="NAME")
     options = parser.parse_args()
     keep_memory()
     notes = [

@@ -1,12 +1,11 @@
-"""Does the distance behave? Of pictures against others of their kind, with more and more harm done to them.
+"""Check that the Frechet distance grows when images are damaged more and more, and draw how.
 
-    python benchmarks/distance_properties.py docs/images/distance.png
+    python benchmarks/distance_properties.py docs/images/distance.png [--save distance_properties]
 
-Built-in robots at 32 px, 2,000 against 2,000 others, EfficientNet-Lite0 features; beside the curves, the distance of a
-set to itself, the difference between d(a, b) and d(b, a), and uniform noise.
+Built-in robots at 32 px, 2,000 against 2,000 others, EfficientNet-Lite0 features. The table also shows the distance of
+a set to itself, the difference between d(a, b) and d(b, a), and the distance to uniform noise.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from machine import Table, argument_parser
 from sagan import DataConfig
 from sagan.data import prepare
 from sagan.device import keep_memory
@@ -41,41 +41,43 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, save=True)
     parser.add_argument("out", type=Path)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     keep_memory()
     store = prepare(DataConfig(source="robots"), resolution=32, image_channels=3)
     chosen = choose(store, 2 * COUNT)
-    pictures = torch.from_numpy(np.asarray(store.images)[chosen]).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.asarray(store.images)[chosen]).permute(0, 3, 1, 2)
     lite = EfficientNetLite0()
 
     def features(x: Tensor, label: str) -> np.ndarray:
         return extract(lite, lambda i, j: x[i:j], len(x), label=label)
 
-    real, others = features(pictures[:COUNT], "real"), features(pictures[COUNT:], "others")
+    real, others = features(images[:COUNT], "real"), features(images[COUNT:], "others")
     labels = store.labels[chosen[COUNT:]]
     base = frechet_distance(real, others)
-    print(f"a set against itself     {frechet_distance(real, real):10.1e}")
-    print(f"other real pictures      {base:10.3f}")
-    print(f"|d(a, b) - d(b, a)|      {abs(base - frechet_distance(others, real)):10.1e}")
-    noise = torch.randint(256, pictures[:COUNT].shape, dtype=torch.uint8)
-    print(f"uniform noise            {frechet_distance(real, features(noise, 'noise')):10.1f}")
-    harms = {
+    table = Table("Frechet distances to 2,000 real images", ("images", "distance"), save=options.save)
+    table.row("the same images", f"{frechet_distance(real, real):.1e}")
+    table.row("other real images", f"{base:.3f}")
+    table.row("|d(a, b) - d(b, a)| of the two sets", f"{abs(base - frechet_distance(others, real)):.1e}")
+    noise = torch.randint(256, images[:COUNT].shape, dtype=torch.uint8)
+    table.row("uniform noise", f"{frechet_distance(real, features(noise, 'noise')):.1f}")
+    damage = {
         "noise, standard deviation of 255": (
             NOISE,
-            [features(noisy(pictures[COUNT:], s), f"noise {s}") for s in NOISE],
+            [features(noisy(images[COUNT:], s), f"noise {s}") for s in NOISE],
         ),
         "blur, standard deviation in pixels": (
             BLUR,
-            [features(blurred(pictures[COUNT:], s), f"blur {s}") for s in BLUR],
+            [features(blurred(images[COUNT:], s), f"blur {s}") for s in BLUR],
         ),
-        "classes left out, of 5": ((1, 2, 3, 4), [others[labels < 5 - dropped] for dropped in (1, 2, 3, 4)]),
+        "classes missing, of 5": ((1, 2, 3, 4), [others[labels < 5 - dropped] for dropped in (1, 2, 3, 4)]),
     }
     figure = Figure(figsize=(9, 2.8), layout="constrained")
-    for axes, (name, (amounts, sets)) in zip(figure.subplots(1, 3, sharey=True), harms.items(), strict=True):
+    for axes, (name, (amounts, sets)) in zip(figure.subplots(1, 3, sharey=True), damage.items(), strict=True):
         distances = [base, *(frechet_distance(real, x) for x in sets)]
-        print(f"{name}: " + ", ".join(f"{a:g} {d:.1f}" for a, d in zip((0, *amounts), distances, strict=True)))
+        for amount, d in zip((0, *amounts), distances, strict=True):
+            table.row(f"{name}: {amount:g}", f"{d:.1f}")
         assert distances == sorted(distances), f"the distance does not grow with {name}"
         axes.plot((0, *amounts), distances, "o-", color="#2f5d9b", markersize=4)
         axes.set_xlabel(name)
@@ -84,8 +86,8 @@ def main() -> None:
         axes.grid(axis="y", alpha=0.3)
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel("Frechet distance")
-    write_atomically(arguments.out, lambda path: figure.savefig(path, dpi=110))
-    print(arguments.out)
+    write_atomically(options.out, lambda path: figure.savefig(path, dpi=110))
+    print(options.out)
 
 
 if __name__ == "__main__":

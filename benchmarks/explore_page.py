@@ -1,22 +1,20 @@
 """Measure how long a user waits: the page of a run in a real Chromium, at two widths.
 
-    python benchmarks/explore_page.py runs/demo [--out FOLDER]
+    python benchmarks/explore_page.py runs/demo [--out FOLDER] [--save explore_page]
 
-Prints milliseconds from an event to the decoded images on the page. --out saves screenshots. Needs Debian's packages
-chromium and chromium-driver. tests/explorer/test_page.py tests the page's behaviour.
+The table shows milliseconds from an event to the decoded images on the page. --out saves screenshots. Requires Debian's
+packages chromium and chromium-driver. tests/explorer/test_page.py tests the page's behaviour.
 """
 
-import argparse
-import re
-import signal
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from helpers.chromium import Chromium
+from machine import Table, argument_parser
+from pages import serve_page
 
 WIDTHS = ((1280, 900), (390, 844))
 READY = "document.querySelector('#image')?.naturalWidth && document.querySelectorAll('#strip img').length"
@@ -62,32 +60,29 @@ TIMES = """(async () => {
 })()"""
 
 
-def measure(address: str, width: int, height: int, out: Path | None) -> None:
+def measure(table: Table, address: str, width: int, height: int, out: Path | None) -> None:
     with Chromium(width, height) as page:
         page.open(address)
         page.until(READY)
         times = page.run(TIMES)
         for name, values in zip(("click to maps", "seed to grid", "slider to image"), times, strict=True):
-            print(f"{width:5} px  {name:18} median {statistics.median(values):4.0f} ms, longest {max(values):4.0f} ms")
+            table.row(width, name, f"{statistics.median(values):.0f}", f"{max(values):.0f}")
         if out:
             page.screenshot(out / f"explore-{width}.png")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, save=True)
     parser.add_argument("run")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "sagan", "explore", options.run, "--port", "0", "--open", "False"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            base = re.search(r"http://\S+:\d+", process.stdout.readline())[0]
-            for width, height in WIDTHS:
-                measure(base, width, height, options.out)
-        finally:
-            process.send_signal(signal.SIGINT)
+    columns = ("page width, px", "from", "median, ms", "longest, ms")
+    table = Table("How long a user of the page waits", columns, save=options.save)
+    with serve_page(options.run) as (_, address):
+        for width, height in WIDTHS:
+            measure(table, address, width, height, options.out)
 
 
 if __name__ == "__main__":

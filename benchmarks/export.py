@@ -14,6 +14,7 @@ import torch
 import tyro
 
 import sagan
+from machine import Table
 from sagan.config import Config
 from sagan.exporters.export import Format, export
 from sagan.exporters.onnx_graph import open_onnx
@@ -34,6 +35,8 @@ class Options:
     seconds: float = 5.0
     """Time spent on each line of the table, s."""
     threads: int = 2
+    save: str = ""
+    """Also write the table to results/NAME.md."""
 
 
 def speed(draw, inputs, seconds):
@@ -77,13 +80,12 @@ def main(options):
         )
         size = Run(path).generator_path.stat().st_size / 1e6
         millions = sum(p.numel() for p in generator.parameters()) / 1e6
-        print(f"{config.resolution} px, {millions:.2f} M parameters, batches of {options.batch}, ", end="")
-        print(f"{options.threads} threads, torch {torch.__version__}")
-        print(f"{'':<34}{'images/s':>10}  {'file':>9}  largest difference")
+        notes = [f"{config.resolution} px, {millions:.2f} M parameters, batches of {options.batch}."]
+        columns = ("format", "images/s", "file, MB", "largest difference")
+        table = Table("Exported generators", columns, save=options.save, notes=notes)
 
         def row(label, draw, size, difference):
-            rate = speed(draw, inputs, options.seconds)
-            print(f"{label:<34}{rate:>10.1f}  {size:>6.2f} MB  {difference}", flush=True)
+            table.row(label, f"{speed(draw, inputs, options.seconds):.1f}", f"{size:.2f}", difference)
 
         row("PyTorch, as trained", as_trained, size, "")
         row("PyTorch, sagan.load", generator, size, "the reference")

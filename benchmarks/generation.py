@@ -1,24 +1,23 @@
-"""How fast are pictures generated? Many at 128 px in batches, and the latency of a single one, against others' SAGAN.
+"""Measure how fast images are generated, in batches and singly, against other codebases' SAGAN.
 
     python benchmarks/generation.py FOLDER_OF_CHECKOUTS --save generation
-    python benchmarks/generation.py FOLDER_OF_CHECKOUTS --count 100 --singles 10      (a trial)
+    python benchmarks/generation.py FOLDER_OF_CHECKOUTS --count 100 --singles 10      # smaller
 
-Evaluation mode, no gradients, from latents and classes to bytes on the CPU. Ours is as `sagan.load` gives it, the
-spectral norms worked into the weights ("ours"), and as it is in training. Freshly made networks: what is drawn is
-noise, its time is not. Each codebase is a process of its own, and they work in turn: a batch each, and singles each.
+Evaluation mode, no gradients, from latents and classes to bytes on the CPU. Ours is measured as `sagan.load` returns
+it, with the spectral norms baked into the weights ("ours"), and as it is in training. The weights are random, which
+does not change the time. Each codebase runs in its own process, and they take turns: a batch each, and single images.
 """
 
 import argparse
 import contextlib
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from machine import Table, spread
-from peers import OURS, SIZES, build, names
+from peers import OURS, SIZES, build, chosen_names, comparison_parser
 from sagan import TrainingConfig
 from sagan.device import keep_memory
 from sagan.model.spectral_norm import bake_spectral_norm
@@ -27,12 +26,21 @@ from sagan.sampling import draw_latents, sample_batches
 from workers import Worker, cpu_seconds, others_since, serve, take_turns
 
 TRAINED = "ours, as in training"
-A_TURN = 5  # singles
-COLUMNS = ("codebase", "s a batch", "s in all", "images/s", "ours over it", "ms for one", "ours over it", "peak GiB")
+A_TURN = 5  # single images per turn
+COLUMNS = (
+    "codebase",
+    "s per batch",
+    "s in total",
+    "images/s",
+    "ours over it",
+    "ms for one image",
+    "ours over it",
+    "peak GiB",
+)
 
 
 def work(options: argparse.Namespace) -> None:
-    """The process of one codebase."""
+    """Generate in the process of one codebase."""
 
     def prepare() -> tuple[dict[str, Any], dict[str, Callable[[], object]]]:
         is_ours = options.work in (OURS, TRAINED)
@@ -58,23 +66,18 @@ def work(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", choices=SIZES, default="128")
-    parser.add_argument("--count", type=int, default=1000, help="pictures in all")
+    parser = comparison_parser(__doc__)
+    parser.add_argument("--count", type=int, default=1000, help="total images")
     parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--singles", type=int, default=100, help="single pictures in all")
-    parser.add_argument("--only", nargs="+", help="these codebases (ours always)")
-    parser.add_argument("--save", default="", metavar="NAME")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--singles", type=int, default=100, help="total single images")
     options = parser.parse_args()
     if options.work:
         work(options)
         return
-    others = [n for n in names(options.folder, options.size)[1:] if not options.only or n in options.only]
+    others = chosen_names(options)[1:]
     side = SIZES[options.size].resolution
-    notes = [f"{options.count} pictures in batches of {options.batch}, {options.singles} single ones; medians."]
-    table = Table(f"Generating pictures at {side} px", COLUMNS, save=options.save, notes=notes)
+    notes = [f"{options.count} images in batches of {options.batch}, {options.singles} single ones; medians."]
+    table = Table(f"Generating images at {side} px", COLUMNS, save=options.save, notes=notes)
     common = (options.folder, "--size", options.size, "--batch", options.batch)
     before = cpu_seconds()
     workers = {name: Worker(*common, "--work", name) for name in (OURS, TRAINED, *others)}

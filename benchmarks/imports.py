@@ -12,7 +12,6 @@ Differences are measured in float32 and with both networks in float64, which sep
 --record writes the small files that the tests use (tests/importers/data).
 """
 
-import argparse
 import contextlib
 import copy
 import importlib
@@ -30,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from machine import Table, argument_parser
 from peers import Anything, biggan_code, mimicry_code, modules, stub, studiogan_networks
 from sagan import attention_maps
 from sagan.device import keep_memory
@@ -329,17 +329,18 @@ def imported_run(peer: Peer, folder: Path, out: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argument_parser(__doc__, save=True)
     parser.add_argument("peers", type=Path)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
     titles = ("images", "logits", "G maps", "D maps", "G training", "D training", "state after")
     keep_memory()
     torch.set_num_threads(1)
-    print(f"{'':40}" + "".join(f"{title:>13}" for title in titles))
+    columns = ("networks", "bits", *titles)
+    table = Table("Largest relative differences of imported networks", columns, save=options.save)
     for name, peers in PEERS.items():
         if not (options.peers / name).is_dir():
-            print(f"{name:36}  skipped: no such folder")
+            table.note(f"{name}: skipped, no such folder.")
             continue
         torch.manual_seed(0)
         with contextlib.redirect_stdout(io.StringIO()):  # some of them print
@@ -350,9 +351,8 @@ def main() -> None:
                 record.mkdir(parents=True, exist_ok=True)
             for dtype in (torch.float32,) if record else (torch.float32, torch.float64):
                 differences = compare(peer, dtype, record)
-                values = "".join(f"{'-' if v is None else f'{v:.1e}':>13}" for v in differences)
-                precision = str(dtype).removeprefix("torch.float")
-                print(f"{peer.codebase + ', ' + peer.about:36}{precision:>4}" + values, flush=True)
+                values = ["-" if v is None else f"{v:.1e}" for v in differences]
+                table.row(f"{peer.codebase}, {peer.about}", str(dtype).removeprefix("torch.float"), *values)
 
 
 if __name__ == "__main__":

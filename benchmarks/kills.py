@@ -1,16 +1,15 @@
-"""SIGKILL at random moments, again and again: every start goes on, and the runs end as undisturbed ones, bit for bit.
+"""Kill runs with SIGKILL at random moments, resume them, and check that they end bit for bit like an undisturbed run.
 
     python benchmarks/kills.py [--kills 200] [--seed 0] [--folder FOLDER]
 
-Runs of a tiny network on the CPU, one after the other, each from a folder of pictures to its end: decoded into a cache,
-trained, checkpoints written after every other step. A third of the kills come at a random moment; a third when a
-checkpoint, a grid of samples or the log is being written, a third when the pictures are being prepared, as far as one
-such moment comes: a hidden temporary file is there. Each start is a process forked after the imports, which saves
-seconds; from there on it does what the command line does. Compared with an undisturbed run: every
-checkpoint, the inference weights, the grids, the log (but for its speeds), the store, and what files there are.
+A tiny network trains on the CPU, one run after the other, each from a folder of images to its end: the images are
+decoded into a cache, and checkpoints are written after every other step. A third of the kills come at a random moment,
+a third while a checkpoint, a grid of samples or the log is written, and a third while the images are prepared; a hidden
+temporary file shows these moments. Each start is a process forked after the imports, which saves seconds; then it does
+what the command line does. Compared with an undisturbed run are every checkpoint, the inference weights, the grids, the
+log (without its speeds), the store, and the list of files.
 """
 
-import argparse
 import importlib
 import os
 import random
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from machine import argument_parser
 from sagan.cli import main as command
 from sagan.files import load_tensors
 from sagan.run import Run
@@ -33,28 +33,28 @@ for module in ("sagan.training.loop", "sagan.render.attention", "torch._dynamo")
     importlib.import_module(module)
 
 STEPS = 12
-PICTURES = 200
-LIMIT = 120  # seconds for one start
+IMAGES = 200
+LIMIT = 120  # seconds per start
 OPTIONS = (
     "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --precision fp32 --device cpu --lecam 0.1 "
     f"--log-every 2 --sample-every 4 --checkpoint-every 2 --evaluate-every 0 --steps {STEPS} --augment color"
 ).split()
 
 
-def make_pictures(folder: Path) -> None:
+def make_images(folder: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
         (folder / name).mkdir(parents=True)
-        for i in range(PICTURES // 2):
+        for i in range(IMAGES // 2):
             pixels = rng.integers(256, size=(300, 320, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.png", compress_level=1)
 
 
-def start(job: Path, pictures: Path) -> int:
-    """Starts or goes on with a job in a new process; returns its number."""
+def start(job: Path, images: Path) -> int:
+    """Start or resume a job in a new process; returns the process id."""
     run = job / "run"
-    there = (run / "config.json").exists()
-    arguments = ["--resume", run, "--device", "cpu"] if there else ["--data", pictures, "--out", run, *OPTIONS]
+    has_begun = (run / "config.json").exists()
+    arguments = ["--resume", run, "--device", "cpu"] if has_begun else ["--data", images, "--out", run, *OPTIONS]
     process = os.fork()
     if process:
         return process
@@ -70,9 +70,9 @@ def start(job: Path, pictures: Path) -> int:
 
 
 def ended(process: int) -> int | None:
-    """How a process ended: its status, negative for a signal; None: not yet."""
-    found, status = os.waitpid(process, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if found else None
+    """Return the exit status of a process, negative for a signal; None if it is running."""
+    process_id, status = os.waitpid(process, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if process_id else None
 
 
 def temporary(*folders: Path) -> list[Path]:
@@ -80,7 +80,7 @@ def temporary(*folders: Path) -> list[Path]:
 
 
 def kill(process: int, job: Path, rng: random.Random, seconds: float) -> str | None:
-    """Kills a process at a moment of the plan; returns what it was doing, None if it ended by itself before."""
+    """Kill a process at a moment of a random plan; returns what it was doing, None if it ended before."""
     plan = rng.choice(["any", "writing", "preparing"])
     run, stores = job / "run", job / "cache" / "stores"
     watched = {
@@ -89,7 +89,7 @@ def kill(process: int, job: Path, rng: random.Random, seconds: float) -> str | N
         "preparing": (stores, job / "cache" / "index"),
     }[plan]
     everywhere = (run / "checkpoints", run / "samples", run, stores, job / "cache" / "index")
-    old = set(temporary(*everywhere))  # of the kill before, swept when the start comes to it
+    old = set(temporary(*everywhere))  # of the previous kill, swept during the start
     begin, moment = time.monotonic(), rng.uniform(0, seconds)
     skip, wait = (rng.randrange(8), 0.0) if plan == "writing" else (0, rng.uniform(0, 0.1 * seconds))
     seen: set[Path] = set()
@@ -111,30 +111,36 @@ def kill(process: int, job: Path, rng: random.Random, seconds: float) -> str | N
     os.waitpid(process, 0)
     if left := [path for path in temporary(*everywhere) if path not in old]:
         where = left[0].parent
-        return {"stores": "preparing pictures", "index": "writing the index", "checkpoints": "writing a checkpoint",
+        return {"stores": "preparing images", "index": "writing the index", "checkpoints": "writing a checkpoint",
                 "samples": "writing a grid", "run": f"writing {left[0].name.split('-')[-1]}"}[where.name]  # fmt: skip
     if not (run / "config.json").exists():
-        return "before the run was there"
+        return "before the run existed"
     return "training" if Run(run).metrics() else "before the first row of the log"
 
 
 def files(job: Path) -> dict[str, bytes]:
-    """Everything in a job's run and cache but TensorBoard's events and its own output."""
-    found = {path.relative_to(job): path for name in ("run", "cache") for path in (job / name).rglob("*")}
-    kept = {name: path for name, path in found.items() if path.is_file() and "events" not in name.parts}
-    return {str(name): path.read_bytes() for name, path in kept.items()}
+    """Read all files in a job's run and cache, except TensorBoard's events and its own output."""
+    contents = {}
+    for folder in ("run", "cache"):
+        for path in (job / folder).rglob("*"):
+            name = path.relative_to(job)
+            if path.is_file() and "events" not in name.parts:
+                contents[str(name)] = path.read_bytes()
+    return contents
 
 
-def differences(job: Path, whole: Path) -> list[str]:
-    """The files in which a job differs from the undisturbed one."""
-    mine, theirs = files(job), files(whole)
+def differences(job: Path, undisturbed: Path) -> list[str]:
+    """Return the files in which a job differs from the undisturbed one."""
+    mine, theirs = files(job), files(undisturbed)
     different = sorted(mine.keys() ^ theirs.keys())
     for name in mine.keys() & theirs.keys():
         if name.endswith(".safetensors"):
-            (x, meta_x), (y, meta_y) = load_tensors(job / name), load_tensors(whole / name)
+            (x, meta_x), (y, meta_y) = load_tensors(job / name), load_tensors(undisturbed / name)
             same = meta_x == meta_y and x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
         elif name.endswith("metrics.jsonl"):
-            rows = ([{**row, "images_per_second": 0} for row in Run(each / "run").metrics()] for each in (job, whole))
+            rows = (
+                [{**row, "images_per_second": 0} for row in Run(each / "run").metrics()] for each in (job, undisturbed)
+            )
             same = next(rows) == next(rows)
         else:
             same = mine[name] == theirs[name]
@@ -143,24 +149,24 @@ def differences(job: Path, whole: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where the runs stay; default: a temporary folder")
+    parser.add_argument("--folder", type=Path, help="keep the runs here; default: a temporary folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or Path(name)
-        make_pictures(folder / "pictures")
-        whole = folder / "whole"
-        whole.mkdir(parents=True)
+        make_images(folder / "images")
+        undisturbed = folder / "undisturbed"
+        undisturbed.mkdir(parents=True)
         begin = time.monotonic()
-        process = start(whole, folder / "pictures")
+        process = start(undisturbed, folder / "images")
         while (status := ended(process)) is None:
             time.sleep(0.01)
         if status:
-            raise SystemExit((whole / "output.txt").read_text())
+            raise SystemExit((undisturbed / "output.txt").read_text())
         seconds = time.monotonic() - begin
         print(f"undisturbed: {seconds:.1f} s")
         moments: Counter[str] = Counter()
@@ -171,7 +177,7 @@ def main() -> None:
             jobs += 1
             done = False
             while not done:
-                process = start(job, folder / "pictures")
+                process = start(job, folder / "images")
                 if kills < options.kills:
                     moment = kill(process, job, rng, seconds)
                     done = moment is None
@@ -185,10 +191,12 @@ def main() -> None:
                     if status:
                         raise SystemExit((job / "output.txt").read_text()[-2000:])
                     done = True
-            if wrong := differences(job, whole):
-                raise SystemExit(f"{job} ended otherwise than the undisturbed run: {', '.join(wrong)}")
+            if wrong := differences(job, undisturbed):
+                raise SystemExit(f"{job} ended differently from the undisturbed run: {', '.join(wrong)}")
             print(f"run {jobs} is finished: every file as undisturbed", flush=True)
-        print(f"\n{kills} kills in {jobs} runs; each ended as the undisturbed one, bit for bit; nothing was left over")
+        print(
+            f"\n{kills} kills in {jobs} runs; each ended like the undisturbed one, bit for bit, without leftover files"
+        )
         for moment, count in moments.most_common():
             print(f"  {count:4}  {moment}")
 

@@ -1,6 +1,6 @@
-"""What every benchmark of speed needs: the machine in words, its measured peak, alternating runs, tables that are kept.
+"""Describe and time this machine, and print tables: what the benchmarks share.
 
-python benchmarks/machine.py          (prints the machine and its peak)
+python benchmarks/machine.py          # prints the machine and its peak
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 RESULTS = Path(__file__).parent / "results"
 MATRIX_SIDES = {"cpu": (1024, 2048, 3072), "cuda": (4096, 8192)}
-# Pictures, channels and side of 3x3 convolutions: the shapes of a network at 128 px.
+# Images, channels and side of 3x3 convolutions, by device: the shapes of a network at 128 px.
 CONVOLUTIONS = {
     "cpu": ((8, 64, 128), (8, 128, 64), (8, 256, 32), (8, 512, 16)),
     "cuda": ((256, 128, 64), (256, 256, 32), (256, 512, 16)),
@@ -27,7 +27,7 @@ CONVOLUTIONS = {
 
 
 def processor() -> str:
-    """The processor as it names itself."""
+    """Return the processor's name for itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -37,7 +37,7 @@ def processor() -> str:
 
 
 def describe(device: torch.device | str = "cpu") -> str:
-    """The machine and the versions, in one line."""
+    """Describe the machine and the versions in one line."""
     device = torch.device(device)
     machine = f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
     if device.type == "cuda":
@@ -46,13 +46,13 @@ def describe(device: torch.device | str = "cpu") -> str:
 
 
 def wait(device: torch.device | str) -> None:
-    """Until the device has done what it was told to do."""
+    """Wait until the device has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
 
 
 def seconds(call: Callable[[], object], device: torch.device | str = "cpu") -> float:
-    """What one call takes, to the end of its work on the device."""
+    """Return the seconds of one call, to the end of its work on the device."""
     wait(device)
     start = time.perf_counter()
     call()
@@ -63,7 +63,10 @@ def seconds(call: Callable[[], object], device: torch.device | str = "cpu") -> f
 def alternate(
     calls: Mapping[str, Callable[[], object]], rounds: int, device: torch.device | str = "cpu"
 ) -> dict[str, list[float]]:
-    """Seconds of each call, run in turn, so that a machine that slows down slows all alike. Warm them up before."""
+    """Return the seconds of each call in each round. The calls take turns, so that a slow moment slows all of them.
+
+    Warm the calls up before.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -72,7 +75,7 @@ def alternate(
 
 
 def peak(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, rounds: int = 5) -> float:
-    """The most GFLOP/s (a multiply-add is 2) that a matrix product or a channels_last 3x3 convolution reached here."""
+    """Return the most GFLOP/s (a multiply-add is 2) of a matrix product or a channels_last 3x3 convolution here."""
     device, best = torch.device(device), 0.0
     for side in MATRIX_SIDES[device.type]:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -93,25 +96,33 @@ def _fastest(call: Callable[[], object], rounds: int, device: torch.device) -> f
 
 
 def memory(name: str = "VmHWM") -> float:
-    """A figure of /proc/self/status in GiB (Linux); VmHWM is the most memory that the process has held."""
+    """Return a value of /proc/self/status in GiB (Linux); VmHWM is the peak memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(name))) / 2**20
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
-    """The median, and the least and the most of the values."""
+    """Return the median, the smallest and the largest of the values, in words."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
+def argument_parser(description: str | None, *, save: bool = False) -> argparse.ArgumentParser:
+    """Return a parser whose help is the script's docstring; `save` adds the option --save NAME for a `Table`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if save:
+        parser.add_argument("--save", default="", metavar="NAME", help="also write the table to results/NAME.md")
+    return parser
+
+
 class Table:
-    """A table that is printed row by row, and kept in results/NAME.md from the first row on.
+    """Print a table row by row, and write it to results/NAME.md from the first row on.
 
     Args:
-        title: the question, in words.
+        title: what is measured.
         columns: their names.
         save: NAME of the file, without .md; empty: print only.
-        notes: lines that stand above the rows; more may be added with `note` as the measurements go on.
-        device: what is measured on.
+        notes: lines above the rows; `note` adds more during the measurements.
+        device: the device that is measured.
     """
 
     def __init__(
@@ -123,19 +134,25 @@ class Table:
         notes: Iterable[str] = (),
         device: torch.device | str = "cpu",
     ) -> None:
-        self.title, self.columns, self.save, self.device = title, list(columns), save, device
-        self.notes, self.rows = list(notes), []  # type: list[str], list[list[str]]
+        self.title = title
+        self.columns = list(columns)
+        self.save = save
+        self.device = device
+        self.notes = list(notes)
+        self.rows: list[list[str]] = []
         for line in (title, describe(device), *self.notes, "", _row(self.columns), _row(["---"] * len(self.columns))):
             print(line, flush=True)
 
     def note(self, line: str) -> None:
-        """Adds a line that stands above the rows in the file."""
+        """Add a line, which is above the rows in the file."""
         self.notes.append(line)
         print(line, flush=True)
         self._write()
 
     def row(self, *cells: object) -> None:
-        self.rows.append([str(cell) for cell in cells])
+        """Add a row; missing cells at its end are empty."""
+        missing = len(self.columns) - len(cells)
+        self.rows.append([*map(str, cells), *[""] * missing])
         print(_row(self.rows[-1]), flush=True)
         self._write()
 
@@ -155,12 +172,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _public(argument: str) -> str:
-    """Folders of this machine are nobody's business."""
+    """Replace a folder of this machine by FOLDER."""
     return "FOLDER" if Path(argument).is_absolute() else argument
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argument_parser(__doc__).parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(describe(device))
     for dtype in (torch.float32, torch.bfloat16):

@@ -1,14 +1,15 @@
-"""How exact are the figures of `sagan evaluate`? Each against an independent float64 implementation.
+"""Measure the error of the metrics of `sagan evaluate` against independent float64 implementations.
 
-    python benchmarks/metrics.py
+    python benchmarks/metrics.py [--save metrics]
 
-Ours against the definition (scipy's matrix square root, all pairs, brute force), |ours - definition| / |definition|, on
-random features and on features of real pictures (EfficientNet-Lite0, of the built-in robots), ill-conditioned cases
-among them; torchmetrics beside it where it has the figure. Where the definition gives 0, differences are absolute.
+The error is |ours - definition| / |definition|, where the definition uses scipy's matrix square root, all pairs, or
+brute force; if the definition gives 0, it is absolute. Inputs are random features and features of real images
+(EfficientNet-Lite0, built-in robots), including ill-conditioned cases. For comparison, the table shows the errors of
+scipy's sqrtm of the product and of torchmetrics, where they have the metric.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import mpmath as mp
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.spatial.distance import cdist
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
+from machine import Table, argument_parser
 from sagan import DataConfig
 from sagan.data import prepare
 from sagan.metrics.features import EfficientNetLite0
@@ -40,11 +42,11 @@ def cases() -> Iterator[tuple[str, Array, Array]]:
     yield "the first 64 features of robots", a[:, :64], b[:, :64]
     yield "fewer than dimensions: 40 and 30 in 1,280", a[:40], b[:30]
     yield "a set against itself", a[:400], a[:400]
-    yield "one repeated picture", np.tile(a[:1], (400, 1)), b[:400]
+    yield "one repeated image", np.tile(a[:1], (400, 1)), b[:400]
 
 
 def frechet(a: Array, b: Array) -> float:
-    """By the symmetric form tr (A^1/2 B A^1/2)^1/2, whose eigenvalues cannot be negative or complex."""
+    """Compute the distance by the symmetric form tr (A^1/2 B A^1/2)^1/2, with real, non-negative eigenvalues."""
     cov_a, cov_b = np.cov(a.T), np.cov(b.T)
     values, vectors = linalg.eigh(cov_a)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
@@ -53,8 +55,10 @@ def frechet(a: Array, b: Array) -> float:
 
 
 def frechet_in_50_digits(a: Array, b: Array) -> float:
-    """For fewer pictures than dimensions, where float64 has no good definition: tr (C_a C_b)^1/2 from the eigenvalues
-    of A B^T B A^T, which are those of C_a C_b but for zeros."""
+    """Compute the distance for fewer images than dimensions, where float64 has no good definition.
+
+    tr (C_a C_b)^1/2 follows from the eigenvalues of A B^T B A^T, which are those of C_a C_b except for zeros.
+    """
     mp.mp.dps = 50
     roots = []
     for x in (a, b):
@@ -71,7 +75,7 @@ def frechet_in_50_digits(a: Array, b: Array) -> float:
 
 
 def frechet_by_sqrtm(a: Array, b: Array) -> float:
-    """As the first implementations do it."""
+    """Compute the distance as the first implementations do."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         root = linalg.sqrtm(np.cov(a.T) @ np.cov(b.T))
@@ -118,24 +122,30 @@ def difference(ours: float, wanted: float) -> str:
     return f"{abs(ours - wanted) / abs(wanted):.0e}" if abs(wanted) > 1e-3 else f"{abs(ours - wanted):.0e} (absolute)"
 
 
+def one_subset(a: Array, b: Array) -> float:
+    n = min(len(a), len(b))
+    return kernel_distance(a[:n], b[:n])[0]
+
+
 def main() -> None:
-    one: Callable[[Array, Array], float] = lambda a, b: kernel_distance(*(x[: min(len(a), len(b))] for x in (a, b)))[0]  # noqa: E731
+    options = argument_parser(__doc__, save=True).parse_args()
+    columns = ("features", "metric", "definition", "ours", "scipy's sqrtm of the product", "torchmetrics")
+    table = Table("Errors of metrics against their definitions", columns, save=options.save)
     for name, a, b in cases():
-        print(f"\n{name}")
         same, few = a is b or np.array_equal(a, b), len(a) < 50
         wanted = 0.0 if same else frechet_in_50_digits(a, b) if few else frechet(a, b)
-        print(f"  Frechet distance     {wanted:12.6f}  ours {difference(frechet_distance(a, b), wanted)}", end="")
-        print(f", scipy's sqrtm of the product {difference(frechet_by_sqrtm(a, b), wanted)}", end="")
-        print(f", torchmetrics {difference(frechet_by_torchmetrics(a, b), wanted)}")
+        values = [frechet_distance(a, b), frechet_by_sqrtm(a, b), frechet_by_torchmetrics(a, b)]
+        table.row(name, "Frechet distance", f"{wanted:.6f}", *(difference(value, wanted) for value in values))
         small_a, small_b = a[:400], b[:400]
         wanted = mmd(small_a, small_b)
-        print(f"  kernel distance      {wanted:12.6f}  ours {difference(one(small_a, small_b), wanted)}", end="")
-        print(f", torchmetrics {difference(mmd_by_torchmetrics(small_a, small_b), wanted)}")
-        found = compare(b, a, progress=False)
-        for figure, value in brute_force(b, a).items():
-            print(f"  {figure:<19}  {value:12.6f}  ours {difference(getattr(found, figure), value)}")
+        ours, theirs = (difference(kernel(small_a, small_b), wanted) for kernel in (one_subset, mmd_by_torchmetrics))
+        table.row(name, "kernel distance", f"{wanted:.6f}", ours, "", theirs)
+        neighbours = compare(b, a, progress=False)
+        for metric, value in brute_force(b, a).items():
+            table.row(name, metric, f"{value:.6f}", difference(getattr(neighbours, metric), value))
     p = np.random.default_rng(0).dirichlet(np.full(1000, 0.01), 5000).clip(1e-300)
-    print(f"\nclassifier score       {score(p):12.6f}  ours {difference(classifier_score(p, splits=1)[0], score(p))}")
+    error = difference(classifier_score(p, splits=1)[0], score(p))
+    table.row("random, 5,000 of 1,000 classes", "classifier score", f"{score(p):.6f}", error)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How fast is evaluation? Statistics and distances of many features, features a second, and the share of training.
+"""Measure the speed of evaluation: distances of many features, features per second, and the share of training time.
 
-    python benchmarks/metrics_speed.py            # 50,000 against 50,000 of 2,048 features takes some minutes
-    python benchmarks/metrics_speed.py --count 10000
+    python benchmarks/metrics_speed.py [--save metrics_speed]       # 50,000 against 50,000 features, some minutes
+    python benchmarks/metrics_speed.py --count 10000                # smaller
 
-Each part runs in a process of its own, so that peak memory is its own. Features are random with a spectrum like real
-ones (made-up data: only time and memory are measured on them).
+Each part runs in its own process, so that peak memory is its own. The features are random, with 2,048 dimensions and a
+spectrum like that of real features.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from scipy import linalg
 from torch.nn import functional as F
 
-from machine import memory
+from machine import Table, argument_parser, memory
 from sagan import PRESETS
 from sagan.data import Batches, prepare
 from sagan.device import keep_memory
@@ -40,7 +40,7 @@ def features(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plain_frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """The usual way: np.cov, and scipy's square root of the product."""
+    """Compute the distance in the usual way: np.cov, and scipy's square root of the product."""
     moments = [(x.mean(0, dtype=np.float64), np.cov(x.T)) for x in (a, b)]
     (mean_a, cov_a), (mean_b, cov_b) = moments
     root = linalg.sqrtm(cov_a @ cov_b)
@@ -55,40 +55,40 @@ DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], object]] = {
 }
 
 
-def distance(name: str, count: int) -> None:
+def distance(name: str, count: int) -> str:
+    """Return the time and memory of a distance, in words."""
     a, b = features(count)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory("VmRSS")
     start = time.perf_counter()
     DISTANCES[name](a, b)
     seconds = time.perf_counter() - start
     peak = memory("VmHWM") - before
-    print(
-        f"{name:<16} {count:,} against {count:,}: {seconds:7.1f} s, peak {peak:5.2f} GiB above the features themselves"
-    )
+    return f"{count:,} against {count:,}: {seconds:.1f} s, peak {peak:.2f} GiB above the features"
 
 
-def extraction() -> None:
-    """Features a second of 32 px pictures, ours against the plain loop: the package's network, as it comes."""
-    pictures = torch.randint(256, (512, 3, 32, 32), dtype=torch.uint8)
+def extraction() -> str:
+    """Compare the features per second of 32 px images with those of a plain loop over the package's network."""
+    images = torch.randint(256, (512, 3, 32, 32), dtype=torch.uint8)
     lite = EfficientNetLite0()
     start = time.perf_counter()
     with torch.no_grad():
         plain = EfficientNetLite0().network.to(memory_format=torch.contiguous_format)
         start = time.perf_counter()
-        for x in pictures.split(50):
+        for x in images.split(50):
             big = F.interpolate(x.float(), size=(224, 224), mode="bilinear", antialias=True) / 127.5 - 1
             plain.extract_features(big.contiguous()).mean((2, 3))
-    print(f"plain loop       {len(pictures) / (time.perf_counter() - start):7.1f} features/s")
+    plain_rate = len(images) / (time.perf_counter() - start)
     keep_memory()
-    extract(lite, lambda i, j: pictures[i:j], BATCH, progress=False)
+    extract(lite, lambda i, j: images[i:j], BATCH, progress=False)
     start = time.perf_counter()
-    extract(lite, lambda i, j: pictures[i:j], len(pictures), progress=False)
-    print(f"ours             {len(pictures) / (time.perf_counter() - start):7.1f} features/s")
+    extract(lite, lambda i, j: images[i:j], len(images), progress=False)
+    rate = len(images) / (time.perf_counter() - start)
+    return f"{rate:.1f} features/s; plain loop: {plain_rate:.1f} features/s"
 
 
-def share() -> None:
-    """Evaluation against training, at the demo's interval."""
+def share() -> str:
+    """Compare the time of evaluation and of training, at the demo's interval."""
     keep_memory()
     config, device = PRESETS["demo"], torch.device("cpu")
     store = prepare(config.data, resolution=32, image_channels=3)
@@ -104,26 +104,26 @@ def share() -> None:
     start = time.perf_counter()
     monitor(trainer.ema.network, seed=0)
     evaluation = time.perf_counter() - start
-    print(
-        f"demo             {config.output.evaluate_every} steps {training:.1f} s, one evaluation of "
-        f"{config.output.evaluate_count} pictures {evaluation:.2f} s: {evaluation / (evaluation + training):.1%}"
+    return (
+        f"demo: {config.output.evaluate_every} steps {training:.1f} s, one evaluation of "
+        f"{config.output.evaluate_count} images {evaluation:.2f} s: {evaluation / (evaluation + training):.1%}"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", help=argparse.SUPPRESS)
+    parser = argument_parser(__doc__, save=True)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=50_000)
-    arguments = parser.parse_args()
-    if arguments.part == "extraction":
-        extraction()
-    elif arguments.part == "share":
-        share()
-    elif arguments.part:
-        distance(arguments.part, arguments.count)
-    else:
-        for part in (*DISTANCES, "extraction", "share"):
-            subprocess.run([sys.executable, __file__, part, "--count", str(arguments.count)], check=True)
+    options = parser.parse_args()
+    others = {"extraction": extraction, "share": share}
+    if options.part:
+        print(others[options.part]() if options.part in others else distance(options.part, options.count))
+        return
+    table = Table("The speed of evaluation", ("what", "result"), save=options.save)
+    for part in (*DISTANCES, *others):
+        command = [sys.executable, __file__, "--part", part, "--count", str(options.count)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        table.row(part, done.stdout.strip().splitlines()[-1])
 
 
 if __name__ == "__main__":

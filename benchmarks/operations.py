@@ -1,22 +1,21 @@
-"""How many operations does a training step need? Counted from the networks' shapes, and checked on other codebases.
+"""Count the operations of a training step from the networks' shapes, and check the count on other codebases.
 
     python benchmarks/operations.py [FOLDER_OF_CHECKOUTS]
 
-A multiply-add is 2 operations; convolutions, linear layers and attention's products are counted, nothing else (the rest
-is below a hundredth). Two counts:
+A multiply-add is 2 operations. Convolutions, linear layers and attention's products are counted; the rest is below one
+per cent. There are two counts:
 
-plain: as everyone writes it: 3x3 convolutions and 1x1 shortcuts on the large side of every resampling.
-least: the same function in direct form with the fewest taps. A 3x3 convolution of a doubled picture is a box sum of a
+plain: the usual form: 3x3 convolutions and 1x1 shortcuts on the large side of every resampling.
+least: the same function in direct form with the fewest taps. A 3x3 convolution of a doubled image is a box sum of a
     transposed 3x3 convolution with stride 2, and the mean of 2x2 of a 3x3 convolution is a 3x3 convolution with stride
-    2 of the picture's box means: 9 taps for each pixel of the small side instead of 36. Shortcuts on the small side.
+    2 of the image's box means: 9 taps for each pixel of the small side instead of 36. Shortcuts on the small side.
 
-A training step is D on real and generated pictures and G once without gradients, then G and D once with: backward to
-weights and inputs, except where nobody uses the result: G's latents and D's pictures in the D step, D's weights in the
-G step. With FOLDER, the plain count stands beside what torch.utils.flop_counter finds in the forward passes of the
-codebases that are there.
+A training step runs G once without gradients and D on real and generated images, then G and D once with gradients.
+The backward pass goes to weights and inputs, except to unused gradients: those of G's latents, of D's images in the D
+step and of D's weights in the G step. With FOLDER_OF_CHECKOUTS, the plain count is compared with that of
+torch.utils.flop_counter in the forward passes of the codebases found there.
 """
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -26,6 +25,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from machine import Table, argument_parser
 from peers import OURS, SIZES, Contender, build, names
 from sagan import ModelConfig, TrainingConfig
 from sagan.model.attention import VALUE_REDUCTION
@@ -33,14 +33,14 @@ from sagan.model.attention import VALUE_REDUCTION
 
 @dataclass(frozen=True)
 class Product:
-    """A convolution, a linear layer or a matrix product: operations of its forward pass on one picture."""
+    """Operations of the forward pass of a convolution, a linear layer or a matrix product on one image."""
 
     plain: float
     least: float
     weights: bool = True
-    """One factor is a weight; else both depend on the picture."""
+    """Whether one factor is a weight; otherwise both depend on the image."""
     first: bool = False
-    """Nobody needs the gradient of its input."""
+    """Whether the gradient of its input is unused."""
 
 
 def convolution(c_in: int, c_out: int, taps: int, plain_side: int, least_side: int = 0, first: bool = False) -> Product:
@@ -90,40 +90,40 @@ def discriminator(config: ModelConfig) -> Iterator[Product]:
 
 
 def operations(config: ModelConfig, *, least: bool = True) -> float:
-    """Operations of one training step for each real picture in the batch."""
+    """Return the operations of one training step per real image in the batch."""
 
     def total(products: Iterator[Product], passes: Callable[[Product], int]) -> float:
         return sum((p.least if least else p.plain) * passes(p) for p in products)
 
     def in_generator(p: Product) -> int:
-        """Forward twice, backward once: to the weights, and to the inputs where they need it."""
+        """Count two forward passes and one backward pass: to the weights, and to the inputs where needed."""
         return 2 + (2 - p.first)
 
     def in_discriminator(p: Product) -> int:
-        """Forward with three pictures; backward with all of them to the inputs, and with two to the weights."""
+        """Count forward passes with three images, backward passes with three to the inputs and two to the weights."""
         return 3 + (3 - 2 * p.first) + 2 if p.weights else 3 + 2 * 3
 
     return total(generator(config), in_generator) + total(discriminator(config), in_discriminator)
 
 
 def forward(config: ModelConfig, *, least: bool = False) -> tuple[float, float]:
-    """Operations of one picture's forward pass in G and in D."""
+    """Return the operations of one image's forward pass in G and in D."""
     g, d = (sum(p.least if least else p.plain for p in n(config)) for n in (generator, discriminator))
     return g, d
 
 
-def in_words(config: ModelConfig) -> str:
-    """Both counts, in a line."""
+def describe_operations(config: ModelConfig) -> str:
+    """Describe both counts in a line."""
     plain, least = (operations(config, least=which) / 1e9 for which in (False, True))
     g, d = (n / 1e9 for n in forward(config))
     return (
-        f"Operations of a training step for each picture: {least:.3g} GFLOP at least, {plain:.3g} as everyone writes "
-        f"it (forward: G {g:.3g}, D {d:.3g})."
+        f"Operations of a training step per image: {least:.3g} GFLOP at least, {plain:.3g} in the usual "
+        f"form (forward: G {g:.3g}, D {d:.3g})."
     )
 
 
 def counted(one: Contender, config: ModelConfig) -> tuple[float, float]:
-    """What PyTorch counts in the forward passes of a codebase's networks, one picture more against one less."""
+    """Return PyTorch's count of the forward passes of a codebase's networks on one image: of 3 images minus of 2."""
 
     def flops(network: nn.Module, count: int) -> int:
         y = torch.zeros(count, dtype=torch.int64)
@@ -138,8 +138,8 @@ def counted(one: Contender, config: ModelConfig) -> tuple[float, float]:
     return g, d
 
 
-def as_in(name: str, config: ModelConfig) -> ModelConfig:
-    """The configuration of our networks that a codebase's are shaped as."""
+def shaped_as(name: str, config: ModelConfig) -> ModelConfig:
+    """Return the configuration in which our networks have the shapes of a codebase's."""
     if name == "mimicry":
         return replace(config, discriminator_inner="in")
     if config.resolution == 128 and name in ("BigGAN-PyTorch", "PyTorch-StudioGAN"):
@@ -148,19 +148,19 @@ def as_in(name: str, config: ModelConfig) -> ModelConfig:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("folder", type=Path, nargs="?")
     folder = parser.parse_args().folder
+    notes = [f"{size}: {describe_operations(config)}" for size, config in SIZES.items()]
+    columns = ("size", "codebase", "PyTorch counts G, D, GFLOP", "we count G, D, GFLOP")
+    table = Table("Operations of a forward pass, one image", columns, notes=notes)
     for size, config in SIZES.items():
-        print(f"{size}: {in_words(config)}")
-        for name in [n for n in names(folder, size) if n != OURS] if folder else []:
-            found = counted(build(name, folder, config, TrainingConfig(batch_size=2)), config)
-            wanted = forward(as_in(name, config))
-            print(
-                f"  {name}: PyTorch counts G {found[0] / 1e9:.4f}, D {found[1] / 1e9:.4f} GFLOP, "
-                f"we count {wanted[0] / 1e9:.4f} and {wanted[1] / 1e9:.4f}",
-                flush=True,
-            )
+        for name in names(folder, size) if folder else ():
+            if name == OURS:
+                continue
+            theirs = counted(build(name, folder, config, TrainingConfig(batch_size=2)), config)
+            plain = forward(shaped_as(name, config))
+            table.row(size, name, *(f"{g / 1e9:.4f}, {d / 1e9:.4f}" for g, d in (theirs, plain)))
 
 
 if __name__ == "__main__":

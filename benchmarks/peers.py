@@ -1,10 +1,10 @@
-"""Other codebases' SAGAN, from checkouts: their networks, their training step, how they draw; and ours beside them.
+"""Build the SAGAN of other codebases from checkouts, and ours: networks, training step and sampling, one interface.
 
-    python benchmarks/peers.py FOLDER_OF_CHECKOUTS     (lists them, with parameter counts, after a step of each)
+    python benchmarks/peers.py FOLDER_OF_CHECKOUTS     # lists them with parameter counts, after a step of each
 
-Nothing here changes what their code computes. What their checkouts cannot say on the command line is set in their own
-tables or from their own blocks: at 32 px all three have networks of one constant width, where ours grow narrower
-towards the picture; to compare at equal widths, BigGAN-PyTorch gets our numbers in its architecture tables, and the
+Nothing here changes what their code computes. Settings that their command lines do not have are made in their own
+tables or with their own blocks: at 32 px all three have networks of one constant width, whereas ours grow narrower
+towards the image. To compare at equal widths, BigGAN-PyTorch gets our numbers in its architecture tables, and the
 others get their own blocks in our widths.
 """
 
@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from machine import Table, argument_parser
 from sagan import PRESETS, ModelConfig, TrainingConfig
 from sagan.training.step import Trainer
 
@@ -38,30 +39,30 @@ RATES = (1e-4, 4e-4)  # of G and D, in each codebase's SAGAN configuration
 
 @dataclass
 class Contender:
-    """A codebase's networks in training."""
+    """A codebase's networks, and how to train them and sample from them."""
 
     about: str
-    """What one step of it is, and what was set."""
+    """What one step does, and what was set."""
     generator: nn.Module
     discriminator: nn.Module
     step: Callable[[Tensor, Tensor], object]
-    """One update of D and one of G (and of the average, if it keeps one) on real pictures and labels."""
+    """One update of D and one of G (and of the average, if it keeps one) on real images and labels."""
     average: nn.Module
-    """What pictures are drawn from: the averaged generator, or the generator."""
+    """The network to sample from: the averaged generator, or the generator."""
     draw: Callable[[nn.Module, Tensor, Tensor], Tensor]
 
     @property
     def parameters(self) -> tuple[int, int]:
-        """How many G and D have."""
+        """Return the parameter counts of G and D."""
         g, d = (sum(p.numel() for p in n.parameters()) for n in (self.generator, self.discriminator))
         return g, d
 
 
-# How their modules are imported.
+# Importing their modules.
 
 
 def modules(folder: Path, *prefixes: str) -> None:
-    """Makes the checkout importable, and forgets the modules of the one before that bear the same names."""
+    """Make a checkout importable, and forget modules of the previous one with the same names."""
     for name in list(sys.modules):
         if name.split(".")[0] in prefixes:
             del sys.modules[name]
@@ -69,7 +70,7 @@ def modules(folder: Path, *prefixes: str) -> None:
 
 
 def stub(name: str, path: Path | None = None, **contents: Any) -> types.ModuleType:
-    """A module that stands for one of theirs that is not needed."""
+    """Register an empty module in place of one of theirs that is not needed."""
     module = types.ModuleType(name)
     if path:
         module.__path__ = [str(path)]
@@ -87,7 +88,7 @@ class _Meta(type):
 
 
 class Anything(metaclass=_Meta):
-    """Stands for what is imported and not used; each of its attributes is itself."""
+    """Replace what is imported and not used; each of its attributes is itself."""
 
 
 # Their networks.
@@ -101,7 +102,7 @@ def biggan_code(root: Path) -> types.ModuleType:
 def studiogan_networks(
     root: Path, resolution: int, widths: tuple[int, int], at: tuple[int, int], classes: int, latent_dim: int
 ) -> tuple[nn.Module, nn.Module]:
-    """G and D of the given widths, attention after the blocks `at`, counted from 1."""
+    """Build G and D of the given widths, with attention after the blocks `at`, counted from 1."""
     code, _, layers = studiogan_code(root)
     model = types.SimpleNamespace(info_type="N/A", g_info_injection="N/A")
     generator = code.Generator(
@@ -141,7 +142,7 @@ def studiogan_networks(
 
 @functools.cache
 def studiogan_code(root: Path) -> tuple[types.ModuleType, types.ModuleType, types.SimpleNamespace]:
-    """Their networks, their layers, and the choice of layers that their configuration makes for SAGAN."""
+    """Import their networks, their layers, and the choice of layers that their configuration makes for SAGAN."""
     modules(root / "src", "utils", "models")
     stub("utils", root / "src/utils")
     sys.modules["utils"].misc = stub("utils.misc", dummy_context_mgr=contextlib.nullcontext)
@@ -171,13 +172,13 @@ def ours(root: Path | None, model: ModelConfig, training: TrainingConfig) -> Con
     trainer = Trainer(model, training, torch.get_default_device())
     count = 0
 
-    def step(pictures: Tensor, labels: Tensor) -> None:
+    def step(images: Tensor, labels: Tensor) -> None:
         nonlocal count
-        trainer.train_step(count, lambda _: (pictures, labels))
+        trainer.train_step(count, lambda _: (images, labels))
         count += 1
 
     return Contender(
-        "one pass of D over real and generated pictures; EMA; its pictures come as bytes",
+        "one pass of D over real and generated images; EMA; its images are bytes",
         trainer.generator,
         trainer.discriminator,
         step,
@@ -194,7 +195,7 @@ def biggan(
     attention: int = 64,
     rates: tuple[float, float] = RATES,
 ) -> Contender:
-    """BigGAN-PyTorch as scripts/launch_SAGAN_bs128x2_ema.sh has it, but for the accumulation over two half batches."""
+    """Build BigGAN-PyTorch as in scripts/launch_SAGAN_bs128x2_ema.sh, without accumulation over two half batches."""
     if "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None:  # for their data
         stub("torchvision", transforms=Anything)
         stub("torchvision.transforms")
@@ -202,7 +203,7 @@ def biggan(
     stub("animal_hash")
     code = biggan_code(root)
     fns, utils = importlib.import_module("train_fns"), importlib.import_module("utils")
-    # A subclass of Tensor; the PyTorch that they wrote it for gave plain tensors as results of its operations.
+    # Their Distribution is a subclass of Tensor; in the PyTorch of that time its operations returned plain tensors.
     utils.Distribution.__torch_function__ = torch._C._disabled_torch_function_impl
     set_here = f"attention at {attention}x{attention}"
     if model.resolution == 32:
@@ -246,18 +247,18 @@ def biggan(
     pair = code.G_D(generator, discriminator)
     train = fns.GAN_training_function(generator, discriminator, pair, z, y, ema, state, config)
 
-    def step(pictures: Tensor, labels: Tensor) -> object:
+    def step(images: Tensor, labels: Tensor) -> object:
         state["itr"] += 1
         for network in (generator, discriminator, averaged):
             network.train()
-        return train(pictures, labels)
+        return train(images, labels)
 
     about = f"its train_fns.GAN_training_function: one pass of D over both, EMA; {set_here}"
     return Contender(about, generator, discriminator, step, averaged, lambda g, z, y: g(z, g.shared(y)))
 
 
 def _set_tables(code: types.ModuleType, model: ModelConfig) -> None:
-    """Our widths at 32 px in its architecture tables."""
+    """Set our widths at 32 px in its architecture tables."""
     up, down = model.generator_channels, model.discriminator_channels
     g = {
         "in_channels": list(up[:-1]),
@@ -277,9 +278,10 @@ def _set_tables(code: types.ModuleType, model: ModelConfig) -> None:
 
 
 def studiogan(root: Path, model: ModelConfig, training: TrainingConfig, *, mixed: bool = False) -> Contender:
-    """PyTorch-StudioGAN in configs/ImageNet/SAGAN-256.yaml: its worker's train_discriminator and train_generator.
+    """Build PyTorch-StudioGAN as in configs/ImageNet/SAGAN-256.yaml, with its worker's train_discriminator and
+    train_generator.
 
-    `mixed`: its mixed precision (-mpc), fp16 with scaled losses; CUDA only.
+    `mixed` is its mixed precision (-mpc), fp16 with scaled losses; CUDA only.
     """
     width = model.base_channels
     if model.resolution == 32:
@@ -316,28 +318,28 @@ def studiogan(root: Path, model: ModelConfig, training: TrainingConfig, *, mixed
             if isinstance(norm, nn.BatchNorm2d):  # their (un)track_bn_statistics
                 norm.track_running_stats = trained is generator
 
-    def step(pictures: Tensor, labels: Tensor) -> None:
+    def step(images: Tensor, labels: Tensor) -> None:
         choose(discriminator, generator)
         adams[1].zero_grad()
         with torch.autocast("cuda", torch.float16, enabled=mixed):
-            fakes, y = fake(len(pictures))
-            on_real = discriminator(pictures, labels)["adv_output"]
+            fakes, y = fake(len(images))
+            on_real = discriminator(images, labels)["adv_output"]
             on_fake = discriminator(fakes, y)["adv_output"]
             loss = F.relu(1.0 - on_real).mean() + F.relu(1.0 + on_fake).mean()
         update(adams[1], loss)
         choose(generator, discriminator)
         adams[0].zero_grad()
         with torch.autocast("cuda", torch.float16, enabled=mixed):
-            loss = -discriminator(*fake(len(pictures)))["adv_output"].mean()
+            loss = -discriminator(*fake(len(images)))["adv_output"].mean()
         update(adams[0], loss)
 
     set_here = "our widths, of its blocks, attention at 16x16" if model.resolution == 32 else "attention at 64x64"
-    about = f"its worker's two steps written out: D over real, then over generated pictures; {set_here}"
+    about = f"its worker's two steps written out: D over real, then over generated images; {set_here}"
     return Contender(about, generator, discriminator, step, generator, lambda g, z, y: g(z, y))
 
 
 def _set_studiogan_widths(root: Path, generator: Any, discriminator: Any, model: ModelConfig) -> None:
-    """Our widths at 32 px, block by block of theirs; the linear layers and the embedding have them already."""
+    """Rebuild their blocks in our widths at 32 px; the linear layers and the embedding have these widths already."""
     code, ops, layers = studiogan_code(root)
     up, down = model.generator_channels, model.discriminator_channels
     block = functools.partial(code.GenBlock, g_cond_mtd="cBN", g_info_injection="N/A", MODULES=layers)
@@ -358,7 +360,7 @@ def _set_studiogan_widths(root: Path, generator: Any, discriminator: Any, model:
 
 
 def mimicry(root: Path, model: ModelConfig, training: TrainingConfig) -> Contender:
-    """mimicry's SAGAN at this size, trained by its own train_step methods; Adam (0, 0.9) as the paper has it."""
+    """Build mimicry's SAGAN, trained by its own train_step methods, with the paper's Adam (0, 0.9)."""
     code = mimicry_code(root, model.resolution)
     device, log = torch.get_default_device(), importlib.import_module("torch_mimicry.training.metric_log").MetricLog()
     widest = model.generator_channels[0]
@@ -371,20 +373,20 @@ def mimicry(root: Path, model: ModelConfig, training: TrainingConfig) -> Contend
         for network, rate in zip((generator, discriminator), RATES, strict=True)
     ]
 
-    def step(pictures: Tensor, labels: Tensor) -> None:
+    def step(images: Tensor, labels: Tensor) -> None:
         for network in (generator, discriminator):
             network.train()
-        common = {"real_batch": (pictures, labels), "log_data": log, "device": device}
+        common = {"real_batch": (images, labels), "log_data": log, "device": device}
         discriminator.train_step(netG=generator, optD=adams[1], **common)
         generator.train_step(netD=discriminator, optG=adams[0], **common)
 
     set_here = "our widths, of its blocks, attention at 16x16" if model.resolution == 32 else "attention at 32x32"
-    about = f"its train_step methods: D over real, then over generated pictures, D narrower in its blocks; {set_here}"
+    about = f"its train_step methods: D over real, then over generated images, D narrower in its blocks; {set_here}"
     return Contender(about, generator, discriminator, step, generator, lambda g, z, y: g(z, y))
 
 
 def _set_mimicry_widths(code: Any, generator: Any, discriminator: Any, model: ModelConfig) -> None:
-    """Our widths at 32 px, block by block of theirs; the linear layers and the embedding have them already."""
+    """Rebuild their blocks in our widths at 32 px; the linear layers and the embedding have these widths already."""
     up, down = model.generator_channels, model.discriminator_channels
     for name, (c_in, c_out) in zip(("block2", "block3", "block4"), pairwise(up), strict=True):
         block = code.GBlock(c_in, c_out, upsample=True, num_classes=model.num_classes, spectral_norm=True)
@@ -400,7 +402,7 @@ def _set_mimicry_widths(code: Any, generator: Any, discriminator: Any, model: Mo
 
 
 OURS = "ours"
-CONTENDERS: dict[str, tuple[str, Callable[..., Contender]]] = {  # by name: the checkout's folder, and what builds it
+CONTENDERS: dict[str, tuple[str, Callable[..., Contender]]] = {  # by name: the checkout's folder and the builder
     OURS: ("", ours),
     "BigGAN-PyTorch": ("BigGAN-PyTorch", biggan),
     "BigGAN-PyTorch, attention as ours": ("BigGAN-PyTorch", functools.partial(biggan, attention=32)),
@@ -410,13 +412,13 @@ CONTENDERS: dict[str, tuple[str, Callable[..., Contender]]] = {  # by name: the 
 
 
 def names(folder: Path, size: str) -> list[str]:
-    """Those that differ at this size and whose checkout is there, ours first."""
+    """Return the contenders that differ at this size and whose checkout exists, ours first."""
     chosen = [n for n in CONTENDERS if size == "128" or not n.endswith("as ours")]
     return [name for name in chosen if (folder / CONTENDERS[name][0]).is_dir()]
 
 
 def build(name: str, folder: Path, model: ModelConfig, training: TrainingConfig, **options: Any) -> Contender:
-    """A contender on the device that is the default here; what its code prints meanwhile is thrown away."""
+    """Build a contender on the default device; output of its code is discarded."""
     torch.manual_seed(0)
     checkout, builder = CONTENDERS[name]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -424,21 +426,38 @@ def build(name: str, folder: Path, model: ModelConfig, training: TrainingConfig,
 
 
 def real_batch(name: str, model: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Pictures and labels, the same for all: bytes for ours, floats in [-1, 1] for the others (made up)."""
+    """Return random images and labels, the same for all: bytes for ours, floats in [-1, 1] for the others."""
     noise = torch.Generator().manual_seed(0)
     shape = (batch_size, model.resolution, model.resolution, model.image_channels)
-    pictures = torch.randint(256, shape, generator=noise, dtype=torch.uint8).permute(0, 3, 1, 2)
+    images = torch.randint(256, shape, generator=noise, dtype=torch.uint8).permute(0, 3, 1, 2)
     labels = torch.randint(max(1, model.num_classes), (batch_size,), generator=noise)
-    return (pictures if name == OURS else (pictures / 127.5 - 1).contiguous()), labels
+    return (images if name == OURS else (images / 127.5 - 1).contiguous()), labels
+
+
+def comparison_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options of the scripts that compare codebases, each in a worker process."""
+    parser = argument_parser(description, save=True)
+    parser.add_argument("folder", type=Path, help="folder of checkouts")
+    parser.add_argument("--size", choices=SIZES, default="128")
+    parser.add_argument("--only", nargs="+", help="these codebases (ours always)")
+    parser.add_argument("--work", help=argparse.SUPPRESS)  # the codebase of a worker process
+    return parser
+
+
+def chosen_names(options: argparse.Namespace) -> list[str]:
+    """Return the contenders that the options of `comparison_parser` choose, ours first."""
+    ours_first = names(options.folder, options.size)
+    return [name for name in ours_first if name == OURS or not options.only or name in options.only]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="demo")
     parser.add_argument("--batch", type=int, default=4)
     options = parser.parse_args()
     model = SIZES[options.size]
+    table = Table("Codebases that are compared", ("codebase", "parameters of G", "of D", "image, px", "a step"))
     for name in names(options.folder, options.size):
         one = build(name, options.folder, model, TrainingConfig(batch_size=options.batch))
         one.step(*real_batch(name, model, options.batch))
@@ -446,7 +465,7 @@ def main() -> None:
             z, y = torch.randn(2, model.latent_dim), torch.arange(2)
             side = one.draw(one.average.eval(), z, y).shape[-1]
         g, d = one.parameters
-        print(f"{name:34} G {g:>11,} D {d:>11,}  {side} px  {one.about}", flush=True)
+        table.row(name, f"{g:,}", f"{d:,}", side, one.about)
 
 
 if __name__ == "__main__":

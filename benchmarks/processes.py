@@ -1,11 +1,11 @@
-"""Do many processes train what one process trains, and what do they send each other?
+"""Compare the weights after training with several processes with those of one process.
 
     python benchmarks/processes.py --save processes         # about three minutes
 
-The same 20 steps with the same batch of 16 by one, two and four processes (gloo): the relative difference of a
-network's weights, |many - one| / |one|; beside it what one process does with two threads instead of one, which changes
-nothing but the order of sums. Biases before a batch norm, which takes them away again, are left out: their gradients
-are rounding and nothing else.
+One, two and four processes (gloo) train the same 20 steps with the same global batch of 16. The table shows the
+relative difference of the weights, |many - one| / |one|, and for comparison that of one process with two threads
+instead of one, which changes only the order of sums. Biases before a batch norm are skipped: the batch norm subtracts
+them, so their gradients are only rounding.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from machine import Table
+from machine import Table, argument_parser
 from sagan import ModelConfig, TrainingConfig
 from sagan.distributed import Processes, join
 from sagan.training.step import Trainer
@@ -38,7 +38,7 @@ SMALL = {"resolution": 32, "num_classes": 3, "latent_dim": 16, "base_channels": 
 
 @dataclass(frozen=True)
 class Case:
-    """What the workers of one job do."""
+    """The work of one job."""
 
     count: int
     sync: bool = True
@@ -61,13 +61,13 @@ def batch_of(case: Case, processes: Processes, i: int) -> tuple[Tensor, Tensor]:
 
 
 def loopback() -> int:
-    """Bytes that the loopback device has carried."""
+    """Return the bytes that the loopback device has carried."""
     lines = Path("/proc/net/dev").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.strip().startswith("lo:")))
 
 
 def work(case: Case, out: Path) -> None:
-    """One worker: trains, and the first one writes the weights and what was sent."""
+    """Train in one process; the first process writes the weights, and the means of what was sent."""
     torch.set_num_threads(case.threads)
     sent: dict[str, Any] = {"messages": 0, "bytes": 0, "waiting": 0.0}
     reduce = dist.all_reduce
@@ -92,8 +92,8 @@ def work(case: Case, out: Path) -> None:
         for network in (trainer.generator, trainer.discriminator):
             for name, parameter in network.named_parameters():
                 if name.endswith("gamma"):
-                    torch.nn.init.constant_(parameter, 0.5)  # so that attention takes part
-        if case.optimiser == "SGD":  # at rates that move the weights about as far as Adam's
+                    torch.nn.init.constant_(parameter, 0.5)  # so that attention has an effect
+        if case.optimiser == "SGD":  # at a rate that moves the weights about as far as Adam does
             for name in ("generator", "discriminator"):
                 network = getattr(trainer, name)
                 setattr(trainer, f"{name}_adam", torch.optim.SGD(network.parameters(), 1e-2))
@@ -119,53 +119,52 @@ def work(case: Case, out: Path) -> None:
         if processes.is_first:
             save_file(shown, out / "weights.safetensors")
             steps = case.steps - 1
-            figures = {key: value / steps for key, value in sent.items()} | {"carried": carried / steps}
-            (out / "figures.json").write_text(json.dumps(figures | {"seconds": median(times)}))
+            metrics = {key: value / steps for key, value in sent.items()} | {"carried": carried / steps}
+            (out / "metrics.json").write_text(json.dumps(metrics | {"seconds": median(times)}))
 
 
-def ask(case: Case, folder: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Weights and figures of a job."""
+def run_case(case: Case, folder: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Run a job in processes of its own; returns its weights and metrics."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(case.count)]
     command = [sys.executable, *(launcher if case.count > 1 else []), __file__]
     environment = os.environ | {"OMP_NUM_THREADS": str(case.threads)}
     subprocess.run([*command, "--case", json.dumps(asdict(case)), str(folder)], check=True, env=environment)
-    return load_file(folder / "weights.safetensors"), json.loads((folder / "figures.json").read_text())
+    return load_file(folder / "weights.safetensors"), json.loads((folder / "metrics.json").read_text())
 
 
 def differences(many: dict[str, Tensor], one: dict[str, Tensor]) -> list[str]:
-    """Of the generator after each of the steps SHOWN, then of the discriminator."""
-    # conv1's biases, and those of the last block, go straight into a batch norm.
+    """Return the differences of the generator after each of the steps SHOWN, then of the discriminator."""
+    # The outputs of every conv1 and of the last block go directly into a batch norm.
     last = max(int(name.split(".")[1]) for name in one if "/generator/blocks." in name)
     idle = (".conv1.bias", f".{last}.conv2.bias", f".{last}.shortcut.bias")
-    found = []
+    relative = []
     for network in ("generator", "discriminator"):
         for step in SHOWN:
             names = [name for name in one if name.startswith(f"{step}/{network}")]
             if network == "generator":
                 names = [name for name in names if not name.endswith(idle)]
             a, b = (torch.cat([weights[name].double().flatten() for name in names]) for weights in (many, one))
-            found.append(f"{((a - b).norm() / b.norm()).item():.0e}")
-    return found
+            relative.append(f"{((a - b).norm() / b.norm()).item():.0e}")
+    return relative
 
 
 def exactness(save: str, folder: Path) -> None:
     after = [f"{network}, {step}" for network in "GD" for step in SHOWN]
     notes = [f"Batch {BATCH}, all augmentations, attention's gammas at 0.5; G, 5: the generator after five steps."]
     columns = ["processes", "batch norm", "arithmetic", "optimiser", *after]
-    table = Table("Weights of many processes against those of one", columns, save=save, notes=notes)
+    table = Table("Weights of several processes against those of one", columns, save=save, notes=notes)
     for dtype, optimiser in (("float32", "SGD"), ("float32", "Adam"), ("float64", "Adam")):
-        one, _ = ask(Case(1, dtype=dtype, optimiser=optimiser), folder)
+        one, _ = run_case(Case(1, dtype=dtype, optimiser=optimiser), folder)
         cases = [Case(1, dtype=dtype, optimiser=optimiser, threads=2)]
         cases += [Case(n, sync, dtype, optimiser) for sync in (True, False) for n in (2, 4)]
         for case in cases:
-            how = "synchronised" if case.sync else "of each part"
+            how = "synchronised" if case.sync else "per process"
             what, how = (str(case.count), how) if case.count > 1 else ("1, two threads", "-")
-            table.row(what, how, dtype, optimiser, *differences(ask(case, folder)[0], one))
+            table.row(what, how, dtype, optimiser, *differences(run_case(case, folder)[0], one))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", default="", metavar="NAME")
+    parser = argument_parser(__doc__, save=True)
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:

@@ -1,15 +1,14 @@
-"""How does the cost of a training step grow: with resolution, with the batch, with attention's feature map?
+"""Measure how the cost of a training step grows with resolution, batch size and attention's feature map.
 
     python benchmarks/scaling.py --save scaling            # about six minutes; results/scaling.md and scaling.png
     python benchmarks/scaling.py --rounds 1 --most 64      # smaller: no side above 64 px
 
-Each case in a process of its own: training steps (one of D, one of G) of networks with base_channels 16, without
-classes, fp32, memory kept as `sagan train` keeps it; time is the median of some steps, memory the most that the process
-held beyond what it held before the networks were built. For attention, the generator has 32 channels at every feature
-map, and one attention layer of the variant 'full' (all keys) at the map that is varied, the discriminator none. Thin
-lines are the expected growth, through the last point: time and memory in proportion to pixels and to the batch; for
-attention over N locations the cost of the same networks without it, and on top of that time in proportion to N^2 and
-memory to N.
+Each case runs in its own process: training steps (one of D, one of G) of networks with base_channels 16, without
+classes, in fp32, with freed memory kept as in `sagan train`. Time is the median of some steps; memory is the peak above
+that before the networks were built. For attention, the generator has 32 channels at every feature map and one attention
+layer of the variant 'full' (all keys) at the map that is varied; the discriminator has none. Thin lines show the
+expected growth through the last point: time and memory in proportion to pixels and to the batch; for attention over N
+locations the cost of the same networks without it, plus time in proportion to N^2 and memory to N.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
-from machine import RESULTS, Table, describe, memory, spread
+from machine import RESULTS, Table, argument_parser, describe, memory, spread
 from sagan import ModelConfig, TrainingConfig
 from sagan.device import keep_memory
 from sagan.figures.curves import save_figure
@@ -38,7 +37,7 @@ WIDTH, ATTENTION_WIDTH = 16, 32
 RESOLUTIONS, BATCH = (32, 64, 128, 256), 4
 BATCHES, BATCH_SIDE = (1, 2, 4, 8, 16, 32, 64), 64
 SIZES, ATTENTION_SIDE, ATTENTION_BATCH = (8, 16, 32, 64, 128), 128, 1
-LONGEST = 4.0  # seconds of a case, after its first step
+LONGEST = 4.0  # seconds per case, after its first step
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Case:
     resolution: int
     batch: int
     attention: int | None = None
-    """Side of the feature map that attention is at; None: the default place, 0: nowhere."""
+    """Side of the feature map with attention; None: the default, 0: no attention."""
 
 
 @dataclass
@@ -56,7 +55,7 @@ class Cost:
 
 
 def measure(case: Case, rounds: int) -> Cost:
-    """In this process."""
+    """Measure a case in this process."""
     keep_memory()
     device = torch.device("cpu")
     attention: dict[str, Any] = {}
@@ -65,8 +64,8 @@ def measure(case: Case, rounds: int) -> Cost:
         attention["generator_attention"] = ((case.attention, "self"),) if case.attention else ()
         attention |= {"discriminator_attention": (), "attention_variant": "full"}
     model = ModelConfig(resolution=case.resolution, base_channels=WIDTH, **attention)
-    pictures = torch.randint(256, (case.batch, 3, case.resolution, case.resolution), dtype=torch.uint8)
-    batch = pictures.contiguous(memory_format=torch.channels_last), torch.zeros(case.batch, dtype=torch.int64)
+    images = torch.randint(256, (case.batch, 3, case.resolution, case.resolution), dtype=torch.uint8)
+    batch = images.contiguous(memory_format=torch.channels_last), torch.zeros(case.batch, dtype=torch.int64)
     before = memory("VmRSS")
     trainer = Trainer(model, TrainingConfig(batch_size=case.batch), device)
     trainer.train_step(0, lambda _: batch)
@@ -78,8 +77,8 @@ def measure(case: Case, rounds: int) -> Cost:
     return Cost(times, 1024 * (memory() - before))
 
 
-def ask(case: Case, rounds: int, threads: int) -> Cost:
-    """The same in a process of its own."""
+def run_case(case: Case, rounds: int, threads: int) -> Cost:
+    """Measure a case in a process of its own."""
     command = [sys.executable, __file__, "--case", json.dumps([case.resolution, case.batch, case.attention])]
     command += ["--rounds", str(rounds), "--threads", str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -88,7 +87,7 @@ def ask(case: Case, rounds: int, threads: int) -> Cost:
 
 @dataclass
 class Series:
-    """Measured points of one column of the figure, and how each figure should grow with x."""
+    """Measured points of one column of the figure, and the expected growth."""
 
     title: str
     axis: str
@@ -96,10 +95,10 @@ class Series:
     seconds: list[float]
     mib: list[float]
     time_slope: tuple[int, str]
-    """Exponent of x, and the same in words."""
+    """Exponent of x, and its description."""
     memory_slope: tuple[int, str]
     without: tuple[float, float] = (0.0, 0.0)
-    """Seconds and MiB that do not grow with x."""
+    """Seconds and MiB that do not depend on x."""
 
 
 def draw(series: list[Series], about: str) -> Figure:
@@ -156,23 +155,22 @@ def panel(axes: Axes, series: Series, values: list[float], slope: tuple[int, str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help=f"steps of a case; fewer if they take {LONGEST:g} s")
+    parser = argument_parser(__doc__, save=True)
+    parser.add_argument("--rounds", type=int, default=7, help=f"steps per case; fewer if they take {LONGEST:g} s")
     parser.add_argument("--most", type=int, default=256, help="largest side, and largest batch")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--save", default="", metavar="NAME")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.case:
         print(json.dumps(vars(measure(Case(*json.loads(options.case)), options.rounds))))
         return
-    columns = ["what grows", "resolution", "batch", "attention at", "step, s", "peak, MiB", "pictures a second"]
-    notes = [f"base_channels {WIDTH}, no classes, fp32; up to {options.rounds} steps a case, median (least-most)."]
+    columns = ["what grows", "resolution", "batch", "attention at", "step, s", "peak, MiB", "images/s"]
+    notes = [f"base_channels {WIDTH}, no classes, fp32; up to {options.rounds} steps per case, median (least-most)."]
     table = Table("How the cost of a training step grows", columns, save=options.save, notes=notes)
 
     def run(what: str, case: Case) -> tuple[float, float]:
-        cost = ask(case, options.rounds, options.threads)
+        cost = run_case(case, options.rounds, options.threads)
         side, place = case.resolution, "default" if case.attention is None else case.attention or "nowhere"
         rate = f"{case.batch / median(cost.seconds):.1f}"
         table.row(what, side, case.batch, place, spread(cost.seconds), f"{cost.mib:,.0f}", rate)
@@ -180,8 +178,8 @@ def main() -> None:
 
     def series(what: str, axis: str, grown: dict[int, Case], slopes: tuple[int, str], base: Case | None) -> Series:
         without = run(what, base) if base else (0.0, 0.0)
-        found = [run(what, case) for case in grown.values()]
-        seconds, mib = ([cost[i] for cost in found] for i in (0, 1))
+        costs = [run(what, case) for case in grown.values()]
+        seconds, mib = ([cost[i] for cost in costs] for i in (0, 1))
         memory_slope = (2, "without it + in proportion to N") if base else slopes
         return Series(what, axis, list(grown), seconds, mib, slopes, memory_slope, without)
 
@@ -192,13 +190,13 @@ def main() -> None:
     nowhere = Case(side, ATTENTION_BATCH, 0)
     maps = f"side of its feature map ({side} px, batch {ATTENTION_BATCH})"
     of_n = (4, "without it + in proportion to N²")
-    found = [
+    columns_of_figure = [
         series("Resolution", f"side, pixels (batch {BATCH})", resolutions, (2, "in proportion to pixels"), None),
-        series("Batch", f"pictures ({batch_side} px)", batches, (1, "in proportion to pictures"), None),
+        series("Batch", f"images ({batch_side} px)", batches, (1, "in proportion to images"), None),
         series("Attention", maps, sizes, of_n, nowhere),
     ]
     if options.save:
-        figure = draw(found, f"a training step, base_channels {WIDTH}; {describe()}")
+        figure = draw(columns_of_figure, f"a training step, base_channels {WIDTH}; {describe()}")
         save_figure(figure, RESULTS / f"{options.save}.png")
 
 

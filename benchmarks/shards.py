@@ -13,7 +13,6 @@ Training: the demo preset (64 px, batches of 32) on the CPU, each in its own pro
 Reading: one epoch of all shards under the limit, without training, in which every image is decoded to 64 px once.
 """
 
-import argparse
 import contextlib
 import functools
 import io
@@ -33,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from machine import Table, memory, seconds, spread
+from machine import Table, argument_parser, memory, seconds, spread
 from sagan import PRESETS, DataConfig
 from sagan.data import Batches, Prefetcher, prepare
 from sagan.device import keep_memory
@@ -184,13 +183,12 @@ def main() -> None:
         what, source, cache, steps = sys.argv[2:]
         print(json.dumps(children[what](Path(source), Path(cache), int(steps))))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, save=True)
     parser.add_argument("--limit", type=int, default=512, help="MiB")
     parser.add_argument("--times", type=float, default=10, help="size of the shards, in limits")
     parser.add_argument("--steps", type=int, default=100, help="training steps in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", default=None, help="where to make the data, in a temporary folder")
-    parser.add_argument("--save", default="", metavar="NAME")
     options = parser.parse_args()
     limit = options.limit * MIB
     notes = [

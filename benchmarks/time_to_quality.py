@@ -1,17 +1,17 @@
-"""How good are the pictures after so many minutes? Ours against BigGAN-PyTorch's networks in their own training.
+"""Measure image quality after some minutes of training, ours against BigGAN-PyTorch's networks and training.
 
-    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --save time_to_quality     (some 50 minutes)
-    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --minutes 0.2 --count 64      (a trial)
+    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --save time_to_quality      # about 50 minutes
+    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --minutes 0.2 --count 64    # smaller
 
-The demo's data (robots at 32 px), widths, classes and batch size on both sides, each run a process of its own, one
-after the other. Counted is the time of the training steps, the reading of batches included, not the evaluation: the
-Frechet distance in EfficientNet-Lite0 features (no FID) of generated pictures from as many real ones.
+Both sides have the demo's data (robots at 32 px), widths, classes and batch size; each run has its own process, one
+after the other. The time is that of the training steps, including reading batches, without the evaluation. The metric
+is the Frechet distance in EfficientNet-Lite0 features (not FID) between the same number of generated and real images.
 
 Ours is the preset 'demo', and the same with the hinge loss, which theirs has. Its learning rates fall over the last
-30 % of a run, so there is a run for each number of minutes, the clock saying how much of it is done. BigGAN-PyTorch's
-rates are constant, so one run is evaluated at each of the minutes; once with the rates of its SAGAN configuration, once
-with the demo's. Both draw from their averaged generators (theirs equals the generator up to step 2,000, as its
-configuration has it), in evaluation mode.
+30 % of a run, so each number of minutes has its own run, whose schedule follows the clock. BigGAN-PyTorch's rates are
+constant, so one run is evaluated at each number of minutes, once with the rates of its SAGAN configuration and once
+with the demo's. Both sample from their averaged generators in evaluation mode (theirs equals the generator up to step
+2,000, according to its configuration).
 """
 
 import argparse
@@ -31,7 +31,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from machine import RESULTS, Table
+from machine import RESULTS, Table, argument_parser
 from peers import RATES, Contender, build
 from sagan import PRESETS
 from sagan.data import Batches, prepare
@@ -46,8 +46,8 @@ from workers import cpu_seconds, others_since
 DEMO = PRESETS["demo"]
 DEMO_RATES = (DEMO.training.generator_lr, DEMO.training.discriminator_lr)
 PEER = "BigGAN-PyTorch"
-OURS_HINGE = "ours, hinge loss"  # as theirs
-RUNS = {  # by name: the learning rates of theirs
+OURS_HINGE = "ours, hinge loss"  # the loss of theirs
+RUNS = {  # by name: the learning rates, for theirs
     "ours": None,
     OURS_HINGE: None,
     f"{PEER}, its rates": RATES,
@@ -58,7 +58,7 @@ COLUMNS = ("run", "seed", "minutes", "steps", "images/s", "Frechet distance", "d
 
 
 class Clock:
-    """Seconds of training so far, out of `total`."""
+    """Count the seconds of training, out of `total`."""
 
     def __init__(self, total: float) -> None:
         self.total, self.before, self.since = total, 0.0, 0.0
@@ -75,7 +75,7 @@ class Clock:
 
 
 class ByTheClock(Trainer):
-    """Takes the share of the run that is done from the clock, as no number of steps is known before."""
+    """Follow the learning-rate schedule by the clock, since the number of steps is not known in advance."""
 
     clock: Clock
 
@@ -85,7 +85,7 @@ class ByTheClock(Trainer):
 
 
 class Drawing(nn.Module):
-    """Their averaged generator, called as ours is."""
+    """Call their averaged generator like ours."""
 
     def __init__(self, one: Contender) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Drawing(nn.Module):
 
 
 def work(options: argparse.Namespace) -> None:
-    """The process of one run: trains, and prints a line of JSON for each number of minutes."""
+    """Train in the process of one run, and print a line of JSON for each number of minutes."""
     torch.manual_seed(options.seed)
     store = prepare(DEMO.data, resolution=DEMO.model.resolution, image_channels=DEMO.model.image_channels)
     training = replace(DEMO.training, seed=options.seed, steps=100_000, precision="fp32")
@@ -120,8 +120,8 @@ def work(options: argparse.Namespace) -> None:
         average = Drawing(one)
 
         def step(i: int) -> None:
-            pictures, labels = batches(i)
-            one.step((pictures / 127.5 - 1).contiguous(), labels)
+            images, labels = batches(i)
+            one.step((images / 127.5 - 1).contiguous(), labels)
 
     steps = 0
     for minutes in options.minutes:
@@ -136,7 +136,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def run(name: str, seed: int, minutes: list[float], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of one run's process, as they come."""
+    """Start one run's process, and yield its rows as they arrive."""
     command = [sys.executable, __file__, options.folder, "--work", name, "--seed", seed, "--count", options.count]
     command += ["--minutes", *minutes]
     with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) as process:
@@ -148,7 +148,7 @@ def run(name: str, seed: int, minutes: list[float], options: argparse.Namespace)
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Distance over minutes: a point for each evaluation, a line through the medians."""
+    """Draw the distance over minutes: a point for each evaluation, a line through the medians."""
     with matplotlib.rc_context(curves.STYLE):
         figure = Figure((6, 3.8), layout="constrained", dpi=curves.DPI)
         axes = figure.add_subplot()
@@ -168,13 +168,12 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__, save=True)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
-    parser.add_argument("--count", type=int, default=2000, help="pictures of an evaluation, generated and real")
+    parser.add_argument("--count", type=int, default=2000, help="images in an evaluation, generated and real")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=RUNS)
-    parser.add_argument("--save", default="", metavar="NAME")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.minutes.sort()
@@ -183,9 +182,9 @@ def main() -> None:
         work(options)
         return
     notes = [
-        f"{options.count:,} generated against {options.count:,} real pictures; {DEMO.training.batch_size} a batch."
+        f"{options.count:,} generated against {options.count:,} real images; batch size {DEMO.training.batch_size}."
     ]
-    table = Table("Quality after minutes of training, the demo's data", COLUMNS, save=options.save, notes=notes)
+    table = Table("Quality after minutes of training on the demo's data", COLUMNS, save=options.save, notes=notes)
     rows: list[dict[str, Any]] = []
     before = cpu_seconds()
     for seed in options.seed:

@@ -1,24 +1,23 @@
-"""How fast is a training step? Ours against other codebases' SAGAN, in turn, and against the machine.
+"""Measure how fast a training step is, against other codebases' SAGAN and against the machine's peak.
 
     python benchmarks/training_step.py FOLDER_OF_CHECKOUTS --batch 8 32 --save training_step
     python benchmarks/training_step.py FOLDER_OF_CHECKOUTS --size demo --batch 32 --rounds 20 --save training_step_demo
 
-One step is one update of D and one of G, with the optimisers, and the average where a codebase keeps one; fp32, the
-same widths, classes, batch and threads (made-up pictures: only time is measured). Each codebase is a process of its
-own, so that allocator settings do not leak; in every round each has its turn while the others sleep.
+One step is one update of D and one of G with their optimisers, and of the average if a codebase keeps one; fp32, the
+same widths, classes, batch and threads, and random images. Each codebase runs in its own process, so that allocator
+settings do not leak; in every round each has its turn while the others sleep.
 
-The floor is the time of the least operations (benchmarks/operations.py) at the machine's measured peak.
+The floor is the time of the fewest operations (benchmarks/operations.py) at the machine's measured peak.
 """
 
 import argparse
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from machine import Table, peak, spread
-from operations import in_words, operations
-from peers import OURS, SIZES, build, names, real_batch
+from operations import describe_operations, operations
+from peers import OURS, SIZES, build, chosen_names, comparison_parser, real_batch
 from sagan import TrainingConfig
 from sagan.device import keep_memory
 from workers import Worker, cpu_seconds, others_since, serve, take_turns
@@ -27,7 +26,7 @@ COLUMNS = ("batch", "codebase", "parameters G, D", "s/step", "images/s", "ours o
 
 
 def work(options: argparse.Namespace) -> None:
-    """The process of one codebase."""
+    """Train in the process of one codebase."""
 
     def prepare() -> tuple[dict[str, Any], dict[str, Callable[[], object]]]:
         if options.work == OURS:
@@ -42,7 +41,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def measure(batch_size: int, chosen: list[str], options: argparse.Namespace, table: Table) -> None:
-    """One batch size: the turns, and a row for each codebase."""
+    """Measure one batch size, and add a row for each codebase."""
     common = (options.folder, "--size", options.size, "--batch", batch_size)
     before, best = cpu_seconds(), peak()
     workers = {name: Worker(*common, "--work", name) for name in chosen}
@@ -68,25 +67,19 @@ def measure(batch_size: int, chosen: list[str], options: argparse.Namespace, tab
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", choices=SIZES, default="128")
+    parser = comparison_parser(__doc__)
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--rounds", type=int, default=5, help="turns of each codebase")
-    parser.add_argument("--steps", type=int, help="steps of a turn (default: 1 at 128 px, 5 at the demo's size)")
-    parser.add_argument("--only", nargs="+", help="these codebases (ours always)")
-    parser.add_argument("--save", default="", metavar="NAME")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help="steps per turn (default: 1 at 128 px, 5 at the demo's size)")
     options = parser.parse_args()
     if options.work:
         work(options)
         return
     options.steps = options.steps or (1 if options.size == "128" else 5)
-    chosen = [n for n in names(options.folder, options.size) if n == OURS or not options.only or n in options.only]
     title = f"A training step, {'SAGAN at 128 px' if options.size == '128' else 'the configuration of the demo'}"
-    table = Table(title, COLUMNS, save=options.save, notes=[in_words(SIZES[options.size])])
+    table = Table(title, COLUMNS, save=options.save, notes=[describe_operations(SIZES[options.size])])
     for batch_size in options.batch:
-        measure(batch_size, chosen, options, table)
+        measure(batch_size, chosen_names(options), options, table)
 
 
 if __name__ == "__main__":

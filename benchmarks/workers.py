@@ -1,7 +1,7 @@
-"""Contenders in processes of their own, so that no allocator or thread setting reaches another; they work in turn.
+"""Time contenders in turn, each in a process of its own, so that no allocator or thread setting reaches another.
 
-The script starts one process of itself for each contender. They build, and then wait for a line on stdin, asleep; the
-answer to a line is the seconds of each call that it asks for.
+The script starts one process of itself for each contender. Each process builds its contender and then waits for lines
+on stdin; each line requests a number of calls, and the reply holds the seconds of each call.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from typing import Any
 
 from machine import memory
 
-REST = 0.3  # seconds between two turns: OpenMP's threads go on spinning for a while after their work
+REST = 0.3  # seconds between two turns; OpenMP's threads spin for a while after their work
 
 
 class Worker:
-    """A process of this script with the arguments given, until it is closed."""
+    """Run this script with the given arguments in another process, until `close`."""
 
     def __init__(self, *arguments: object) -> None:
         command = [sys.executable, sys.argv[0], *map(str, arguments)]
@@ -28,12 +28,12 @@ class Worker:
         self.about = self._read()
 
     def ask(self, what: str, count: int = 1) -> list[float]:
-        """Seconds of each of `count` calls, when the machine has come to rest."""
+        """Return the seconds of each of `count` calls, made after a rest."""
         time.sleep(REST)
         return self._send(what, count)["seconds"]
 
     def memory(self) -> float:
-        """The most that the process has held, GiB."""
+        """Return the peak memory of the process, GiB."""
         return self._send("", 0)["memory"]
 
     def close(self) -> None:
@@ -55,9 +55,9 @@ class Worker:
 
 
 def serve(build: Callable[[], tuple[dict[str, Any], Mapping[str, Callable[[], object]]]]) -> None:
-    """The process's side: builds what there is to say of itself, and its calls by name; then answers until the end."""
+    """Answer the requests of a `Worker`, in its process; `build` returns facts about itself, and calls by name."""
     out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # some of them talk
+    with contextlib.redirect_stdout(sys.stderr):  # some codebases print
         about, calls = build()
         print(json.dumps(about), file=out, flush=True)
         for line in sys.stdin:
@@ -71,30 +71,30 @@ def serve(build: Callable[[], tuple[dict[str, Any], Mapping[str, Callable[[], ob
 
 
 def take_turns(workers: Mapping[str, Worker], what: str, rounds: int, count: int = 1) -> dict[str, list[float]]:
-    """Seconds of each one's calls, `count` a turn, all of them in turn in every round; Ctrl-C ends the rounds."""
+    """Return the seconds of each worker's calls: `count` per turn, one turn per round. Ctrl-C ends the rounds."""
     times: dict[str, list[float]] = {name: [] for name in workers}
     for worker in workers.values():
-        worker.ask(what, 1 if count == 1 else 3)  # warmed up
+        worker.ask(what, 1 if count == 1 else 3)  # warm-up
     with contextlib.suppress(KeyboardInterrupt):
         for i in range(rounds):
             for name, worker in workers.items():
-                found = worker.ask(what, count)
-                times[name] += found
-                print(f"  {i + 1}/{rounds} {name}: {min(found):.4f} s", file=sys.stderr, flush=True)
+                seconds = worker.ask(what, count)
+                times[name] += seconds
+                print(f"  {i + 1}/{rounds} {name}: {min(seconds):.4f} s", file=sys.stderr, flush=True)
     return times
 
 
 def cpu_seconds() -> tuple[float, float, float]:
-    """The time now, processor time used by everything on this machine and its host's others, and by us (Linux)."""
+    """Return the time, the processor seconds used by everything on this machine and its host, and by us (Linux)."""
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     used = user + nice + system + irq + softirq + steal
     return time.perf_counter(), used / os.sysconf("SC_CLK_TCK"), sum(os.times()[:4])
 
 
 def others_since(before: tuple[float, float, float]) -> str:
-    """What else the processors did since `cpu_seconds()` was `before`: more than a few per cent spoils the times.
+    """Return the share of the processors that others used since `before`, a result of `cpu_seconds`, in words.
 
-    To be asked for when all workers are closed.
+    More than a few per cent spoils the times. Call this after all workers are closed.
     """
     elapsed, used, ours = (now - then for now, then in zip(cpu_seconds(), before, strict=True))
     return f"Other processes took {max(0.0, used - ours) / (elapsed * (os.cpu_count() or 1)):.1%} of the processors."

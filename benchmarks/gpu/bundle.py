@@ -4,9 +4,9 @@
     python benchmarks/gpu/bundle.py --python 3.11 --have torch numpy pillow matplotlib --images my-images.zip
 
 wheels/     every package that the tests and the benchmarks need, at the versions of constraints.txt, for Linux on
-            x86-64; but none of --have, which the machine has, and not robohash, whose images are drawn here.
-peers/      the Python files of BigGAN-PyTorch, where FOLDER_OF_CHECKOUTS holds it (benchmarks/peers.py).
-images.zip  images of the built-in set, drawn here and stored without loss; or a copy of --images.
+            x86-64, except those in --have, which the machine has, and robohash, whose images are drawn here.
+peers/      the Python files of BigGAN-PyTorch, if FOLDER_OF_CHECKOUTS has them (benchmarks/peers.py).
+images.zip  images of the built-in set, drawn here and stored losslessly; or a copy of --images.
 
 start.sh unpacks it there. The environment that runs this needs `pip install -e '.[dev]'`, and a network.
 """
@@ -31,30 +31,31 @@ from sagan.data.builtin import robots
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("metrics", "remote")
 ROOTS = ("pytest", "pytest-xdist")  # added to what pyproject.toml names
-NEVER = ("robohash", "sagan")  # drawn from here only; and the checkout itself
+NEVER = ("robohash", "sagan")  # its images are drawn here; sagan is the checkout itself
 PEERS = ("BigGAN-PyTorch",)
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
 
 
 def requirements() -> list[Requirement]:
-    """What a run, its evaluation and the tests of both need."""
+    """Return what a run, its evaluation and the tests of both require."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = (r for extra in EXTRAS for r in project["optional-dependencies"][extra])
     return [Requirement(r) for r in (*project["dependencies"], *extras, *ROOTS)]
 
 
 def needed(have: list[str], python: str) -> list[str]:
-    """Names of all packages that must travel: those required, those that they require, and so on."""
+    """Return the names of all packages that must travel: requirements, their requirements, and so on."""
     known = {canonicalize_name(name) for name in (*have, *NEVER)}
-    found, waiting = [], requirements()
+    names: list[str] = []
+    waiting = requirements()
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         if name in known:
             continue
         known.add(name)
-        found.append(name)
+        names.append(name)
         environments = [
             {"python_version": python, "python_full_version": f"{python}.0", "extra": extra}
             for extra in ("", *requirement.extras)
@@ -62,17 +63,17 @@ def needed(have: list[str], python: str) -> list[str]:
         for further in map(Requirement, metadata.requires(name) or ()):
             if further.marker is None or any(map(further.marker.evaluate, environments)):
                 waiting.append(further)
-    return sorted(found)
+    return sorted(names)
 
 
 def pins() -> dict[str, str]:
-    """name==version by canonical name, from constraints.txt."""
+    """Return name==version by canonical name, from constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return {canonicalize_name(line.partition("==")[0]): line for line in lines if re.match(r"\w", line)}
 
 
 def download(names: list[str], python: str, folder: Path) -> None:
-    """Fetches the wheels, each by its pin, and nothing that they require."""
+    """Download the wheels, each by its pin, without their requirements."""
     pinned = pins()
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
@@ -80,11 +81,11 @@ def download(names: list[str], python: str, folder: Path) -> None:
         command += ["--platform", platform]
     done = subprocess.run([*command, "--dest", folder, *(pinned[name] for name in names)])
     if done.returncode:
-        raise SystemExit("bundle: pip could not fetch every wheel (above)")
+        raise SystemExit("bundle: pip could not download every wheel (see above)")
 
 
 def copy_peers(checkouts: Path, folder: Path) -> list[str]:
-    """Copies the Python files and the licences of the codebases that are there; returns their names."""
+    """Copy the Python files and licences of the codebases that exist; returns their names."""
     copied = []
     for name in PEERS:
         files = [p for p in (checkouts / name).rglob("*") if p.suffix == ".py" or p.name.startswith("LICENSE")]
@@ -98,7 +99,7 @@ def copy_peers(checkouts: Path, folder: Path) -> list[str]:
 
 
 def draw(count: int, side: int, path: Path) -> None:
-    """Writes a .zip of `count` images of the built-in set, a folder a class, lossless WebP."""
+    """Write a .zip of `count` images of the built-in set, one folder per class, as lossless WebP."""
     images, labels = robots.render(count, side, 3, seed=0)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -108,13 +109,13 @@ def draw(count: int, side: int, path: Path) -> None:
 
 
 def size(paths: list[Path]) -> float:
-    """MiB of files and of all that is in folders."""
+    """Return the size of files and of everything in folders, MiB."""
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
     return sum(file.stat().st_size for file in files if file.is_file()) / 2**20
 
 
 def tracked() -> list[Path]:
-    """The files of the checkout that git knows, those not committed yet included."""
+    """Return the files of the checkout that git knows, including those not yet committed."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     return [ROOT / name for name in names if name]
@@ -123,12 +124,12 @@ def tracked() -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "gpu-bundle")
-    parser.add_argument("--python", default="3.12", help="of the other machine")
+    parser.add_argument("--python", default="3.12", help="Python version of the other machine")
     parser.add_argument("--have", nargs="*", default=["torch", "numpy", "pillow"], help="packages of the other machine")
     parser.add_argument("--peers", type=Path, help="folder of checkouts")
     parser.add_argument("--images", type=Path, help="a .zip to train on, instead of drawing one")
     parser.add_argument("--count", type=int, default=3500, help="images to draw")
-    parser.add_argument("--side", type=int, default=64, help="of an image, in pixels")
+    parser.add_argument("--side", type=int, default=64, help="side of an image, in pixels")
     parser.add_argument("--limit", type=float, default=64, help="MiB of the bundle and the checkout")
     options = parser.parse_args()
     if options.peers and not options.peers.is_dir():
@@ -149,7 +150,7 @@ def main() -> None:
     total = size([options.out]) + size(tracked())
     print(f"{options.out}: {size([options.out]):.1f} MiB, with the checkout's files {total:.1f} MiB")
     if total > options.limit:
-        raise SystemExit(f"bundle: {total:.1f} MiB is more than --limit {options.limit:g}: take a smaller --count")
+        raise SystemExit(f"bundle: {total:.1f} MiB is more than --limit {options.limit:g}: pass a smaller --count")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Is it right on this machine? The tests under its PyTorch, the GPU against the CPU, and what a penalty costs."""
+"""Check correctness on this machine: the tests under its PyTorch, the GPU against the CPU, the cost of a penalty."""
 
 import json
 import os
@@ -23,8 +23,8 @@ PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "pydantic", "ty
 
 def environment(work: Work) -> None:
     """Which versions and settings are these, and how fast is memory copied?"""
-    found = {name: _version(name) for name in PACKAGES}
-    work.value("versions", f"python {platform.python_version()}, " + ", ".join(f"{n} {v}" for n, v in found.items()))
+    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    work.value("versions", f"python {platform.python_version()}, {versions}")
     flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark
     work.value("by default TF32 in convolutions, in products, benchmark", flags)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -74,37 +74,37 @@ def tests(work: Work) -> None:
             process.wait(max(0.1, work.left - 1))
         except subprocess.TimeoutExpired:
             process.kill()
-        found = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
-        counts = {outcome: sum(t["outcome"] == outcome for t in found) for outcome in ("passed", "failed", "skipped")}
-        counts["error"] = sum(t["outcome"] == "error" for t in found)
+        results = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
+        outcomes = ("passed", "failed", "skipped", "error")
+        counts = {outcome: sum(t["outcome"] == outcome for t in results) for outcome in outcomes}
         status = {0: "all done", 1: "done"}.get(process.returncode, "not all done")
         work.value(name, f"{status}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n))
-        for test in found:
+        for test in results:
             if test["outcome"] in ("failed", "error"):
                 lines = [line for line in test["message"].splitlines() if line.startswith("E ")] or [test["message"]]
                 work.row("Failed", test=test["test"], message=lines[0][:300])
         if name == "tests/cuda":
-            _list(work, found)
+            _list(work, results)
     bad = [name for name, (process, _) in runs.items() if process.returncode]
     if bad:
         raise SystemExit(f"failed or not all done: {', '.join(bad)}")
 
 
-def _list(work: Work, found: list[dict[str, Any]]) -> None:
-    for test in found:
+def _list(work: Work, results: list[dict[str, Any]]) -> None:
+    for test in results:
         measured = "; ".join(f"{name}: {value}" for name, value in test["properties"].items())
-        said = measured or (test["message"] if test["outcome"] == "skipped" else "")
+        text = measured or (test["message"] if test["outcome"] == "skipped" else "")
         name = test["test"].removeprefix("cuda/").replace(".py::", ": ")
-        work.row("On the device", test=name, outcome=test["outcome"], s=test["seconds"], measured=said)
+        work.row("On the device", test=name, outcome=test["outcome"], s=test["seconds"], measured=text)
 
 
 def _pytest(work: Work, name: str, arguments: list[str]) -> tuple[subprocess.Popen, Path]:
-    """A run of pytest that has begun, and the file in which it notes each test."""
+    """Start pytest; returns its process, and the file in which it records each test."""
     notes = work.folder / f"tests-{name}.jsonl"
     notes.touch()
     environment = os.environ | {"GPU_NOTES": str(notes), "OMP_NUM_THREADS": "1"}
     if name == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""  # else what takes the device that there is would take the GPU
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # or tests with the device 'auto' would use the GPU
     environment["SAGAN_CUDA_TESTS_DEVICE"] = work.device
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "gpu.pytest_notes", "-p", "no:cacheprovider", *arguments]
@@ -133,7 +133,7 @@ def penalty(work: Work) -> None:
 
 
 def time_steps(work: Work, model: Any, batch_size: int, steps: int, **options: Any) -> tuple[float, float]:
-    """Seconds of the first step, and milliseconds of one of those that follow two more."""
+    """Return the seconds of the first step, and the mean milliseconds of `steps` steps after two more."""
     step = stepper(model, work.device, batch_size, **options)
     start = time.perf_counter()
     seconds(step, work.device)

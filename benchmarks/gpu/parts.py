@@ -1,8 +1,8 @@
-"""Named parts of a measurement, each in a process of its own and within one deadline, and the report that they fill.
+"""Run the named parts of a measurement, each in its own process and all within one deadline, and write their report.
 
-A part that raises, hangs or is killed costs its own result and no other: what it noted before stays. The report is
-three files, NAME.json, NAME.md and NAME.tar.gz (what the parts wrote), replaced as wholes after every part, so that
-whoever kills the whole finds there what was done.
+A part that raises, hangs or is killed loses only its own result, and what it noted before stays. The report has three
+files, NAME.json, NAME.md and NAME.tar.gz (the files that the parts wrote). They are replaced atomically after every
+part, so that killing the measurement loses nothing that was done.
 """
 
 import argparse
@@ -25,28 +25,28 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-GRACE = 5.0  # seconds between being asked to stop and being killed
-POLL = 0.2  # seconds
+GRACE = 5.0  # seconds between the request to stop and the kill
+POLL = 0.2  # seconds between two looks at a part
 
 
 @dataclass(frozen=True)
 class Part:
-    """One question, and what answers it."""
+    """One question of a measurement, and the function that answers it."""
 
     name: str
     run: Callable[["Work"], None]
     """Its docstring is the question, in the report too."""
     seconds: float
-    """The most that it may take, the start of its process included."""
+    """Time limit, including the start of its process."""
     leave: float = 0.0
-    """Seconds to leave for the parts after it, however much it could use."""
+    """Seconds that it must leave for the parts after it."""
     when_asked: bool = False
-    """Only with --only."""
+    """Whether it runs only if --only names it."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a part is given: where to note and write, and its options."""
+    """What a part gets: where to note results and write files, and its options."""
 
     options: argparse.Namespace
     folder: Path
@@ -61,7 +61,7 @@ class Work:
 
     @property
     def toy(self) -> bool:
-        """Whether to do as little as shows that it works."""
+        """Whether to use a toy size, to see that everything runs."""
         return self.options.toy
 
     @property
@@ -70,19 +70,19 @@ class Work:
         return self.end - time.time()
 
     def value(self, name: str, value: Any) -> None:
-        """Notes a number or a text by name."""
+        """Note a number or a text by name."""
         self._note({"value": [name, value]})
 
     def row(self, table: str, **cells: Any) -> None:
-        """Notes a row of a table; its columns are those of the table's first row."""
+        """Note a row of a table, whose first row determines its columns."""
         self._note({"row": [table, cells]})
 
     def values(self) -> dict[str, Any]:
-        """What was noted so far, by the parts before this one too."""
-        found: dict[str, Any] = {}
+        """Return all values noted so far, including those of earlier parts."""
+        values: dict[str, Any] = {}
         for path in sorted(self.notes.parent.glob("*.notes")):
-            found |= dict(note["value"] for note in read(path) if "value" in note)
-        return found
+            values |= dict(note["value"] for note in read(path) if "value" in note)
+        return values
 
     def _note(self, note: dict[str, Any]) -> None:
         with self.notes.open("a", encoding="utf-8") as file:
@@ -90,7 +90,7 @@ class Work:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The notes in a file; a last line cut short by a kill is skipped."""
+    """Yield the notes in a file; a last line that a kill truncated is skipped."""
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -102,14 +102,14 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass
 class Report:
-    """The report of one name in a folder."""
+    """The report of one measurement, in a folder."""
 
     name: str
     title: str
     folder: Path
     command: str
     volume: float
-    """MiB of a file of the archive at most; 0: it is one file."""
+    """Maximum MiB per file of the archive; 0: one file."""
     content: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -121,21 +121,22 @@ class Report:
         self.content["parts"] = []
 
     def write(self, work: Path | None = None) -> None:
-        """Replaces the JSON and the Markdown, and the archive by what is in `work`."""
+        """Write the JSON and the Markdown, and an archive of the folder `work`."""
         replace(self.folder / f"{self.name}.json", json.dumps(self.content, indent=1).encode() + b"\n")
         replace(self.folder / f"{self.name}.md", self.markdown().encode())
         if work is None:
             return
-        whole = self.folder / f".{self.name}.tar.gz"
-        with tarfile.open(whole, "w:gz", compresslevel=1) as archive:
+        archive_path = self.folder / f".{self.name}.tar.gz"
+        with tarfile.open(archive_path, "w:gz", compresslevel=1) as archive:
             archive.add(work, self.name)
         if not self.volume:
-            os.replace(whole, self.folder / f"{self.name}.tar.gz")
+            os.replace(archive_path, self.folder / f"{self.name}.tar.gz")
             return
-        data, step = whole.read_bytes(), int(self.volume * 2**20)
+        data = archive_path.read_bytes()
+        step = int(self.volume * 2**20)
         for i in range(0, len(data), step):
             replace(self.folder / f"{self.name}.tar.gz.{i // step}", data[i : i + step])
-        whole.unlink()
+        archive_path.unlink()
 
     def markdown(self) -> str:
         content = self.content
@@ -159,14 +160,14 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Writes a file that is at no time half there."""
+    """Replace a file atomically."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
 def code() -> str:
-    """Which code is measured: the commit, where git knows, and a digest of the package's files."""
+    """Describe the code that is measured: the commit, if git knows it, and a digest of the package's files."""
     digest = hashlib.sha256()
     for path in sorted((ROOT / "src").rglob("*.py")):
         digest.update(path.read_bytes())
@@ -179,12 +180,12 @@ def code() -> str:
 
 
 def run_all(report: Report, parts: list[Part], seconds: float, command: list[str]) -> bool:
-    """Runs the parts one after the other until the time is over. Returns whether all were done without an error.
+    """Run the parts one after the other until the time is over; returns whether all were done without an error.
 
     `command` with --part NAME, --work FOLDER, --notes FILE and --end TIME calls `run_one`.
     """
     end = time.time() + seconds
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the running part is stopped too
     with tempfile.TemporaryDirectory(prefix="sagan-gpu-") as name:
         work, notes = Path(name) / "work", Path(name) / "notes"
         work.mkdir()
@@ -221,7 +222,7 @@ def _entry(part: Part) -> dict[str, Any]:
 
 
 def _run(report: Report, result: dict[str, Any], command: list[str], notes: Path, seconds: float) -> None:
-    """One part in a process of its own, which is stopped with all that it started; the report follows its notes."""
+    """Run one part in its own process, stopped with all its children, and update the report as it notes results."""
     start, seen, output = time.time(), -1, notes.with_suffix(".log")
     command = [*command, "--notes", str(notes), "--end", str(start + seconds - GRACE)]
     with output.open("w") as log:
@@ -241,14 +242,14 @@ def _run(report: Report, result: dict[str, Any], command: list[str], notes: Path
                 _collect(report, result, notes, start)
                 report.write()
     finally:
-        _signal(process, signal.SIGKILL)  # what it left running
+        _signal(process, signal.SIGKILL)  # also ends processes that it left running
         process.wait()
     _collect(report, result, notes, start)
     result["state"] = "stopped, its time was over" if stopped else "failed" if process.returncode else "done"
     if result["state"] != "done":
         tail = output.read_text(errors="replace")[-3000:]
         error = result["error"] or f"exit status {process.returncode}\n{tail}"
-        result["error"] = error.replace(f"{ROOT}/", "").replace(sys.prefix, "PYTHON")  # folders are nobody's business
+        result["error"] = error.replace(f"{ROOT}/", "").replace(sys.prefix, "PYTHON")  # hides folders of this machine
         print(f"   {result['state']}: {result['error'].strip().splitlines()[-1]}", flush=True)
 
 
@@ -258,7 +259,7 @@ def _signal(process: subprocess.Popen, number: int) -> None:
 
 
 def _collect(report: Report, result: dict[str, Any], notes: Path, start: float) -> None:
-    """Brings the notes so far into the result, and prints those that are new."""
+    """Copy the notes so far into the result, and print new ones."""
     values: dict[str, Any] = {}
     tables: dict[str, list[dict[str, Any]]] = {}
     for note in read(notes):
@@ -280,7 +281,7 @@ def _collect(report: Report, result: dict[str, Any], notes: Path, start: float) 
 
 
 def run_one(part: Part, options: argparse.Namespace, describe: Callable[[str], str]) -> int:
-    """The process's side: runs a part, and notes its error if it raises one. Returns the exit status."""
+    """Run a part in its own process, and note its error if it raises one; returns the exit status."""
     work = Work(options, Path(options.work) / "work", Path(options.notes), options.end)
     try:
         work._note({"machine": describe(options.device)})
@@ -292,6 +293,6 @@ def run_one(part: Part, options: argparse.Namespace, describe: Callable[[str], s
 
 
 def keep(work: Work, path: Path, name: str = "") -> None:
-    """Copies a file into the archive."""
+    """Copy a file into the archive."""
     if path.exists():
         shutil.copyfile(path, work.folder / (name or path.name))

@@ -1,6 +1,6 @@
-"""How fast is a training step here? Ours, other codebases' in the same run, each layer's two forms, and the kernels.
+"""Measure training steps on this machine: ours and other codebases' in turn, both forms of each layer, the kernels.
 
-What was predicted before anything had run on a GPU stands next to what is measured (docs/speed.md says how).
+The tables show what was predicted before anything had run on a GPU next to what is measured (docs/speed.md says how).
 """
 
 import statistics
@@ -23,7 +23,7 @@ from sagan import PRESETS, ModelConfig, TrainingConfig
 
 BIGGAN, BIGGAN_AS_OURS = "BigGAN-PyTorch", "BigGAN-PyTorch, attention as ours"
 STUDIOGAN = "PyTorch-StudioGAN"
-TF32 = "TF32"  # what PyTorch does by default in convolutions, said where a row has it
+TF32 = "TF32"  # PyTorch's default in convolutions; rows that use it say so
 
 # Images/s on one H100 with 80 GB, and the range, before the first measurement.
 PREDICTIONS: dict[tuple[str, int], str] = {
@@ -91,26 +91,26 @@ def _codebase(
             for network in (one.generator, one.discriminator) if mode else ():
                 network.compile(mode=mode, dynamic=False)
             batch = [t.to(work.device) for t in real_batch(name, model, batch_size)]
-            found = measure(work, lambda: one.step(*batch))
-        rate = batch_size / statistics.median(found["times"])
+            result = measure(work, lambda: one.step(*batch))
+        rate = batch_size / statistics.median(result["times"])
         bf16 = work.values().get("peak in bf16")
         share = operations(model) * rate / (1e12 * bf16) if bf16 and name == OURS else None
         cells |= {
-            "ms/step": spread([1e3 * t for t in found["times"]], 1),
+            "ms/step": spread([1e3 * t for t in result["times"]], 1),
             "images/s": f"{rate:,.1f}",
             "predicted for an H100": PREDICTIONS.get((label, batch_size), "-"),
             "of the bf16 peak": f"{share:.1%}" if share else "-",
-            "peak memory GiB": found["memory"],
-            "first step s": f"{found['first']:.1f}",
+            "peak memory GiB": result["memory"],
+            "first step s": f"{result['first']:.1f}",
         }
-    except Exception as error:  # another row may do better: what does not fit in memory says so
+    except Exception as error:  # other rows may work: one that does not fit in memory says so
         traceback.print_exc()
         cells |= {"ms/step": f"{type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else ''}"}
     work.row(table, **cells)
 
 
 def measure(work: Work, step: Callable[[], object], cycle: int = 1) -> dict[str, Any]:
-    """Times of a step (means over rounds of whole cycles), the first one's, the call's own, and the peak of memory."""
+    """Measure a step: mean times of rounds of complete cycles, the first step, the host's time, and peak memory."""
     on_gpu = work.device == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()
@@ -149,18 +149,18 @@ def presets(work: Work) -> None:
                 continue
             with arithmetic(precision) as chosen:
                 step = stepper(model, work.device, batch_size, precision=chosen, **options)
-                found = measure(work, step, cycle=options.get("penalty_every", 1))
-            median = statistics.median(found["times"])
+                result = measure(work, step, cycle=options.get("penalty_every", 1))
+            median = statistics.median(result["times"])
             work.row(
                 "Presets",
                 **cells,
                 **{
-                    "ms/step": spread([1e3 * t for t in found["times"]], 2),
+                    "ms/step": spread([1e3 * t for t in result["times"]], 2),
                     "images/s": f"{batch_size / median:,.0f}",
                     "predicted for an H100": PREDICTIONS.get((f"{name}, {precision}", batch_size), "-"),
-                    "ms until the call returns": f"{1e3 * found['host']:.2f}",
-                    "peak memory GiB": found["memory"],
-                    "first step s": f"{found['first']:.1f}",
+                    "ms until the call returns": f"{1e3 * result['host']:.2f}",
+                    "peak memory GiB": result["memory"],
+                    "first step s": f"{result['first']:.1f}",
                 },
             )
 
@@ -209,7 +209,7 @@ def resampling(work: Work) -> None:
 
 
 def _best(work: Work, call: Callable[[], object]) -> float:
-    """Milliseconds of a call: the fastest of some rounds of five."""
+    """Return the milliseconds of a call: the fastest of some rounds of five."""
     call()
     call()
     rounds, calls = (1, 1) if work.toy else (4, 5)

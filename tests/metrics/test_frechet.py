@@ -19,7 +19,7 @@ def test_against_the_matrix_square_root(n, m, d):
     assert frechet_distance(a, b) == pytest.approx(definition(a, b), rel=1e-9)
 
 
-def test_fewer_pictures_than_dimensions():
+def test_fewer_images_than_dimensions():
     """Rotated so that only the first coordinates vary, the distance is that of those coordinates."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(40, 15)), rng.normal(1, 2, size=(30, 15))
@@ -60,7 +60,7 @@ def test_well_and_ill_conditioned_covariances_against_the_definition(monkeypatch
     assert frechet_distance(a, b) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_features_that_never_vary_and_one_repeated_picture():
+def test_features_that_never_vary_and_one_repeated_image():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(300, 8)), rng.normal(1, 2, size=(300, 8))
     wide_a, wide_b = (np.concatenate([x, np.full((300, 4), 7.0)], 1) for x in (a, b))

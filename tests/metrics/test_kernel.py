@@ -22,7 +22,7 @@ def test_against_the_definition():
     assert kernel_distance(x, y) == (pytest.approx(definition(x, y), rel=1e-10), 0)
 
 
-def test_one_repeated_picture():
+def test_one_repeated_image():
     x, y = np.tile(np.arange(5.0), (30, 1)), np.random.default_rng(0).normal(size=(30, 5))
     assert kernel_distance(x, y)[0] == pytest.approx(definition(x, y), rel=1e-10)
     assert kernel_distance(x, x)[0] == pytest.approx(0, abs=1e-9)

@@ -14,7 +14,7 @@ DISTANCE = "frechet_distance/EfficientNet-Lite0"
 
 
 class Copying(torch.nn.Module):
-    """A perfect generator: it knows the pictures by heart and hands them out one after the other."""
+    """A perfect generator: it has memorised the images and returns them one after the other."""
 
     def __init__(self, images):
         super().__init__()
@@ -41,7 +41,7 @@ def test_the_data_themselves_are_at_distance_zero_and_as_varied_as_the_data(stor
     assert found["diversity"] == pytest.approx(1, abs=1e-3)
 
 
-def test_a_generator_of_one_picture_a_class_has_no_diversity(store):
+def test_a_generator_of_one_image_a_class_has_no_diversity(store):
     monitor = Monitor(store, EfficientNetLite0(), len(store), CPU)
     one_each = torch.from_numpy(np.stack([np.array(store.images)[store.labels == y][0] for y in monitor.labels]))
     assert monitor(Copying(one_each), seed=0)["diversity"] < 1e-3
@@ -53,7 +53,7 @@ def test_is_the_frechet_distance_of_samples_with_the_data_s_classes(store):
     monitor = Monitor(store, EfficientNetLite0(), 10, CPU)
     assert monitor.real.shape == (10, 1280)
     z = draw_latents(10, 8, seed=5)
-    pictures = torch.cat(list(sample_batches(generator, z, monitor.labels)))
-    wanted = frechet_distance(monitor.real, monitor.features(pictures).numpy())
+    images = torch.cat(list(sample_batches(generator, z, monitor.labels)))
+    wanted = frechet_distance(monitor.real, monitor.features(images).numpy())
     assert monitor(generator, seed=5)[DISTANCE] == pytest.approx(wanted, rel=1e-4)
     assert wanted > 10

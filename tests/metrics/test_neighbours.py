@@ -34,8 +34,8 @@ def sets():
     yield "clusters", clusters, clusters[rng.permutation(150)[:80]] + rng.normal(0, 0.2, size=(80, 16))
     yield "far from 0", 1e3 + rng.normal(size=(60, 8)), 1e3 + rng.normal(size=(60, 8))
     yield "identical", clusters[:70], clusters[:70]
-    yield "one repeated picture", clusters[:70], np.tile(clusters[3:4], (40, 1))
-    yield "both one repeated picture", np.ones((20, 5)), np.ones((30, 5))
+    yield "one repeated image", clusters[:70], np.tile(clusters[3:4], (40, 1))
+    yield "both one repeated image", np.ones((20, 5)), np.ones((30, 5))
     yield "float32, each twice", np.tile(rng.normal(size=(40, 8)), (2, 1)).astype(np.float32), rng.normal(size=(50, 8))
 
 
@@ -51,7 +51,7 @@ def test_against_brute_force(monkeypatch, real, generated, block):
     assert np.linalg.norm(real[found.nearest] - generated, axis=1) == pytest.approx(distance, rel=1e-9, abs=1e-12)
 
 
-def test_copies_are_not_authentic_and_new_pictures_are():
+def test_copies_are_not_authentic_and_new_images_are():
     rng = np.random.default_rng(0)
     real = rng.normal(size=(100, 8))
     assert compare(real, real[:40], progress=False).authenticity == 0

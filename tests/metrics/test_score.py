@@ -28,6 +28,6 @@ def test_bounds():
     assert classifier_score(np.tile([[0.0, 1.0]], (20, 1)))[0] == pytest.approx(1)
 
 
-def test_fewer_pictures_than_splits():
+def test_fewer_images_than_splits():
     p = np.random.default_rng(0).dirichlet(np.ones(3), 4)
     assert classifier_score(p, splits=10)[0] == pytest.approx(1)  # each alone is its own marginal

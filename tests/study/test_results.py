@@ -1,4 +1,4 @@
-"""What a study makes of its runs."""
+"""Outcomes and differences that a study computes from its runs."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 
 from sagan.presets import PRESETS
 from sagan.study.plan import Plan, StudyFolder
-from sagan.study.results import find_differences, gather, main_figure
+from sagan.study.results import find_differences, gather, main_metric
 
 
 @pytest.fixture
@@ -19,28 +19,28 @@ def folder(tmp_path):
 
 
 def measure(folder, values):
-    """Evaluations as `sagan evaluate` writes them, with these distances by variant."""
+    """Write evaluations as `sagan evaluate` does, with these distances by variant."""
     for job in folder.jobs():
         job.path.parent.mkdir(parents=True, exist_ok=True)
-        figures = [{"name": "Frechet distance", "value": values[job.variant.name][job.seed]}]
-        job.evaluation_path.write_text(json.dumps({"figures": figures, "features": {"network": "test"}}))
+        metrics = [{"name": "Frechet distance", "value": values[job.variant.name][job.seed]}]
+        job.evaluation_path.write_text(json.dumps({"figures": metrics, "features": {"network": "test"}}))
 
 
 def test_a_difference_and_its_interval_as_a_textbook_computes_them(folder):
     measure(folder, {"self-16": [1, 2, 3], "none": [4, 5, 6]})
-    (found,) = find_differences(folder.plan, gather(folder), "Frechet distance")
+    (difference,) = find_differences(folder.plan, gather(folder), "Frechet distance")
     # Variances of 1, three each: a standard error of sqrt(2/3), and 2.776 is Student's t of 4 degrees of freedom.
     half = 2.776445 * np.sqrt(2 / 3)
-    assert found.mean == -3
-    assert (found.low, found.high) == pytest.approx((-3 - half, -3 + half), abs=1e-5)
-    assert found.is_larger_than_spread
-    assert (found.first.name, found.second.name) == ("self-16", "none")
+    assert difference.mean == -3
+    assert (difference.low, difference.high) == pytest.approx((-3 - half, -3 + half), abs=1e-5)
+    assert difference.is_larger_than_spread
+    assert (difference.first.name, difference.second.name) == ("self-16", "none")
 
 
 def test_a_difference_within_the_spread(folder):
     measure(folder, {"self-16": [1, 5, 9], "none": [2, 6, 10]})
-    (found,) = find_differences(folder.plan, gather(folder), "Frechet distance")
-    assert not found.is_larger_than_spread
+    (difference,) = find_differences(folder.plan, gather(folder), "Frechet distance")
+    assert not difference.is_larger_than_spread
 
 
 def test_one_seed_tells_no_difference(folder):
@@ -81,5 +81,5 @@ def test_outcomes_from_logs(folder):
     assert (outcome.best, outcome.last) == ([7.0], [9.0])
     assert outcome.seconds == pytest.approx(10 * 32 / 100 + 10 * 32 / 50)
     assert outcome.images_per_second == 75
-    assert main_figure([outcome]) is None
+    assert main_metric([outcome]) is None
     assert job.steps_done() == 30

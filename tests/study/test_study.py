@@ -1,4 +1,4 @@
-"""`sagan study`, from one end to the other."""
+"""`sagan study` from end to end."""
 
 import json
 import os
@@ -28,7 +28,7 @@ TINY = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --evalua
 
 
 class Means(nn.Module):
-    """Features that take no time: the mean colour of each half."""
+    """Features that cost no time: the mean colour of the image and of its left half."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([x.mean((2, 3)), x[:, :, :16].mean((2, 3))], 1)
@@ -36,7 +36,7 @@ class Means(nn.Module):
 
 @pytest.fixture
 def arguments(pictures, tmp_path):
-    """Of a study of eight steps a run."""
+    """Arguments of a study with eight steps per run."""
     file = tmp_path / "means.pt"
     torch.jit.script(Means()).save(file)
     features = ["--features", str(file), "--evaluate-features", str(file), "--count", "16"]
@@ -48,7 +48,7 @@ def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
     assert main(arguments) == 0
     folder = StudyFolder(tmp_path / "study")
     report = (folder.path / "report.md").read_text()
-    # The table says the mean of what the evaluations measured.
+    # The table shows the mean of the evaluations.
     values = [job.evaluation()["figures"][0]["value"] for job in folder.jobs()]
     (line,) = re.findall(r"^\| Frechet distance \|(.*)\|$", report, re.MULTILINE)
     assert float(line.split("±")[0]) == pytest.approx(statistics.fmean(values), rel=0.01)
@@ -71,7 +71,7 @@ def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
     assert re.search(r"\bstudy\b.*\bbase\b.*\bseeds\b", capsys.readouterr().err)
 
 
-def test_a_study_is_stopped_with_all_its_runs_and_goes_on(arguments, tmp_path):
+def test_stopping_a_study_stops_and_saves_all_its_runs(arguments, tmp_path):
     arguments = [*arguments, "--steps", "400"]
     with subprocess.Popen([sys.executable, "-m", "sagan", *arguments], stderr=subprocess.PIPE, text=True) as process:
         folder, deadline = tmp_path / "study", time.monotonic() + 100
@@ -128,7 +128,7 @@ def test_a_speed_counts_when_two_blocks_agree(seconds, settled):
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_trial_trains_whole_blocks_after_a_warm_up(pictures, monkeypatch, every):
-    """Steps 0 to `every`, which are not timed; then as many with a penalty in a block as in any other."""
+    """Steps 0 to `every` are not timed; then every block has the same number of penalties."""
     steps = []
     train = runner.Trainer.train_step
     monkeypatch.setattr(
@@ -168,7 +168,7 @@ def test_variants_of_the_same_time_get_their_share_of_the_steps(arguments, tmp_p
     folder = runner.open_study(tmp_path / "shares", "settings", base, **options)
     steps = {job.variant.name: job.config.training.steps for job in folder.jobs()}
     assert steps == {"base": 1200, "double-rates": 1200, "narrow": 1800, "wide": 900}
-    # It goes on with them, whatever the speed is by then.
+    # A resumed study keeps its steps, whatever the speed is by then.
     monkeypatch.setattr(runner, "_seconds_per_step", lambda *_: 1.0)
     assert runner.open_study(tmp_path / "shares", "settings", base, **options).plan == folder.plan
     # A budget holds for all of them together: four variants of the same time.

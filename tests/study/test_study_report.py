@@ -1,4 +1,4 @@
-"""A study's report, of runs that are made up."""
+"""The report of a study whose runs are made up."""
 
 import json
 import re
@@ -17,14 +17,14 @@ DISTANCES = {"none": (30.0, 31.0, 32.0), "self-16": (20.0, 21.0, 22.0)}
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two variants of three seeds, measured; the source has a name that would be HTML."""
-    base = replace(PRESETS["demo"], data=DataConfig("<b>pictures</b>"))
+    """A study of two variants with three seeds, evaluated; its source has a name that is HTML."""
+    base = replace(PRESETS["demo"], data=DataConfig("<b>images</b>"))
     plan = Plan("attention", base, (0, 1, 2), tuple(DISTANCES), 8, "auto", "", tuple("abcde"), "key")
     folder = StudyFolder.create(tmp_path / "study", plan)
     for job in folder.jobs():
         job.path.parent.mkdir(parents=True, exist_ok=True)
-        figures = [{"name": "Frechet distance", "value": DISTANCES[job.variant.name][job.seed]}]
-        job.evaluation_path.write_text(json.dumps({"figures": figures, "features": {"network": "test"}}))
+        metrics = [{"name": "Frechet distance", "value": DISTANCES[job.variant.name][job.seed]}]
+        job.evaluation_path.write_text(json.dumps({"figures": metrics, "features": {"network": "test"}}))
     return folder
 
 
@@ -54,4 +54,4 @@ def test_the_report_needs_its_figures_alone(folder):
 def test_names_from_outside_are_text(folder):
     page = write_study_report(folder).read_text()
     assert "<b>" not in page
-    assert "&lt;b&gt;pictures&lt;/b&gt;" in page
+    assert "&lt;b&gt;images&lt;/b&gt;" in page

@@ -1,4 +1,4 @@
-"""What the studies compare."""
+"""The variants that the studies compare."""
 
 from dataclasses import replace
 
@@ -106,7 +106,7 @@ def test_comparison_with_the_predecessors_as_they_were_published():
 
 
 def test_settings_change_one_thing_at_a_time():
-    """What each variant changes of the demo: one setting, or what its name says belongs together."""
+    """Each variant changes one setting of the demo, or the group of settings that its name names."""
     rates, losses = ("generator_lr", "discriminator_lr"), ("loss", "r1", "r2", "penalty_every")
     assert {name: changes(variant.config, DEMO) for name, variant in by_name("settings", DEMO).items()} == {
         "base": {},
@@ -128,7 +128,7 @@ def test_settings_change_one_thing_at_a_time():
 
 
 def changes(config, base):
-    """The settings of a configuration that differ from another's, by name."""
+    """Return the settings of a configuration that differ from another's, by name."""
     parts = ("data", "model", "training", "output")
     ours, theirs = ({k: v for part in parts for k, v in vars(getattr(c, part)).items()} for c in (config, base))
     return {name: value for name, value in ours.items() if value != theirs[name]}

@@ -1,1 +1,1 @@
-"""Features of pictures, and distances between sets of them."""
+"""Compute features of images, and distances between sets of them."""

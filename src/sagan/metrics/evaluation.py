@@ -1,4 +1,4 @@
-"""`sagan evaluate`: how near generated pictures are to real ones, in figures that say what was compared."""
+"""Measure how near generated images are to real ones, in metrics that say what was compared (`sagan evaluate`)."""
 
 import hashlib
 import json
@@ -26,6 +26,7 @@ from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
 from sagan.files import sha256, write_atomically
+from sagan.metric_names import HIDDEN_FACTS, join_facts
 from sagan.metrics.features import BATCH, Features, extract, open_features
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
 from sagan.metrics.kernel import kernel_distance
@@ -45,66 +46,67 @@ from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
 from sagan.text import printable, short
 
-NEAREST_SHOWN = 10  # pictures a row of the figure of nearest neighbours
-FEW = 10_000  # pictures, below which a Frechet distance is far above what it would be for many
-LEAST_FOR_NEIGHBOURS = 6
+NEAREST_SHOWN = 10  # images in a row of the figure of nearest neighbours
+FEW = 10_000  # images; with fewer, the upward bias of a Frechet distance is large
+LEAST_FOR_NEIGHBOURS = 6  # images of each set: density and coverage use the fifth neighbour
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One number of an evaluation."""
+class Measurement:
+    """The value of one metric."""
 
     name: str
     value: float
     spread: float | None
-    """Standard deviation over what `about` says; None if there is but one value."""
+    """Standard deviation over what `about` names; None for a single value."""
     about: str
+    """How to read the value."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found; printed, it is a table."""
+    """The result of `evaluate`; printed, it is a table."""
 
     generated: dict[str, Any]
-    """What the pictures are: where from, count, classes and, of a generator, how it was sampled."""
+    """The generated images: source, count, classes and, for a generator, how it was sampled."""
     reference: dict[str, Any]
-    """What they were compared with."""
+    """The images that they were compared with."""
     features: dict[str, Any]
     """The feature network, its checksum and the resizing."""
-    figures: tuple[Figure, ...]
+    metrics: tuple[Measurement, ...]
     classes: dict[str, float]
     """The Frechet distance of each class, by name."""
     remarks: tuple[str, ...]
-    """What a reader of the figures should know."""
+    """Cautions for the reader of the metrics."""
     options: dict[str, Any]
-    """All options, to repeat it."""
+    """All options, to repeat the evaluation."""
     nearest: Image.Image | None
-    """Samples above the reference pictures nearest to them: the nearest pairs of all, and pairs at random."""
+    """Samples above the reference images nearest to them: the nearest pairs of all, and pairs at random."""
     patch_correlation: PatchCorrelation | None = None
     """Long-range structure; None if it was not measured."""
 
     def __getitem__(self, name: str) -> float:
-        """The value of a figure by its name."""
-        return next(figure.value for figure in self.figures if figure.name == name)
+        """Return the value of a metric by its name."""
+        return next(metric.value for metric in self.metrics if metric.name == name)
 
     def __str__(self) -> str:
-        wide = max(len(figure.name) for figure in self.figures)
-        sets = (_sentence(about) for about in (self.generated, self.reference, self.features))
+        width = max(len(metric.name) for metric in self.metrics)
+        sets = (printable(join_facts(about, HIDDEN_FACTS)) for about in (self.generated, self.reference, self.features))
         lines = ["{}\nagainst {}\nin {}\n".format(*sets)]
-        for figure in self.figures:
-            spread = f" ± {short(figure.spread)}" if figure.spread is not None else ""
-            lines.append(f"{figure.name:<{wide}}  {short(figure.value) + spread:<18}  {figure.about}")
+        for metric in self.metrics:
+            spread = f" ± {short(metric.spread)}" if metric.spread is not None else ""
+            lines.append(f"{metric.name:<{width}}  {short(metric.value) + spread:<18}  {metric.about}")
         return "\n".join([*lines, *(f"note: {remark}" for remark in self.remarks)])
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the picture, as JSON values."""
+        """Return everything but `nearest` as JSON values."""
         packages = {name: metadata.version(name) for name in ("sagan", "torch", "numpy", "pillow")}
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "generated": self.generated,
             "reference": self.reference,
             "features": self.features,
-            "figures": [asdict(figure) for figure in self.figures],
+            "figures": [asdict(metric) for metric in self.metrics],
             "classes": self.classes,
             "patch_correlation": self.patch_correlation and self.patch_correlation.as_json(),
             "remarks": self.remarks,
@@ -113,7 +115,11 @@ class Evaluation:
         }
 
     def save(self, path: Path) -> None:
-        """Writes the JSON and, beside it as .png, the picture and the figure. Raises UserError if that fails."""
+        """Write the JSON and, next to it as .png, `nearest` and the figure of the patch correlation error.
+
+        Raises:
+            UserError: the disk refuses.
+        """
         text = json.dumps(self.as_json(), indent=2) + "\n"
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         if self.nearest is not None:
@@ -137,12 +143,12 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Pictures:
-    """A set of pictures, not all in memory at once."""
+class _ImageSet:
+    """A set of images, which need not fit into memory."""
 
     about: dict[str, Any]
     read: Callable[[int, int], Tensor]
-    """Those from i to j, (j - i, C, H, W) uint8; i a multiple of BATCH where the batch matters."""
+    """Read the images from i to j, (j - i, C, H, W) uint8; i is a multiple of BATCH where batch statistics matter."""
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     features: np.ndarray
@@ -159,27 +165,27 @@ def evaluate(
     cache: str = "",
     **options: Any,
 ) -> Evaluation:
-    """Measures a generator's pictures, or those of a folder, against reference pictures.
+    """Compare a generator's images, or those of a folder, with reference images.
 
     Args:
-        generated: a run's folder, its generator.safetensors or one of its checkpoints, or a source of pictures.
-        reference: a source of pictures (a folder, a .zip, hf:USER/NAME, robots, twins, digits); None: the run's own
+        generated: a run's folder, its generator.safetensors or one of its checkpoints, or a source of images.
+        reference: a source of images (a folder, a .zip, hf:USER/NAME, robots, twins, digits); None: the run's own
             data.
-        features: 'auto', 'inception', 'efficientnet-lite0', a TorchScript file, or a module that maps float pictures
+        features: 'auto', 'inception', 'efficientnet-lite0', a TorchScript file, or a module that maps float images
             (N, 3, H, W) in [0, 255] to (N, D).
         device: 'auto', 'cpu', 'cuda', ...
-        cache: folder of the picture stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder.
+        cache: folder of the image stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder.
         options: the other fields of `sagan.config.EvaluationConfig`.
 
     Raises:
-        UserError: something of this is not there, or too few pictures to compare.
-        ValueError: an option is out of its range.
+        UserError: a file is missing, or there are too few images to compare.
+        ValueError: an option is out of range.
     """
-    found = evaluate_together(
+    evaluation = evaluate_together(
         Processes(choose_device(device)), generated, reference, features=features, cache=cache, **options
     )
-    assert found is not None
-    return found
+    assert evaluation is not None  # this process is the first
+    return evaluation
 
 
 def evaluate_together(
@@ -191,7 +197,7 @@ def evaluate_together(
     cache: str = "",
     **options: Any,
 ) -> Evaluation | None:
-    """The same by many processes, all of which call it; what was found comes from the first, None from the others."""
+    """Evaluate with several processes, all of which call this; returns None on all but the first."""
     keep_memory()
     named = features if isinstance(features, str) else type(features).__name__
     config = EvaluationConfig(features=named, **options)
@@ -215,10 +221,7 @@ def patch_correlation_path(path: Path) -> Path:
 
 
 def default_path(generated: Path, evaluation: Evaluation) -> Path | None:
-    """Where a run keeps an evaluation of it, its generator or a checkpoint: the same options, the same file.
-
-    None for what belongs to no run.
-    """
+    """Return the file in which a run keeps an evaluation: the same options, the same file. None outside a run."""
     run = _run_of(generated)
     if run is None or "step" not in evaluation.generated:
         return None
@@ -239,22 +242,22 @@ def _of_generator(
     network: Features,
     processes: Processes,
     cache: str,
-) -> tuple[_Pictures, _Pictures]:
+) -> tuple[_ImageSet, _ImageSet]:
     generator, names, step = read_generator(path, averaged=config.ema)
     model = generator.config
     if config.resolution not in (None, model.resolution):
-        raise UserError(f"--resolution {config.resolution}: the pictures of {path} are {model.resolution} px wide")
+        raise UserError(f"--resolution {config.resolution}: the images of {path} are {model.resolution} px wide")
     if reference is not None:
         data = DataConfig(source=reference)
     elif run := _run_of(path):
         data = run.info.config.data
     else:
-        raise UserError(f"{path} lies in no run, so its data are not known: give a folder of pictures to compare with")
+        raise UserError(f"{path} is not in a run, so its data are unknown: give a folder of images to compare with")
     data_config = replace(data, cache=cache or data.cache)
     store = processes.in_turn(
         lambda: prepare(data_config, resolution=model.resolution, image_channels=model.image_channels)
     )
-    theirs = _of_store(store, config.reference_count or len(store), config, network, processes, "real pictures")
+    theirs = _of_store(store, config.reference_count or len(store), config, network, processes, "real images")
     if not names:
         shares, labels = "none", np.zeros(config.count, np.int64)
     elif config.class_shares == "reference" and store.class_names == names:
@@ -288,23 +291,23 @@ def _of_generator(
         return torch.cat(list(sample_batches(generator, z[i:j], y[i:j], BATCH)))
 
     read = PatchReader(draw) if config.patch_correlation else draw
-    # Kept until all are there, so that a long extraction goes on where it was stopped.
+    # Features are cached until all of them exist, so that a long extraction resumes where it was stopped.
     content = [about, network.name, network.checksum, network.size, network.resize]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    kept = store.path.parent.parent / "features" / key if network.checksum else None
-    found = extract(
+    cache_path = store.path.parent.parent / "features" / key if network.checksum else None
+    generated = extract(
         network,
         read,
         config.count,
         device=processes.device,
-        cache=kept,
-        label="generated pictures",
+        cache=cache_path,
+        label="generated images",
         share=processes,
     )
-    if kept and processes.is_first:
-        shutil.rmtree(kept, ignore_errors=True)
+    if cache_path and processes.is_first:
+        shutil.rmtree(cache_path, ignore_errors=True)
     patches = read.values(config.count, processes) if isinstance(read, PatchReader) else None
-    return _Pictures(about, read, labels, names, found, patches), theirs
+    return _ImageSet(about, read, labels, names, generated, patches), theirs
 
 
 def _of_folders(
@@ -314,11 +317,11 @@ def _of_folders(
     network: Features,
     processes: Processes,
     cache: str,
-) -> tuple[_Pictures, _Pictures]:
+) -> tuple[_ImageSet, _ImageSet]:
     if generated not in BUILT_IN and not Path(generated).exists() and not generated.startswith("hf:"):
-        raise UserError(f"{printable(generated)} does not exist: give a run, or two folders of pictures")
+        raise UserError(f"{printable(generated)} does not exist: give a run, or two folders of images")
     if reference is None:
-        raise UserError(f"{printable(generated)} is not a run: give a second folder, of pictures to compare it with")
+        raise UserError(f"{printable(generated)} is not a run: give a second folder, of images to compare with")
     side = config.resolution or first_size(generated)
     stores = processes.in_turn(
         lambda: [
@@ -326,25 +329,25 @@ def _of_folders(
             for source in (generated, reference)
         ]
     )
-    for store in stores[:1]:
-        sizes = store.sizes
-        if config.resolution is None and (sizes != side).any():
-            low, high = (" x ".join(map(str, sizes[at])) for at in (sizes.prod(1).argmin(), sizes.prod(1).argmax()))
-            raise UserError(
-                f"--resolution is missing: the pictures of {printable(generated)} have several sizes, from {low} to "
-                f"{high}; give the side, in pixels, at which to compare"
-            )
-    ours = _of_store(stores[0], config.count, config, network, processes, "pictures")
+    sizes = stores[0].sizes
+    if config.resolution is None and (sizes != side).any():
+        areas = sizes.prod(1)
+        low, high = (" x ".join(map(str, sizes[i])) for i in (areas.argmin(), areas.argmax()))
+        raise UserError(
+            f"--resolution is missing: the images of {printable(generated)} have several sizes, from {low} to "
+            f"{high}; give the side, in pixels, at which to compare"
+        )
+    ours = _of_store(stores[0], config.count, config, network, processes, "images")
     theirs = _of_store(stores[1], config.reference_count or len(stores[1]), config, network, processes, "reference")
     return ours, theirs
 
 
 def _of_store(
     store: Store, count: int, config: EvaluationConfig, network: Features, processes: Processes, label: str
-) -> _Pictures:
+) -> _ImageSet:
     chosen = choose(store, count)
     if len(chosen) < 2:
-        raise UserError(f"{printable(store.source)} holds {len(chosen)} picture: give 2, or better 1,000")
+        raise UserError(f"{printable(store.source)} holds {len(chosen)} image: give at least 2, better 1,000")
     labels = store.labels[chosen]
     about = {
         "source": store.source,
@@ -360,18 +363,22 @@ def _of_store(
         return store.load_images(chosen[i:j])
 
     read = PatchReader(load) if config.patch_correlation else load
-    found = reference_features(store, chosen, network, device=processes.device, label=label, share=processes, read=read)
+    features = reference_features(
+        store, chosen, network, device=processes.device, label=label, share=processes, read=read
+    )
     patches = read.values(len(chosen), processes) if isinstance(read, PatchReader) else None
-    return _Pictures(about, read, labels, store.class_names, found, patches)
+    return _ImageSet(about, read, labels, store.class_names, features, patches)
 
 
-def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, network: Features) -> Evaluation:
+def _measure(ours: _ImageSet, theirs: _ImageSet, config: EvaluationConfig, network: Features) -> Evaluation:
     a, b = ours.features, theirs.features
     is_inception = network.name == "Inception"
-    figures, remarks, classes = [], [], dict[str, float]()
+    metrics: list[Measurement] = []
+    remarks: list[str] = []
+    classes: dict[str, float] = {}
 
-    def add(name: str, name_of_inception: str, value: float, spread: float | None, about: str) -> None:
-        figures.append(Figure(name_of_inception if is_inception else name, value, spread, about))
+    def add(name: str, inception_name: str, value: float, spread: float | None, about: str) -> None:
+        metrics.append(Measurement(inception_name if is_inception else name, value, spread, about))
 
     add(
         "Frechet distance",
@@ -382,11 +389,11 @@ def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, netwo
     )
     if min(len(a), len(b)) < FEW:
         remarks.append(
-            f"a Frechet distance of {min(len(a), len(b)):,} pictures is higher than that of many: compare it with such "
-            "of equal counts only"
+            f"the Frechet distance of {min(len(a), len(b)):,} images is biased upward: compare it only with values at "
+            "the same count"
         )
     value, spread = kernel_distance(a, b, seed=config.seed)
-    add("kernel distance", "KID", value, spread, "0 is best, whatever the counts; ± over subsets of 1,000")
+    add("kernel distance", "KID", value, spread, "0 is best, at any count; ± over subsets of 1,000")
     probabilities = network.probabilities(a)
     if probabilities is not None:
         value, spread = classifier_score(probabilities)
@@ -405,10 +412,11 @@ def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, netwo
         y_ours, y_theirs = (x.labels if same else np.zeros_like(x.labels) for x in (ours, theirs))
         patch_correlation = compare_patch_correlation(ours.patches, y_ours, theirs.patches, y_theirs)
         if patch_correlation is None:
-            remarks.append(f"patch correlation needs {LEAST_IMAGES} pictures, and twice as many of the reference")
+            remarks.append(
+                f"patch correlation requires at least {LEAST_IMAGES} images, and twice as many reference images"
+            )
         else:
-            for figure in _patch_correlation_figures(patch_correlation):
-                figures.append(figure)
+            metrics += _patch_correlation_metrics(patch_correlation)
             if patch_correlation.excluded:
                 share = patch_correlation.excluded / (patch_correlation.excluded + patch_correlation.pairs)
                 remarks.append(
@@ -417,19 +425,19 @@ def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, netwo
                 )
     nearest = None
     if config.neighbours and min(len(a), len(b)) < LEAST_FOR_NEIGHBOURS:
-        remarks.append(f"nearest neighbours take {LEAST_FOR_NEIGHBOURS} pictures or more of each")
+        remarks.append(f"nearest neighbours need at least {LEAST_FOR_NEIGHBOURS} images of each set")
     elif config.neighbours:
-        found = compare(b, a)
+        neighbours = compare(b, a)
         for name in ("precision", "recall"):
-            figures.append(Figure(name, getattr(found, name), None, "1 is best; k = 3"))
+            metrics.append(Measurement(name, getattr(neighbours, name), None, "1 is best; k = 3"))
         for name in ("density", "coverage"):
-            figures.append(Figure(name, getattr(found, name), None, "1 is as the reference; k = 5"))
-        about = "share not suspiciously near to a reference picture"
-        figures.append(Figure("authenticity", found.authenticity, None, about))
-        nearest = _draw_nearest(ours, theirs, found)
+            metrics.append(Measurement(name, getattr(neighbours, name), None, "1 is as the reference; k = 5"))
+        about = "share not suspiciously near to a reference image"
+        metrics.append(Measurement("authenticity", neighbours.authenticity, None, about))
+        nearest = _draw_nearest(ours, theirs, neighbours)
     if _is_grey(ours) != _is_grey(theirs):
-        grey = "pictures" if _is_grey(ours) else "reference pictures"
-        remarks.append(f"only the {grey} are grey, the others in colour: the figures measure that above all")
+        grey = "generated" if _is_grey(ours) else "reference"
+        remarks.append(f"the {grey} images are grey, the others in colour: the metrics mostly measure that")
     size = f"{network.size} px" if network.size else "as they are"
     about_features = {
         "network": network.name,
@@ -443,7 +451,7 @@ def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, netwo
         ours.about,
         theirs.about,
         about_features,
-        tuple(figures),
+        tuple(metrics),
         classes,
         tuple(remarks),
         options,
@@ -452,14 +460,14 @@ def _measure(ours: _Pictures, theirs: _Pictures, config: EvaluationConfig, netwo
     )
 
 
-def _patch_correlation_figures(found: PatchCorrelation) -> list[Figure]:
-    """The near and the far error, each if there are pairs that far apart."""
+def _patch_correlation_metrics(found: PatchCorrelation) -> list[Measurement]:
+    """Return the near and the far error, each if there are pairs that far apart."""
     ends = (
         ("near", found.near, found.near_floor, f"below {NEAR_BELOW:g}"),
         ("far", found.far, found.far_floor, f"above {FAR_ABOVE:g}"),
     )
     return [
-        Figure(
+        Measurement(
             f"patch correlation error, {end}",
             error,
             None,
@@ -470,13 +478,13 @@ def _patch_correlation_figures(found: PatchCorrelation) -> list[Figure]:
     ]
 
 
-def _draw_nearest(ours: _Pictures, theirs: _Pictures, found: Neighbours) -> Image.Image:
-    order = np.argsort(found.distance, kind="stable")
+def _draw_nearest(ours: _ImageSet, theirs: _ImageSet, neighbours: Neighbours) -> Image.Image:
+    order = np.argsort(neighbours.distance, kind="stable")
     count = min(NEAREST_SHOWN, len(order))
     random = np.random.Generator(np.random.Philox(0)).permutation(len(order))[:count]
 
-    def pictures(source: _Pictures, chosen: NDArray[np.int64]) -> list[Tensor]:
-        # By whole batches, as they were measured.
+    def load(source: _ImageSet, chosen: NDArray[np.int64]) -> list[Tensor]:
+        # Whole batches are read, as they were when measured: batch statistics then are the same.
         starts = chosen // BATCH * BATCH
         total = len(source.features)
         blocks = {start: source.read(start, min(start + BATCH, total)) for start in np.unique(starts).tolist()}
@@ -484,20 +492,21 @@ def _draw_nearest(ours: _Pictures, theirs: _Pictures, found: Neighbours) -> Imag
 
     rows = []
     for chosen in (order[:count], random):
-        rows += pictures(ours, chosen) + pictures(theirs, found.nearest[chosen])
+        rows += load(ours, chosen) + load(theirs, neighbours.nearest[chosen])
     images = torch.stack(rows).permute(0, 2, 3, 1).numpy()
     labels = ["nearest of all", "their reference", "at random", "their reference"]
-    title = "Samples, and the reference pictures nearest to them"
+    title = "Samples, and the reference images nearest to them"
     return draw_grid(images, columns=count, row_labels=labels, title=title)
 
 
-def _is_grey(pictures: _Pictures) -> bool:
-    some = pictures.read(0, min(BATCH, len(pictures.features)))
-    return some.shape[1] == 1 or bool((some[:, :1] == some[:, :3]).all())
+def _is_grey(source: _ImageSet) -> bool:
+    """Return whether the first batch of a set has no colour."""
+    batch = source.read(0, min(BATCH, len(source.features)))
+    return batch.shape[1] == 1 or bool((batch[:, :1] == batch[:, :3]).all())
 
 
 def _run_of(path: Path) -> Run | None:
-    """The run that this is, or that a generator or checkpoint lies in."""
+    """Return the run at a path, or that of a generator or checkpoint; None if there is none."""
     folders = (path, path.parent, path.parent.parent)
     return next((Run(folder) for folder in folders if (folder / "config.json").is_file()), None)
 
@@ -513,14 +522,3 @@ def _counts(labels: NDArray[np.int64], class_names: tuple[str, ...]) -> dict[str
     if not class_names:
         return {}
     return dict(zip(class_names, np.bincount(labels, minlength=len(class_names)).tolist(), strict=True))
-
-
-def _sentence(about: dict[str, Any]) -> str:
-    """The facts of a set in one line, without those that only a machine wants."""
-    left_out = ("key", "checksum", "class counts")
-    facts = [
-        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" if i else printable(str(value))
-        for i, (key, value) in enumerate(about.items())
-        if key not in left_out and value not in (None, "none")
-    ]
-    return ", ".join(facts)

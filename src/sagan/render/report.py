@@ -17,7 +17,7 @@ from PIL import Image
 from sagan.errors import UserError
 from sagan.figures.curves import arrange, draw_curves, to_svg
 from sagan.files import read_json, write_atomically
-from sagan.metric_names import is_distance, join_facts
+from sagan.metric_names import HIDDEN_FACTS, is_distance, join_facts
 from sagan.model.build import count_parameters
 from sagan.model.config import ModelConfig
 from sagan.presets import compare_with_preset, train_command
@@ -27,7 +27,6 @@ from sagan.text import short
 
 FEW_CLASSES = 12  # class names shown without unfolding the list
 
-_HIDDEN_FACTS = ("path", "key", "checksum", "class counts")  # facts of an evaluation that only machines need
 _MIME = {"PNG": "image/png", "GIF": "image/gif", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
@@ -306,5 +305,5 @@ def _fact(evaluation: dict[str, Any], name: str, key: str) -> Any:
 
 def _format_set(facts: Any) -> str:
     if isinstance(facts, dict):
-        return join_facts(facts, _HIDDEN_FACTS)
+        return join_facts(facts, ("path", *HIDDEN_FACTS))
     return "" if facts is None else str(facts)

@@ -1,1 +1,1 @@
-"""The paper's experiments: variants of one configuration, trained alike, measured alike, and the report of it."""
+"""The paper's experiments: train variants of one configuration, measure them in the same way, and report."""

@@ -1,4 +1,4 @@
-"""A study's figures: curves with their spread over seeds, and samples of all variants side by side."""
+"""Draw a study's figures: curves with their spread over seeds, and samples of all variants next to each other."""
 
 import matplotlib
 import numpy as np
@@ -12,13 +12,14 @@ from sagan.run import read_generator
 from sagan.sampling import draw_latents, sample
 from sagan.study.results import Outcome
 
-COLUMNS = 10  # samples of a variant
+COLUMNS = 10  # samples per variant
 
 
 def draw_outcomes(outcomes: list[Outcome], steps: int) -> Figure:
-    """The distance while training: the mean over seeds, and all between the smallest and the largest shaded.
+    """Draw the distance during training: the mean over seeds, and the range from smallest to largest as a band.
 
-    Over the share of the budget, of `steps` of the base: all variants end together, though some take fewer steps.
+    The horizontal axis is the cost in steps of the base, which trains for `steps`: all variants end at the same place,
+    though some take fewer steps.
     """
     shown = [outcome for outcome in outcomes if outcome.curves]
     colours = matplotlib.colormaps["tab10"](range(10))
@@ -26,7 +27,7 @@ def draw_outcomes(outcomes: list[Outcome], steps: int) -> Figure:
         figure = Figure((8.6, 4.2), layout="constrained", dpi=DPI)
         axes = figure.add_subplot()
         for i, outcome in enumerate(shown):
-            # Runs under way, or that came apart, have fewer evaluations than others.
+            # Runs that are not finished, or that diverged, have fewer evaluations than others.
             longest = max((steps for steps, _ in outcome.curves), key=len)
             table = np.full((len(outcome.curves), len(longest)), np.nan)
             for row, (_, values) in zip(table, outcome.curves, strict=True):
@@ -40,14 +41,14 @@ def draw_outcomes(outcomes: list[Outcome], steps: int) -> Figure:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.set_xlabel("step, or its like in cost")
-        axes.set_title("Distance to the data while training (mean and range over seeds)")
+        axes.set_xlabel("step of the base, or the same cost")
+        axes.set_title("Distance to the data during training (mean and range over seeds)")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
 def draw_samples(outcomes: list[Outcome]) -> Image.Image | None:
-    """A row of each variant's first seed, of the same latents and classes; None while there are none."""
+    """Draw a row of samples of each variant's first seed, from the same latents and classes; None without any yet."""
     rows, titles = [], []
     for outcome in outcomes:
         path = outcome.jobs[0].path

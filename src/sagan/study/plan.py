@@ -1,10 +1,11 @@
-"""A study's folder: the one place that knows its layout.
+"""Read and write a study's folder: the one place that knows its layout.
 
 study.json                  what is compared, and how much of it
-runs/VARIANT/seed-N/        a run like any other, resumable and readable by every command
-runs/VARIANT/seed-N.txt     what its training printed
-runs/VARIANT/seed-N.json    what its evaluation measured
-report.md, report.html      the report; figures/ its pictures
+runs/VARIANT/seed-N/        an ordinary run, which every command can read and resume
+runs/VARIANT/seed-N.txt     the output of its training and evaluation
+runs/VARIANT/seed-N.json    its evaluation
+report.md, report.html      the report
+figures/                    the report's images
 """
 
 import json
@@ -21,43 +22,43 @@ from sagan.files import write_atomically
 from sagan.run import Run, RunInfo, read_as
 from sagan.study.variants import STUDIES, Study, StudyName, Variant, update_share
 
-EVALUATIONS = 8  # of a run, while it is trained
+EVALUATIONS = 8  # per run, during training
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What study.json holds."""
+    """The content of study.json."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     study: StudyName
     base: Config
-    """What every variant is a change of; its steps are those of one update of D and one of G each."""
+    """The configuration that every variant changes; each of its steps is one update of D and one of G."""
     seeds: tuple[int, ...]
     variants: tuple[str, ...]
     count: int
-    """Pictures of a run's evaluation, generated and real."""
+    """Images in a run's evaluation, generated and real."""
     features: str
     budget: str
-    """What was asked for; the steps follow from it and from the speed that was measured at the start."""
+    """The budget given, such as 2h; the steps follow from it and from the speed measured at the start."""
     class_names: tuple[str, ...]
     data_key: str
     shares: dict[str, float] = field(default_factory=dict)
-    """Steps for each step of the base, of the variants that are to take the same time: measured at the start."""
+    """Steps per step of the base, of each variant that gets the same training time; measured at the start."""
 
     @property
     def definition(self) -> Study:
         return STUDIES[self.study]
 
     def chosen(self) -> list[Variant]:
-        """The variants, their steps and evaluations settled."""
+        """Return the variants with their steps and evaluations."""
         return [
             settle(v, self.shares.get(v.name)) for v in self.definition.variants(self.base) if v.name in self.variants
         ]
 
 
 def settle(variant: Variant, share: float | None = None) -> Variant:
-    """A variant with its share of the steps (None: by its updates), its evaluations spread evenly over them."""
+    """Return a variant with its share of the steps (None: by its updates), and evaluations spread evenly over them."""
     config = variant.config
     steps = max(1, round(config.training.steps * (share or update_share(config))))
     every = max(1, -(-steps // EVALUATIONS))
@@ -79,7 +80,7 @@ class Job:
     variant: Variant
     seed: int
     path: Path
-    """Of the run's folder."""
+    """The run's folder."""
 
     @property
     def config(self) -> Config:
@@ -95,25 +96,25 @@ class Job:
         return self.path.with_suffix(".json")
 
     def run(self) -> Run | None:
-        """The run, if it has begun."""
+        """Return the run; None before it was started."""
         return Run(self.path) if (self.path / "config.json").exists() else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """The run's metrics log; nothing before it has begun."""
+        """Return the run's metrics log; empty before the run was started."""
         run = self.run()
         return run.metrics() if run else []
 
     def steps_done(self) -> int:
         return max((row["step"] for row in self.rows()), default=0)
 
-    def last_words(self) -> str:
-        """The last line of what its commands printed."""
+    def last_line(self) -> str:
+        """Return the last line that the run's commands printed."""
         text = self.output_path.read_text("utf-8", "replace") if self.output_path.exists() else ""
         lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
         return lines[-1].strip().removeprefix("sagan: ") if lines else "it printed nothing"
 
     def evaluation(self) -> dict[str, Any] | None:
-        """What was measured at the end; None before that.
+        """Read the evaluation made at the end of the run; None before that.
 
         Raises:
             UserError: the file is damaged.
@@ -121,17 +122,17 @@ class Job:
         if not self.evaluation_path.exists():
             return None
         try:
-            found = json.loads(self.evaluation_path.read_bytes())
-            return found if isinstance(found["figures"], list) else None
+            evaluation = json.loads(self.evaluation_path.read_bytes())
+            return evaluation if isinstance(evaluation["figures"], list) else None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.evaluation_path} is damaged: remove it, and it is measured again") from error
+            raise UserError(f"{self.evaluation_path} is damaged: delete it to measure the run again") from error
 
 
 class StudyFolder:
-    """A study's folder.
+    """Open a study's folder.
 
     Raises:
-        UserError: it holds no study, or its study.json is not readable as one.
+        UserError: the folder does not hold a study, or its study.json cannot be read.
     """
 
     def __init__(self, path: Path):
@@ -141,13 +142,13 @@ class StudyFolder:
 
     @classmethod
     def create(cls, path: Path, plan: Plan) -> "StudyFolder":
-        """A new study."""
+        """Create a new study."""
         text = json.dumps(asdict(plan), indent=2) + "\n"
         write_atomically(path / "study.json", lambda temporary: temporary.write_text(text))
         return cls(path)
 
     def jobs(self) -> list[Job]:
-        """Every run, the first seed of all variants first, so that an early look sees all of them."""
+        """Return every run, the first seed of all variants first, so that an early report covers all variants."""
         return [
             Job(variant, seed, self.path / "runs" / variant.name / f"seed-{seed}")
             for seed in self.plan.seeds
@@ -155,5 +156,5 @@ class StudyFolder:
         ]
 
     def start(self, job: Job) -> Run:
-        """The run of a job, begun if it is not there yet."""
+        """Return the run of a job, and create it if it does not exist yet."""
         return job.run() or Run.create(job.path, RunInfo(job.config, self.plan.class_names, self.plan.data_key))

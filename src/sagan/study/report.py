@@ -1,4 +1,4 @@
-"""A study's report: Markdown for people and repositories, and the same as one HTML file that needs nothing else."""
+"""Write a study's report: Markdown for people and repositories, and the same as one self-contained HTML file."""
 
 import base64
 import os
@@ -24,30 +24,30 @@ from sagan.model.build import count_parameters
 from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
 from sagan.study.plan import Job, StudyFolder
-from sagan.study.results import Difference, Outcome, find_differences, gather, main_figure
+from sagan.study.results import Difference, Outcome, find_differences, gather, main_metric
 
 
 def write_study_report(folder: StudyFolder) -> Path:
-    """Writes report.md, report.html and their pictures from what there is so far; returns the HTML's path.
+    """Write report.md, report.html and their images from the runs so far; returns the path of the HTML.
 
     Raises:
-        UserError: markdown-it-py or scipy is missing, or the disk refuses.
+        UserError: markdown-it-py or scipy is missing, or the files cannot be written.
     """
     try:
         from markdown_it import MarkdownIt
     except ImportError as error:
         raise UserError("the report of a study needs markdown-it-py: pip install 'sagan[study]'") from error
     outcomes = gather(folder)
-    pictures = _draw(folder, outcomes)
+    images = _draw(folder, outcomes)
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     template = environment.from_string(_resource("study.md"))
-    text = template.render(_facts(folder, outcomes, pictures))
+    text = template.render(_facts(folder, outcomes, images))
     write_atomically(folder.path / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    # 'js-default' lets no HTML through: names of classes and files come from outside.
+    # 'js-default' escapes HTML: names of classes and files come from outside.
     parser = MarkdownIt("js-default")
-    parser.add_render_rule("image", _embedded(folder.path))
+    parser.add_render_rule("image", _embedding(folder.path))
     body = parser.render(text)
     page = _resource("study.html").replace("{{ title }}", folder.plan.study).replace("{{ body }}", body)
     out = folder.path / "report.html"
@@ -59,8 +59,8 @@ def _resource(name: str) -> str:
     return resources.files("sagan.study").joinpath(name).read_text(encoding="utf-8")
 
 
-def _embedded(folder: Path) -> Any:
-    """How the HTML's pictures are written: as data, so that the file can be mailed."""
+def _embedding(folder: Path) -> Any:
+    """Return a render rule that writes images into the HTML as data, so that the file can be mailed."""
 
     def render(self: Any, tokens: Any, i: int, options: Any, env: Any) -> str:
         data = base64.b64encode((folder / tokens[i].attrs["src"]).read_bytes()).decode()
@@ -71,33 +71,33 @@ def _embedded(folder: Path) -> Any:
 
 
 def _draw(folder: StudyFolder, outcomes: list[Outcome]) -> dict[str, str]:
-    """Pictures by their captions, as paths within the folder."""
-    found = {}
+    """Draw the report's figures; returns their paths within the folder, by name."""
+    paths = {}
     figures = folder.path / "figures"
     if any(outcome.curves for outcome in outcomes):
         save_figure(draw_outcomes(outcomes, folder.plan.base.training.steps), figures / "curves.png")
-        found["curves"] = "figures/curves.png"
+        paths["curves"] = "figures/curves.png"
     samples = draw_samples(outcomes)
     if samples is not None:
         save(samples, figures / "samples.png")
-        found["samples"] = "figures/samples.png"
-    return found
+        paths["samples"] = "figures/samples.png"
+    return paths
 
 
-def _facts(folder: StudyFolder, outcomes: list[Outcome], pictures: dict[str, str]) -> dict[str, Any]:
-    """What the template says, by its names."""
+def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str]) -> dict[str, Any]:
+    """Return the template's variables."""
     plan = folder.plan
-    main = main_figure(outcomes)
-    names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.figures))
-    rows = [(_escape(name), [_spread(outcome.figures.get(name, [])) for outcome in outcomes]) for name in names]
-    rows.append(("while training, best", [_spread(outcome.best) for outcome in outcomes]))
-    rows.append(("while training, at the end", [_spread(outcome.last) for outcome in outcomes]))
+    main = main_metric(outcomes)
+    names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.metrics))
+    rows = [(_escape(name), [_spread(outcome.metrics.get(name, [])) for outcome in outcomes]) for name in names]
+    rows.append(("during training, best", [_spread(outcome.best) for outcome in outcomes]))
+    rows.append(("during training, at the end", [_spread(outcome.last) for outcome in outcomes]))
     for network in ("generator", "discriminator"):
         if any(network in outcome.gammas for outcome in outcomes):
             values = [_spread(outcome.gammas.get(network, [])) for outcome in outcomes]
             rows.append((f"magnitude of gamma at the end, {network}", values))
     differences = [d for name in (main, _classwise(names)) if name for d in find_differences(plan, outcomes, name)]
-    evaluations = [found for outcome in outcomes for job in outcome.jobs if (found := job.evaluation())]
+    evaluations = [e for outcome in outcomes for job in outcome.jobs if (e := job.evaluation())]
     return {
         "title": plan.definition.title,
         "about": plan.definition.about,
@@ -114,7 +114,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], pictures: dict[str, str
         "clear": [_sentence(d) for d in differences if d.is_larger_than_spread],
         "costs": [_cost(outcome) for outcome in outcomes],
         "hours": f"{sum(outcome.seconds for outcome in outcomes) / 3600:.2f}",
-        "pictures": pictures,
+        "images": images,
         "attention": list(_attention(folder, outcomes)),
         "paper": plan.definition.paper,
         "command": command(folder),
@@ -126,7 +126,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], pictures: dict[str, str
 
 
 def command(folder: StudyFolder) -> str:
-    """The command that does the study again: that which trains its configuration, but for the first words."""
+    """Return the command that repeats the study: that of its base's training, with other first words."""
     plan = folder.plan
     words = shlex.split(train_command(plan.base, str(folder.path.name)))[2:]
     own = ["--seeds", str(len(plan.seeds)), "--count", str(plan.count)]
@@ -142,7 +142,7 @@ def _classwise(names: list[str]) -> str | None:
 
 
 def _spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds."""
+    """Return the mean and the standard deviation over seeds, in words."""
     if not values:
         return "-"
     text = _number(statistics.fmean(values))
@@ -156,13 +156,13 @@ def _number(value: float) -> str:
 def _sentence(d: Difference) -> str:
     verdict = "larger than the spread" if d.is_larger_than_spread else "not larger than the spread"
     interval = f"{d.low:+.3g} to {d.high:+.3g}"
-    return f"{d.figure}, {d.first.title} against {d.second.title}: {d.mean:+.3g} ({interval}): {verdict}"
+    return f"{d.metric}, {d.first.title} against {d.second.title}: {d.mean:+.3g} ({interval}): {verdict}"
 
 
 def _unfinished(job: Job) -> str:
     done, total = job.steps_done(), job.config.training.steps
-    words = f": {_escape(job.last_words())}" if job.output_path.exists() else ""
-    return f"{job.variant.title}, seed {job.seed}, {done:,} of {total:,} steps{words}"
+    reason = f": {_escape(job.last_line())}" if job.output_path.exists() else ""
+    return f"{job.variant.title}, seed {job.seed}, {done:,} of {total:,} steps{reason}"
 
 
 def _cost(outcome: Outcome) -> tuple[str, ...]:
@@ -183,17 +183,17 @@ def _cost(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _attention(folder: StudyFolder, outcomes: list[Outcome]) -> Iterator[tuple[str, str]]:
-    """The attention figures of the first seed's runs that have them, beside the report's others: title and path."""
+    """Copy the attention figures of the first seed's runs into the report; yields the title and path of each."""
     for outcome in outcomes:
-        found = outcome.jobs[0].path / "attend.png"
-        if found.exists():
+        source = outcome.jobs[0].path / "attend.png"
+        if source.exists():
             path = f"figures/attend-{outcome.variant.name}.png"
-            write_atomically(folder.path / path, partial(shutil.copyfile, found))
+            write_atomically(folder.path / path, partial(shutil.copyfile, source))
             yield outcome.variant.title, path
 
 
 def _escape(text: str) -> str:
-    """Text from outside, as Markdown shows it unchanged."""
+    """Escape text from outside, so that Markdown shows it unchanged."""
     return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~" else c for c in text if c.isprintable())
 
 

@@ -1,4 +1,4 @@
-"""What a study's runs came to: figures by variant, their spread over seeds, and which differences are larger."""
+"""Gather a study's results: metrics by variant, their spread over seeds, and which differences exceed it."""
 
 import statistics
 from dataclasses import dataclass
@@ -21,33 +21,33 @@ class Outcome:
 
     variant: Variant
     jobs: list[Job]
-    figures: dict[str, list[float]]
-    """Of the evaluations, by name: a value for each run that has been measured."""
+    metrics: dict[str, list[float]]
+    """By name: a value for each run that has been evaluated."""
     curves: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
-    """Of the distance while training, a run each: steps, values."""
+    """The distance during training, one curve per run: steps, values."""
     gammas: dict[str, list[float]]
-    """By network: the magnitude of gamma at the end of training, a value for each run (of several layers the mean)."""
+    """By network: the magnitude of gamma at the end of training, a value per run (the mean over layers)."""
     images_per_second: float
-    """Median of all runs; NaN before the first line of a log."""
+    """Median over all runs; NaN before the first line of a log."""
     seconds: float
-    """Of training, all runs together."""
+    """Training time of all runs together."""
 
     @property
     def best(self) -> list[float]:
-        """The smallest distance while training, for each run that has one."""
+        """Return the smallest distance during training, for each run that has one."""
         return [float(np.nanmin(values)) for _, values in self.curves if np.isfinite(values).any()]
 
     @property
     def last(self) -> list[float]:
-        """The distance at the end of training, for each run."""
+        """Return the distance at the end of training, for each run."""
         return [float(values[-1]) for _, values in self.curves if len(values)]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How a figure of one variant differs from that of another: mean, and the interval that holds it with 95 %."""
+    """The difference of two variants in a metric: of the means, and its 95 % confidence interval."""
 
-    figure: str
+    metric: str
     first: Variant
     second: Variant
     mean: float
@@ -60,44 +60,49 @@ class Difference:
 
 
 def gather(folder: StudyFolder) -> list[Outcome]:
-    """The outcome of every variant, in the study's order."""
+    """Return the outcome of every variant, in the study's order."""
     jobs = folder.jobs()
     return [_outcome(v, [job for job in jobs if job.variant.name == v.name]) for v in folder.plan.chosen()]
 
 
 def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
-    figures: dict[str, list[float]] = {}
+    metrics: dict[str, list[float]] = {}
     gammas: dict[str, list[float]] = {}
-    curves, speeds, seconds = [], [], 0.0
+    curves = []
+    speeds = []
+    seconds = 0.0
     for job in jobs:
-        for figure in (job.evaluation() or {"figures": []})["figures"]:
-            figures.setdefault(str(figure["name"]), []).append(float(figure["value"]))
+        for metric in (job.evaluation() or {"figures": []})["figures"]:
+            metrics.setdefault(str(metric["name"]), []).append(float(metric["value"]))
         rows = job.rows()
         key = distance_key(rows)
         if key:
             curves.append(_curve(rows, key))
         for network, values in _last_gammas(rows).items():
             gammas.setdefault(network, []).append(statistics.fmean(values))
-        own = [(row["step"], row["images_per_second"]) for row in rows if row.get("images_per_second")]
-        speeds += [speed for _, speed in own]
-        before = [0, *(step for step, _ in own)]
-        batch = job.config.training.batch_size
-        seconds += sum((step - b) * batch / speed for b, (step, speed) in zip(before, own, strict=False))
+        batch_size = job.config.training.batch_size
+        previous_step = 0
+        for row in rows:
+            speed = row.get("images_per_second")
+            if speed:
+                speeds.append(speed)
+                seconds += (row["step"] - previous_step) * batch_size / speed
+                previous_step = row["step"]
     return Outcome(
-        variant, jobs, figures, curves, gammas, statistics.median(speeds) if speeds else float("nan"), seconds
+        variant, jobs, metrics, curves, gammas, statistics.median(speeds) if speeds else float("nan"), seconds
     )
 
 
 def _last_gammas(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """By network, the magnitudes of the last that a log says of its layers' gammas.
+    """Return, by network, the magnitudes of its layers' gammas as last logged.
 
     Their signs mean nothing: a layer whose last convolution has its weights negated computes the same with -gamma.
     """
     last = {key.removeprefix("gamma/"): value for row in rows for key, value in row.items() if key.startswith("gamma/")}
-    found: dict[str, list[float]] = {}
+    magnitudes: dict[str, list[float]] = {}
     for layer, gamma in last.items():
-        found.setdefault(layer.split(".")[0], []).append(abs(float(gamma)))
-    return found
+        magnitudes.setdefault(layer.split(".")[0], []).append(abs(float(gamma)))
+    return magnitudes
 
 
 def _curve(rows: list[dict[str, Any]], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -106,20 +111,20 @@ def _curve(rows: list[dict[str, Any]], key: str) -> tuple[NDArray[np.float64], N
     return steps, values
 
 
-def find_differences(plan: Plan, outcomes: list[Outcome], figure: str) -> list[Difference]:
-    """The pairs that the study asks about, where both variants have two seeds or more: Welch's t interval.
+def find_differences(plan: Plan, outcomes: list[Outcome], metric: str) -> list[Difference]:
+    """Return the study's comparisons, where both variants have at least two seeds, with Welch's t interval.
 
-    The interval says what would be expected of other seeds; each one of twenty misses.
+    The interval covers the difference expected of other seeds in 95 % of cases; one in twenty misses it.
     """
     by_name = {outcome.variant.name: outcome for outcome in outcomes}
-    found = []
+    differences = []
     for first, second in plan.definition.pairs(list(by_name)):
-        a, b = (by_name[name].figures.get(figure, []) for name in (first, second))
+        a, b = (by_name[name].metrics.get(metric, []) for name in (first, second))
         if min(len(a), len(b)) >= 2:
             low, high = _interval(a, b)
             mean = statistics.fmean(a) - statistics.fmean(b)
-            found.append(Difference(figure, by_name[first].variant, by_name[second].variant, mean, low, high))
-    return found
+            differences.append(Difference(metric, by_name[first].variant, by_name[second].variant, mean, low, high))
+    return differences
 
 
 def _interval(a: list[float], b: list[float]) -> tuple[float, float]:
@@ -131,7 +136,7 @@ def _interval(a: list[float], b: list[float]) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def main_figure(outcomes: list[Outcome]) -> str | None:
-    """The name of the Frechet distance, as it was measured: FID with Inception's features."""
-    names = [name for outcome in outcomes for name in outcome.figures]
+def main_metric(outcomes: list[Outcome]) -> str | None:
+    """Return the name under which the Frechet distance was measured: FID in Inception features; None without one."""
+    names = [name for outcome in outcomes for name in outcome.metrics]
     return next((name for name in names if name in ("FID", "Frechet distance")), None)

@@ -1,4 +1,4 @@
-"""`sagan study`: plans the runs, trains and measures them several at a time, goes on where it was stopped."""
+"""Plan a study, train and evaluate its runs several at a time, and resume it where it was stopped (`sagan study`)."""
 
 import os
 import re
@@ -28,23 +28,23 @@ from sagan.study.variants import STUDIES, StudyName, update_share
 from sagan.training.progress import say
 from sagan.training.step import Trainer
 
-TRIAL_STEPS = 8  # of a timed block, at the least
-TRIAL_BLOCKS = 6  # at the most
-TRIAL_TOLERANCE = 0.05  # of the later of two blocks: both then count as the speed of the run
-EVALUATION_SEED = 1_000_000  # latents that no run was chosen by
+TRIAL_STEPS = 8  # minimum steps of a timed block
+TRIAL_BLOCKS = 6  # maximum number of blocks
+TRIAL_TOLERANCE = 0.05  # relative difference of two blocks below which both count as the speed of the run
+EVALUATION_SEED = 1_000_000  # of latents other than those that chose the best checkpoint
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> float:
-    """'2h', '90m', '1.5h' or '45s' as seconds.
+    """Convert '2h', '90m', '1.5h' or '45s' to seconds.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the text is not a time above 0.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found or not float(found[1]):
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match or not float(match[1]):
         raise UserError(f"--budget {text}: give a time such as 2h, 90m or 45s")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def open_study(
@@ -60,25 +60,24 @@ def open_study(
     jobs: int = 1,
     device: str = "auto",
 ) -> StudyFolder:
-    """The study in a folder, planned anew if there is none.
+    """Open the study in a folder, or plan a new one if there is none.
 
     Raises:
-        UserError: bad options, or the folder holds a study of something else.
+        UserError: an option is wrong, or the folder holds a study with other options.
     """
     known = [variant.name for variant in STUDIES[study].variants(config)]
     for name in only:
         if name not in known:
             raise UserError(f"--only {name}: the variants of '{study}' are {', '.join(known)}")
     if not config.data.source:
-        raise UserError("--data is missing: give a folder of pictures, a .zip, hf:USER/NAME, robots, twins or digits")
+        raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
     choose_precision(config.training.precision, choose_device(device))
     budget_seconds = seconds(budget) if budget else None
-    open_features(
-        features, cache=cache_folder(config.data) / "features"
-    )  # complains now rather than after the training
+    # Opening the features raises errors now rather than after the training.
+    open_features(features, cache=cache_folder(config.data) / "features")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if study == "comparison" and not store.num_classes:
-        raise UserError(f"--data {config.data.source}: AC-GAN and SNGAN's projection need pictures in class folders")
+        raise UserError(f"--data {config.data.source}: AC-GAN and SNGAN's projection need images in class folders")
     config = replace(config, model=replace(config.model, num_classes=store.num_classes))
     plan = Plan(
         study=study,
@@ -101,7 +100,7 @@ def open_study(
 
 
 def _check_same(folder: StudyFolder, plan: Plan) -> None:
-    """Raises UserError if a folder's study is another than that asked for; what follows from measured speed may be."""
+    """Raise UserError if a folder's plan differs from `plan`, except in what follows from measured speed."""
     theirs = folder.plan
     plan = replace(plan, shares=theirs.shares)
     if plan.budget:
@@ -110,13 +109,13 @@ def _check_same(folder: StudyFolder, plan: Plan) -> None:
     if plan != theirs:
         changed = [name for name in vars(plan) if getattr(plan, name) != getattr(theirs, name)]
         raise UserError(
-            f"{folder.path} holds a study with another {' and '.join(changed)}: give the same options to go on with "
-            "it, or another --out"
+            f"{folder.path} holds a study with another {' and '.join(changed)}: give the same options to resume it, "
+            "or another --out"
         )
 
 
 def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: torch.device) -> Plan:
-    """The plan with what follows from a trial: shares of the same time, and steps that fit into `budget` seconds."""
+    """Return the plan with what a trial determines: shares of the same time, and steps that fit `budget` seconds."""
     keep_memory()
     threads = torch.get_num_threads()
     if device.type == "cpu":
@@ -135,17 +134,17 @@ def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: to
     cost = sum(costs[v.name] * shares.get(v.name, update_share(v.config)) for v in chosen)
     steps = int(budget * jobs / (cost * len(plan.seeds)))
     if steps < 1:
-        raise UserError(f"--budget {plan.budget}: not enough for one step of every run; take fewer variants (--only)")
+        raise UserError(f"--budget {plan.budget}: not enough for one step of every run; choose fewer variants (--only)")
     return replace(plan, base=replace(plan.base, training=replace(plan.base.training, steps=steps)))
 
 
 def _seconds_per_step(config: Config, store: Store, device: torch.device) -> float:
-    """Return what a training step takes, with and without penalty as often as in training, after a warm-up."""
-    torch.backends.cudnn.benchmark = True  # all as in training: its search for kernels belongs to the warm-up
+    """Return the seconds of a training step after a warm-up, with penalties as often as in training."""
+    torch.backends.cudnn.benchmark = True  # as in training; the search for kernels belongs to the warm-up
     trainer = Trainer(config.model, config.training, device)
     order = Batches(store, config.training.batch_size, seed=0, flips=config.data.flips)
     every = config.training.penalty_every
-    block = -(-TRIAL_STEPS // every) * every  # steps; every block has as many penalties as any other
+    block = -(-TRIAL_STEPS // every) * every  # steps; every block has the same number of penalties
     seconds: list[float] = []
     with closing(Prefetcher(order, device)) as batches:
         for step in range(every + 1):  # both kinds of step: the first of each loads its kernels
@@ -163,7 +162,7 @@ def _seconds_per_step(config: Config, store: Store, device: torch.device) -> flo
 
 
 def has_settled(seconds: Sequence[float]) -> bool:
-    """Return whether the last two of some durations agree, so that none of the warm-up is left in them."""
+    """Return whether the last two durations agree, so that the warm-up is over."""
     return len(seconds) > 1 and abs(seconds[-1] - seconds[-2]) <= TRIAL_TOLERANCE * seconds[-1]
 
 
@@ -173,7 +172,7 @@ def _synchronise(device: torch.device) -> None:
 
 
 def default_jobs(device: str) -> int:
-    """Runs at a time: one for each GPU, or one for each core, which suits small networks best."""
+    """Return the number of runs at a time: one per GPU, or one per core, which suits small networks best."""
     kind = choose_device(device).type
     return max(1, torch.cuda.device_count() if kind == "cuda" and device in ("auto", "cuda") else os.cpu_count() or 1)
 
@@ -184,7 +183,7 @@ def _threads(jobs: int) -> int:
 
 @dataclass
 class Workers:
-    """The processes at work, and whether they are to stop."""
+    """The running processes, and whether they should stop."""
 
     jobs: int
     device: str
@@ -193,7 +192,7 @@ class Workers:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, number: int, command: list[str], output: Path) -> int | None:
-        """One `sagan` command to its end, what it prints going to a file; its status, None where it was stopped."""
+        """Run one `sagan` command with its output in a file; returns its status, None if it was stopped."""
         device = self.device
         if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
             device = f"cuda:{number % torch.cuda.device_count()}"
@@ -208,7 +207,7 @@ class Workers:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     env=environment,
-                    start_new_session=True,  # the terminal's Ctrl-C comes to us alone, who pass it on once
+                    start_new_session=True,  # the terminal's Ctrl-C reaches this process alone, which passes it on once
                 )
                 self.processes.add(process)
             status = process.wait()
@@ -217,7 +216,7 @@ class Workers:
         return None if self.stopping else status
 
     def stop(self) -> None:
-        """Asks every process to save and end; a second time, to end at once."""
+        """Tell every process to save and end; called a second time, to end at once."""
         with self.lock:
             self.stopping = True
             for process in self.processes:
@@ -226,10 +225,10 @@ class Workers:
 
 
 def run_study(folder: StudyFolder, *, jobs: int, device: str) -> bool:
-    """Trains and measures what is not yet; returns whether all of it is there.
+    """Train and evaluate the runs that are not done; returns whether all runs are evaluated.
 
-    SIGINT or SIGTERM stop all runs, saved; a second one at once. A run that ends in an error (it came apart, say) does
-    not keep the others from going on; it is tried again when the study is.
+    SIGINT or SIGTERM saves and stops all runs; a second signal stops them at once. A run that ends in an error (one
+    that diverged, say) does not stop the others; it is tried again when the study is resumed.
     """
     workers = Workers(jobs, device)
     all_jobs = folder.jobs()
@@ -239,9 +238,11 @@ def run_study(folder: StudyFolder, *, jobs: int, device: str) -> bool:
     totals = [job.config.training.steps for job in all_jobs]
     done = [job.steps_done() for job in all_jobs]
 
-    def look() -> int:
-        """Steps done by now; the logs of runs that are through are not read again."""
-        done[:] = [n if n == most else job.steps_done() for n, most, job in zip(done, totals, all_jobs, strict=True)]
+    def count_steps() -> int:
+        """Return the steps done so far; the logs of finished runs are not read again."""
+        for i, job in enumerate(all_jobs):
+            if done[i] < totals[i]:
+                done[i] = job.steps_done()
         return sum(done)
 
     with (
@@ -251,17 +252,17 @@ def run_study(folder: StudyFolder, *, jobs: int, device: str) -> bool:
     ):
         running = [pool.submit(_work, workers, i, job, folder.plan) for i, job in enumerate(todo)]
         bar.update(sum(done))
-        bar.initial = bar.n  # or what was done another time would count into the rate
+        bar.initial = bar.n  # steps of an earlier call do not count into the rate
         while wait(running, timeout=1).not_done:
-            bar.update(look() - bar.n)
-        bar.update(look() - bar.n)
+            bar.update(count_steps() - bar.n)
+        bar.update(count_steps() - bar.n)
     for future in running:
         future.result()
     return all(job.evaluation() is not None for job in all_jobs)
 
 
 def _work(workers: Workers, number: int, job: Job, plan: Plan) -> None:
-    """Trains one run to its end and measures it."""
+    """Train one run to its end and evaluate it."""
     counts = ["--count", str(plan.count), "--reference-count", str(plan.count), "--seed", str(EVALUATION_SEED)]
     for command in (
         ["train", "--resume", str(job.path)],
@@ -269,18 +270,18 @@ def _work(workers: Workers, number: int, job: Job, plan: Plan) -> None:
     ):
         status = workers.run(number, command, job.output_path)
         if status:
-            say(f"{job.variant.name}, seed {job.seed}: sagan {command[0]} failed: {job.last_words()}")
+            say(f"{job.variant.name}, seed {job.seed}: sagan {command[0]} failed: {job.last_line()}")
         if status != 0:
             return
 
 
 @contextmanager
 def stopped_by_signals(workers: Workers) -> Iterator[None]:
-    """Lets SIGINT and SIGTERM stop the workers."""
+    """Let SIGINT and SIGTERM stop the workers."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         again = workers.stopping
-        say("stopping at once" if again else "stopping all runs, each after its step; once more to stop at once")
+        say("stopping at once" if again else "stopping all runs, each after its step; Ctrl-C again stops them at once")
         workers.stop()
 
     previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""What each study compares, the paper's experiments first: named changes to one configuration."""
+"""Define what each study compares: named changes to one configuration, the paper's experiments first."""
 
 import math
 from collections.abc import Callable
@@ -13,14 +13,14 @@ StudyName = Literal["attention", "stability", "comparison", "settings"]
 
 @dataclass(frozen=True)
 class Variant:
-    """One contender of a study."""
+    """One configuration that a study compares."""
 
     name: str
-    """Of its folder, and on the command line."""
+    """Name of its folder, and on the command line."""
     title: str
     config: Config
     same_time: bool = False
-    """Whether it gets as many steps as take the time of the base's, rather than as many as the base."""
+    """Whether it trains for the time that the base takes, rather than for the steps of the base."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class Study:
 
     title: str
     about: str
-    """What is compared, and with what in common."""
+    """What is compared, and what is kept the same."""
     variants: Callable[[Config], list[Variant]]
     pairs: Callable[[list[str]], list[tuple[str, str]]]
-    """Of the names of the variants there are: which differences the report speaks of."""
+    """Map the names of the variants in a study to the pairs that its report compares."""
     paper: str = ""
     """What the paper found, as Markdown."""
 
 
 def update_share(config: Config) -> float:
-    """Steps of equal cost for each step with one update of D and one of G: with five and one, a third."""
+    """Return how many steps cost the same as one step with one update of D and one of G: with five and one, a third."""
     return 2 / (1 + config.training.discriminator_steps)
 
 
 def equal_rate(config: Config) -> float:
-    """One learning rate for both networks in place of two: their geometric mean.
+    """Return one learning rate for both networks in place of two: their geometric mean.
 
-    Of the paper's 1e-4 and 4e-4 that is 2e-4, the rate of SNGAN and of AC-GAN.
+    For the paper's 1e-4 and 4e-4 this is 2e-4, the rate of SNGAN and of AC-GAN.
     """
     return math.sqrt(config.training.generator_lr * config.training.discriminator_lr)
 
@@ -64,9 +64,9 @@ PAPER_LOSS: dict[str, Any] = {
     "lecam": 0.0,
     "penalty_every": 1,
 }
-"""Of `TrainingConfig`: the hinge loss and nothing beside it."""
+"""Fields of `TrainingConfig`: the hinge loss alone, without penalties."""
 RELATIVISTIC: dict[str, Any] = {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "penalty_every": 4}
-"""R3GAN's loss (Huang et al. 2024), its penalties at every fourth step."""
+"""Fields of `TrainingConfig`: R3GAN's loss (Huang et al. 2024), with penalties at every fourth step."""
 
 
 def _attention_at(size: int | None, kind: AttentionKind = "self") -> dict[str, Any]:
@@ -82,7 +82,7 @@ KINDS: dict[AttentionKind, str] = {
 
 
 def _attention(base: Config) -> list[Variant]:
-    """Table 1: nothing, or one layer in both networks, at every size of feature map from 8 to half the picture's."""
+    """Return Table 1's variants: no layer, or one in both networks, at each size from 8 to half the image's."""
     sizes = [8 << i for i in range((base.model.resolution // 8).bit_length() - 1)]
     none = Variant("none", "none", _with(base, model=_attention_at(None)))
     return [none] + [
@@ -99,11 +99,10 @@ def _attention_pairs(names: list[str]) -> list[tuple[str, str]]:
 
 
 def _stability(base: Config) -> list[Variant]:
-    """Figure 3: where the spectral norm is, and whether the rates differ; without attention, as there."""
+    """Return Figure 3's variants: spectral norm in D or in both networks, one rate or two; no attention, as there."""
     base = _with(base, training=PAPER_LOSS)
     equal = {"generator_lr": equal_rate(base), "discriminator_lr": equal_rate(base), "discriminator_steps": 1}
-    apart = _attention_at(None)
-    in_d = {**apart, "generator_spectral_norm": False, "discriminator_spectral_norm": True}
+    in_d = {**_attention_at(None), "generator_spectral_norm": False, "discriminator_spectral_norm": True}
     in_both = {**in_d, "generator_spectral_norm": True}
     return [
         Variant("sn-d", "SN in D", _with(base, model=in_d, training=equal)),
@@ -114,7 +113,7 @@ def _stability(base: Config) -> list[Variant]:
 
 
 def _comparison(base: Config) -> list[Variant]:
-    """Table 2, on networks of one shape: what each of the three does, and nothing else, differs."""
+    """Return Table 2's variants on networks of one shape, which differ only in what defines each method."""
     base = _with(base, training=PAPER_LOSS)
     equal = {"generator_lr": equal_rate(base), "discriminator_lr": equal_rate(base)}
     acgan = _with(
@@ -140,8 +139,9 @@ def _comparison(base: Config) -> list[Variant]:
 
 
 def _settings(base: Config) -> list[Variant]:
-    """One setting changed at a time; where the base has it changed already, back. What changes nothing is left out."""
-    width, old = base.model.base_channels, base.training
+    """Return variants with one setting changed, or changed back if the base has it; no-op changes are skipped."""
+    width = base.model.base_channels
+    old = base.training
     one = equal_rate(base)
 
     def changed(name: str, title: str, *, same_time: bool = False, **training: Any) -> Variant:
@@ -183,7 +183,7 @@ def _all_against(last: str) -> Callable[[list[str]], list[tuple[str, str]]]:
     return lambda names: [(last, name) for name in names if name != last and last in names]
 
 
-_PAPER_ATTENTION = """ImageNet at 128 x 128, best of a million steps of 256 pictures (Zhang et al. 2019, Table 1):
+_PAPER_ATTENTION = """ImageNet at 128 x 128, best of a million steps of 256 images (Zhang et al. 2019, Table 1):
 
 | | none | SA 8 | SA 16 | SA 32 | SA 64 | residual 8 | residual 16 | residual 32 | residual 64 |
 |---|---|---|---|---|---|---|---|---|---|
@@ -204,7 +204,7 @@ STUDIES: dict[StudyName, Study] = {
     "attention": Study(
         "Does attention help, and where?",
         "The paper's Table 1: one layer in both networks, at several sizes of feature map, or none; the residual "
-        "blocks have as many parameters as the self-attention that they stand for.",
+        "blocks have as many parameters as the self-attention that they replace.",
         _attention,
         _attention_pairs,
         _PAPER_ATTENTION,
