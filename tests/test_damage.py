@@ -20,7 +20,7 @@ from sagan.data import prepare
 from sagan.importers.importer import import_networks
 from sagan.run import Run, RunInfo, read_discriminator, read_generator
 from sagan.training.checkpoint import load_newest, save_checkpoint
-from sagan.training.recorder import finish
+from sagan.training.recorder import write_animation
 from sagan.training.step import Trainer
 
 SECONDS = 20
@@ -193,7 +193,7 @@ def test_damaged_logs_and_grids(made, tmp_path, capsys, count):
         row = damage.hostile_json(rng, log.splitlines()[0]) + b"\n"
         run.metrics_path.write_bytes(damage.damaged(rng, log) if number % 2 else log + row + log)
         run.sample_path(int(rng.integers(1, 3))).write_bytes(damage.damaged(rng, grid))
-        refused_or_read(lambda run=run: finish(run))
+        refused_or_read(lambda run=run: write_animation(run))
         if number % 10 == 0:
             assert main(["plot", str(path)]) in (0, 2)
             assert main(["report", str(path)]) in (0, 2)

@@ -141,7 +141,7 @@ class Recorder:
     def finish(self, step: int) -> None:
         """Finalise the run's files after its last step, or after one at which it was interrupted."""
         prune(self.run, step, best_step(self.log.rows))
-        self._write_animation()
+        write_animation(self.run)
 
     def close(self) -> None:
         """Close the log."""
@@ -164,20 +164,6 @@ class Recorder:
         from sagan.figures.curves import draw_curves, save_figure  # importing matplotlib takes a while
 
         save_figure(draw_curves(self.log.rows, [distance_key, "diversity"]), self.run.curve_path)
-
-    def _write_animation(self) -> None:
-        """Write the newest grid to samples.png, and up to MAX_FRAMES of all grids to an animation."""
-        samples = self.run.samples()
-        every = max(1, -(-len(samples) // MAX_FRAMES))
-        frames = []
-        for path in reversed(samples[::-every]):  # counted from the last one, which is always included
-            try:
-                frames.append(read(path))
-            except UserError as error:
-                say(f"{error}; skipped in {self.run.animation_path.name}")
-        if frames:
-            save(frames[-1], self.run.samples_path)
-            animate(frames, self.run.animation_path, FRAME_SECONDS)
 
 
 def open_monitor(config: Config, store: Store, processes: Processes) -> Monitor | None:
@@ -210,6 +196,21 @@ def prune(run: Run, step: int, best: int | None) -> None:
     for path in done[: -run.info.config.output.keep]:
         if path != best_path:
             path.unlink()
+
+
+def write_animation(run: Run) -> None:
+    """Write the newest grid to samples.png, and up to MAX_FRAMES of all grids to an animation."""
+    samples = run.samples()
+    every = max(1, -(-len(samples) // MAX_FRAMES))
+    frames = []
+    for path in reversed(samples[::-every]):  # counted from the last one, which is always included
+        try:
+            frames.append(read(path))
+        except UserError as error:
+            say(f"{error}; skipped in {run.animation_path.name}")
+    if frames:
+        save(frames[-1], run.samples_path)
+        animate(frames, run.animation_path, FRAME_SECONDS)
 
 
 def _log_row(trainer: Trainer, step: int, log: dict[str, Tensor]) -> dict[str, float]:
