@@ -1,4 +1,4 @@
-"""The code in the documentation runs as it stands there."""
+"""The code in the page on attention runs as it stands there."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from sagan import Generator, ModelConfig, draw_latents
 
 DOCS = Path(__file__).parent.parent / "docs"
 DOT, SQUARE = slice(2, 6), slice(22, 30)
@@ -32,8 +34,6 @@ def scenes(count, rng):
 
 def test_twins():
     """Code of the page on attention, on a generator that was not trained."""
-    from sagan import Generator, ModelConfig, draw_latents
-
     model = ModelConfig(resolution=32, base_channels=4, latent_dim=8, num_classes=2)
     namespace = {
         "generator": Generator(model),
