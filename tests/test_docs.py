@@ -1,4 +1,4 @@
-"""The code in the page on attention runs as it stands there."""
+"""The code in the documentation runs as it stands there."""
 
 import re
 from pathlib import Path
