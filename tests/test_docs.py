@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sagan import Generator, ModelConfig, draw_latents
+
 DOCS = Path(__file__).parent.parent / "docs"
 DOT, SQUARE = slice(2, 6), slice(22, 30)
 
@@ -28,6 +30,21 @@ def scenes(count, rng):
     masks = torch.zeros(count, 32, 32, dtype=torch.int64)
     masks[:, SQUARE, SQUARE] = classes[:, None, None]
     return images, masks
+
+
+def test_twins():
+    """Code of the page on attention, on a generator that was not trained."""
+    model = ModelConfig(resolution=32, base_channels=4, latent_dim=8, num_classes=2)
+    namespace = {
+        "generator": Generator(model),
+        "z": draw_latents(8, 8, seed=0),
+        "y": torch.arange(8) % 2,
+    }
+    code = code_with("count_twin_hits", "attention.md").splitlines()
+    exec("\n".join(line for line in code if not line.startswith(("count_", "measure_"))), namespace)
+    hits, agreement = (eval(line, namespace) for line in code if line.startswith(("count_", "measure_")))
+    assert (hits.maps, hits.chance) == (8 * 9, 1 / 64)
+    assert agreement.images == 8
 
 
 @pytest.mark.parametrize("with_attention", [True, False])

@@ -180,6 +180,12 @@ class TestHardlyVarying:
         a[:, constant] = 1000 * np.random.default_rng(3).standard_normal((200, constant.sum()))
         assert compare(a, b) == found
 
+    @pytest.mark.parametrize("constant_set", [slice(0, 200), slice(200, 400)])
+    def test_constant_in_one_real_set_is_enough(self, constant_set):
+        a, b = fields(200, covariance(2), 0), fields(400, covariance(2), 1)
+        b[constant_set, 0] = 255
+        assert compare(a, b).excluded == 3 * (SIDE**2 - 1)
+
     def test_generated_images_that_never_vary_have_an_error(self):
         r = covariance(3)
         found = compare(np.full((400, 192), 7.0), exact_fields(800, r, 0)[np.argsort(np.arange(800) % 2)])

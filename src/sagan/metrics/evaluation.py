@@ -132,7 +132,7 @@ class Evaluation:
             found = self.patch_correlation
             assert found is not None
             figure = draw_patch_correlation(
-                found.distance, {"this set": found.error}, found.floor, near_below=NEAR_BELOW, far_above=FAR_ABOVE
+                found.distance, {"these images": found.error}, found.floor, near_below=NEAR_BELOW, far_above=FAR_ABOVE
             )
             save_figure(figure, patch_correlation_path(path))
 
