@@ -75,6 +75,16 @@ def test_names_that_the_terminal_cannot_show(pictures, tmp_path, encoding):
         (pictures / name).rename(pictures / "cats")
 
 
+@pytest.mark.parametrize(
+    "words", [["sample", "x\x1b[31m"], ["evaluate", "x\x1b]0;t\x07"], ["train", "--from", "x\x1b[2J"]]
+)
+def test_errors_that_repeat_a_name_do_not_control_the_terminal(command, words):
+    status, _, errors = command(*words)
+    assert status == 2
+    assert errors.count("\n") == 1
+    assert errors[:-1].isprintable()
+
+
 @pytest.mark.parametrize("arguments", [["data", os.fsdecode(b"caf\xe9")], ["train", "--out", os.fsdecode(b"\xff/x")]])
 def test_arguments_that_are_not_text_are_refused_before_anything_is_written(command, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
