@@ -11,6 +11,9 @@ RGB, JPEG grey, PNG RGBA.
 Reading: batches of 64 from `sagan.data.Batches` against a torch DataLoader over the files with two workers, which
 decodes them as the plain loop does and as usual training scripts do. Both read one epoch, shuffled, as uint8.
 
+Checking: random batches from one file of packed images, memory-mapped, read, and read with every image compared with
+its checksum; and opening that file with the comparison of a part of its images. The file is in the system's cache.
+
 Waiting: the share of a training step that is spent on getting its batch, as `sagan train` does it, and on converting
 the batch to floats. It is measured with the demo preset at batch size 32, and at 128 px with base_channels 64 and batch
 size 8, from medians.
@@ -21,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +36,9 @@ from machine import Table, alternate, argument_parser, seconds, spread
 from sagan import PRESETS, DataConfig, ModelConfig, TrainingConfig
 from sagan.data import Batches, Store, prepare
 from sagan.data.builtin import robots
+from sagan.data.packed import PackedImages, checksum
 from sagan.device import keep_memory
+from sagan.files import write_npy_header
 from sagan.pixels import to_signed
 from sagan.training.step import Trainer
 
@@ -109,6 +115,39 @@ def reading(table: Table, folder: Path, paths: list[Path], rounds: int) -> None:
         compare(table, f"reading batches of {BATCH}", calls, rounds, count * BATCH)
 
 
+def checking(table: Table, folder: Path, images: int, rounds: int) -> None:
+    """Time opening a file of packed images, and reading it in random order: mapped, read, read and checked."""
+    path, shape = folder / "images.npy", (images, RESOLUTION, RESOLUTION, 3)
+    rng = np.random.default_rng(0)
+    checksums = np.empty(images, np.uint32)
+    with path.open("wb") as file:
+        write_npy_header(file, np.dtype(np.uint8), shape)
+        for number in range(images):
+            image = rng.integers(256, size=shape[1:], dtype=np.uint8)
+            checksums[number] = checksum(image)
+            file.write(image.data)
+    batches = rng.permutation(images)[: images // BATCH * BATCH].reshape(-1, BATCH)
+
+    def read(open_file: Callable[[], Any]) -> Callable[[], object]:
+        def all_batches() -> None:
+            opened = open_file()
+            for positions in batches:
+                np.asarray(opened[positions])
+
+        return all_batches
+
+    calls = {
+        "np.memmap": read(lambda: np.load(path, mmap_mode="r")),
+        "PackedImages without checksums": read(lambda: PackedImages(path, None)),
+        "PackedImages, every image checked": read(lambda: PackedImages(path, checksums)),
+    }
+    for call in calls.values():  # warm up: the file is in the system's cache
+        call()
+    compare(table, f"reading {path.stat().st_size / 2**20:,.0f} MiB of packed images", calls, rounds, batches.size)
+    opening = [1e3 * seconds(lambda: PackedImages(path, checksums).check_some()) for _ in range(rounds)]
+    table.row("opening the same", f"with its first check: {spread(opening, 1)} ms", "", "")
+
+
 def compare(table: Table, what: str, calls: dict[str, Callable[[], object]], rounds: int, images: int) -> None:
     times = alternate(calls, rounds)
     slowest = statistics.median(next(iter(times.values())))
@@ -142,7 +181,7 @@ def waiting(table: Table, name: str, model: ModelConfig, training: TrainingConfi
     table.row("waiting in a step", f"{name}: {times}", f"{share:.2%} of the step", "")
 
 
-PARTS = ("preparing", "reading", "waiting")
+PARTS = ("preparing", "reading", "checking", "waiting")
 
 
 def main() -> None:
@@ -170,6 +209,9 @@ def main() -> None:
                 preparing(table, folder, paths, options.rounds)
             if "reading" in options.only:
                 reading(table, folder, paths, options.rounds)
+    if "checking" in options.only:
+        with tempfile.TemporaryDirectory() as temporary:
+            checking(table, Path(temporary), 4 * options.count, options.rounds)
     if "waiting" in options.only:
         demo = PRESETS["demo"]
         waiting(table, "demo, batch 32", demo.model, demo.training, 5 * options.steps)

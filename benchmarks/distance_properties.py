@@ -47,7 +47,7 @@ def main() -> None:
     keep_memory()
     store = prepare(DataConfig(source="robots"), resolution=32, image_channels=3)
     chosen = choose(store, 2 * COUNT)
-    images = torch.from_numpy(np.asarray(store.images)[chosen]).permute(0, 3, 1, 2)
+    images = torch.from_numpy(store.images[chosen]).permute(0, 3, 1, 2)
     lite = EfficientNetLite0()
 
     def features(x: Tensor, label: str) -> np.ndarray:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import socket
@@ -5,12 +6,25 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sagan import UserError
-from sagan.files import DamagedFile, load_tensors, locked, save_tensors, sweep, write_atomically
+from sagan.files import (
+    DamagedFile,
+    expand_home,
+    load_array,
+    load_tensors,
+    locked,
+    map_array,
+    save_array,
+    save_tensors,
+    sweep,
+    write_array,
+    write_atomically,
+)
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b/c": torch.tensor(3), "empty": torch.zeros(0, 4)}
 
@@ -160,3 +174,45 @@ def test_metadata_nested_too_deeply_are_damage(tmp_path):
     save_file(TENSORS, tmp_path / "x.safetensors", {"step": "[" * 100_000})
     with pytest.raises(DamagedFile):
         load_tensors(tmp_path / "x.safetensors")
+
+
+def test_arrays_come_back_and_numpy_reads_them(tmp_path):
+    for array in (np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((0, 4), np.int64), np.array(3, np.uint8)):
+        save_array(tmp_path / "x.npy", array)
+        for read in (load_array, np.load, map_array):
+            found = read(tmp_path / "x.npy")
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array)
+        write_array(tmp_path / "y.npy", array.dtype, array.shape, [array])
+        assert (tmp_path / "y.npy").read_bytes() == (tmp_path / "x.npy").read_bytes()
+
+
+@pytest.mark.parametrize("read", [load_array, map_array])
+def test_any_flipped_bit_of_an_array_is_found(tmp_path, read):
+    save_array(tmp_path / "x.npy", np.arange(20, dtype=np.float32))
+    data = (tmp_path / "x.npy").read_bytes()
+    for at in range(len(data)):
+        (tmp_path / "x.npy").write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        with pytest.raises(DamagedFile):
+            read(tmp_path / "x.npy")
+    for end in (0, 10, 100, len(data) - 1):
+        (tmp_path / "x.npy").write_bytes(data[:end])
+        with pytest.raises(DamagedFile):
+            read(tmp_path / "x.npy")
+
+
+def test_a_flipped_bit_of_a_header_without_checksum_is_no_crash(tmp_path):
+    """NumPy parses the header as Python, which raises errors of many types."""
+    np.save(tmp_path / "x.npy", np.arange(20, dtype=np.float32))
+    data = (tmp_path / "x.npy").read_bytes()
+    for at in range(128):
+        for bit in range(8):
+            (tmp_path / "x.npy").write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+            with contextlib.suppress(DamagedFile):
+                load_array(tmp_path / "x.npy")
+
+
+def test_a_home_that_is_not_known_stays_in_the_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_home("~/x") == tmp_path / "x"
+    assert str(expand_home("~nobody-of-this-name/x")) == "~nobody-of-this-name/x"

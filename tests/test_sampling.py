@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,11 @@ def test_a_name_goes_before_a_number():
 def test_an_unknown_class_is_named(names):
     with pytest.raises(UserError, match=r"--classes fish\b"):
         find_classes(("fish",), names)
+
+
+def test_a_class_is_found_whatever_form_its_name_has():
+    """A keyboard may compose an accent that a file system decomposes."""
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    assert find_classes([composed], ["tea", decomposed]) == find_classes([decomposed], ["tea", composed]) == [1]
+    assert find_classes(["1"], ["tea", composed]) == [1]

@@ -30,6 +30,7 @@ from sagan.commands.study import Study, study
 from sagan.commands.train import Train, train
 from sagan.errors import UserError
 from sagan.presets import PRESETS
+from sagan.text import is_text, printable
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {  # name: (options, function)
     "train": (Train, train),
@@ -119,9 +120,15 @@ def _one_line(box: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Return the exit status: 0, 2 for an error that the user can fix, 130 if interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a command
+            stream.reconfigure(errors="backslashreplace")
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name = " ".join(arguments[:words]) or "--help"
     try:
+        for argument in arguments:
+            if not is_text(argument):  # no file of a run could record it
+                raise UserError(f"{printable(argument)} is not UTF-8: rename the file or folder")
         if name in ("-h", "--help"):
             print(_help())
         elif name == "--version":
@@ -143,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Nor may the interpreter's last flush fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:  # an OSError carries the system's message
-        print(f"sagan: {error}", file=sys.stderr)
+        print(f"sagan: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sagan: stopped", file=sys.stderr)

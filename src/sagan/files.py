@@ -4,7 +4,9 @@ import contextlib
 import errno
 import glob
 import hashlib
+import io
 import json
+import math
 import os
 import re
 import secrets
@@ -22,6 +24,7 @@ except ImportError:  # Windows
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -32,9 +35,11 @@ from sagan.formats import from_disk, to_disk
 MAX_JSON_BYTES = 2**24
 """Largest JSON file, and largest line of a JSON Lines file, that is read."""
 
+_NPY_CHECKSUM = b"sagan crc32 "
+
 
 class DamagedFile(UserError):
-    """Report a tensor file that is truncated, changed, or belongs to another network."""
+    """Report a file of tensors or arrays that is truncated, changed, or belongs to another network."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -145,6 +150,11 @@ def locked(path: Path, busy: str) -> Iterator[None]:
             file.close()
 
 
+def expand_home(path: str | Path) -> Path:
+    """Replace a leading '~' or '~USER' by the home folder. A path whose home is not known stays as it is."""
+    return Path(os.path.expanduser(path))  # Path.expanduser would raise RuntimeError
+
+
 def read_bytes(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
     """Read a file.
 
@@ -181,6 +191,83 @@ def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...
     """
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as a .npy file with a checksum behind its data, atomically. NumPy ignores the checksum."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    data = buffer.getvalue()
+    write_atomically(path, lambda temporary: temporary.write_bytes(data + _npy_checksum(data)))
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """Read a .npy file that `save_array` or `np.save` wrote.
+
+    Raises:
+        DamagedFile: the file is not intact. Without a checksum (`np.save`) only its length and header are checked.
+        OSError: the file cannot be read.
+    """
+    data = path.read_bytes()
+    content, checksum = data[: -len(_npy_checksum(b""))], data[-len(_npy_checksum(b"")) :]
+    if checksum.startswith(_NPY_CHECKSUM):
+        if checksum != _npy_checksum(content):
+            raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
+        data = content
+    file = io.BytesIO(data)
+    shape, dtype = read_npy_header(file)
+    if len(data) - file.tell() != math.prod(shape) * dtype.itemsize:
+        raise DamagedFile(f"{path} is damaged: its length does not match its header")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape).copy()
+
+
+def write_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], parts: Iterable[NDArray[Any]]) -> None:
+    """Write an array in parts, in C order, as `save_array` would write all of it; not atomically."""
+    with path.open("wb") as file:
+        write_npy_header(file, dtype, shape)
+        file.flush()
+        checksum = zlib.crc32(path.read_bytes())
+        for part in parts:
+            data = np.ascontiguousarray(part).view(np.uint8).data
+            checksum = zlib.crc32(data, checksum)
+            file.write(data)
+        file.write(_NPY_CHECKSUM + checksum.to_bytes(4, "little"))
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map an array that `save_array` or `write_array` wrote, after reading all of it once to check it.
+
+    Raises:
+        DamagedFile: the file is not intact, or has no checksum.
+        OSError: the file cannot be read.
+    """
+    data = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+    content, checksum = data[: -len(_npy_checksum(b""))], data[-len(_npy_checksum(b"")) :].tobytes()
+    if checksum != _npy_checksum(content.data):
+        raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
+    with path.open("rb") as file:
+        shape, dtype = read_npy_header(file)
+        start = file.tell()
+    if len(content) - start != math.prod(shape) * dtype.itemsize:
+        raise DamagedFile(f"{path} is damaged: its length does not match its header")
+    return content[start:].view(dtype).reshape(shape)
+
+
+def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the header of a .npy file in C order; return the shape and the dtype. The data follow.
+
+    Raises:
+        DamagedFile: it is not such a header.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(file, max_header_size=2**14)
+        if fortran_order or dtype.hasobject:
+            raise ValueError("not plain values in C order")
+    except Exception as error:  # NumPy parses the header as Python: damage raises SyntaxError, TokenError and others
+        raise DamagedFile(f"the header of a .npy file is damaged ({type(error).__name__})") from error
+    return tuple(map(int, shape)), dtype
 
 
 def sha256(path: Path) -> str:
@@ -257,6 +344,10 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None
     except RuntimeError as error:
         reason = " ".join(str(error).split("\n", 1)[-1].split())
         raise DamagedFile(f"{path} does not fit its configuration: {reason[:300]}") from error
+
+
+def _npy_checksum(data: bytes | memoryview) -> bytes:
+    return _NPY_CHECKSUM + zlib.crc32(data).to_bytes(4, "little")
 
 
 def _checksum(tensors: dict[str, Tensor], text: dict[str, str]) -> int:

@@ -11,6 +11,7 @@ from sagan.errors import UserError
 from sagan.model.batch_norm import MOMENTUM, ConditionalBatchNorm2d
 from sagan.model.generator import Generator
 from sagan.pixels import to_bytes
+from sagan.text import find_name
 
 BATCH = 64  # images drawn at once
 
@@ -88,11 +89,12 @@ def find_classes(classes: Sequence[str], class_names: Sequence[str]) -> list[int
     """
     if not classes:
         return list(range(len(class_names)))
-    by_name = {name: i for i, name in enumerate(class_names)}
     by_number = {str(i): i for i in range(len(class_names))}
     numbers = []
     for name in classes:
-        number = by_name.get(name, by_number.get(name))
+        number = find_name(name, class_names)
+        if number is None:
+            number = by_number.get(name)
         if number is None:
             known = ", ".join(f"{i} {n}" for i, n in enumerate(class_names[:20]))
             classes_of_run = f"the run has {known}" if known else "the run has no classes"

@@ -1,5 +1,9 @@
 """Text for the terminal and for reports: printable names, short numbers, counts with their noun."""
 
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """Replace every character of a name from outside that could control a terminal with '?'."""
@@ -18,3 +22,46 @@ def short(value: float) -> str:
 def format_count(count: int, one: str, many: str) -> str:
     """Format a count with its noun: `one` for 1, `many` otherwise."""
     return f"{count:,} {one if count == 1 else many}"
+
+
+def canonical(name: str) -> str:
+    """Return a name from outside as composed Unicode text (NFC), so that equal names compare as equal.
+
+    macOS decomposes names (NFD); a name in a Latin-1 file system arrives as bytes that are not UTF-8 (PEP 383), which
+    are read as Latin-1.
+    """
+    return unicodedata.normalize("NFC", name if is_text(name) else _bytes_of(name).decode("latin-1"))
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name is text that UTF-8 can hold: JSON, and so a run's files, can hold no other."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return class names in canonical form; names that would become equal stay apart."""
+    texts = [canonical(name) for name in names]
+    twice = {text for text, count in Counter(texts).items() if count > 1}
+    return tuple(
+        text if text not in twice else name if is_text(name) else _bytes_of(name).decode("utf-8", "backslashreplace")
+        for name, text in zip(names, texts, strict=True)
+    )
+
+
+def find_name(name: str, names: Sequence[str]) -> int | None:
+    """Return the position of a name in a list, equal or canonically equal; None if it is not there."""
+    if name in names:
+        return names.index(name)
+    texts = [canonical(one) for one in names]
+    return texts.index(canonical(name)) if canonical(name) in texts else None
+
+
+def _bytes_of(name: str) -> bytes:
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        return name.encode("utf-8", "backslashreplace")

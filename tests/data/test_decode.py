@@ -1,14 +1,21 @@
 """Every kind of image file against NumPy on the pixels that went in."""
 
+import contextlib
+import io
 import struct
+import threading
+import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
+from sagan.data.budget import Budget
 from sagan.data.decode import MAX_PIXELS, Unreadable, decode
+from sagan.data.png import keep_pixels
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 SIDE = 16
@@ -305,3 +312,89 @@ def test_no_bytes_crash_it(kind):
             pixels(bad[: rng.integers(1, len(bad) + 1)].tobytes())
         except Unreadable:
             continue
+
+
+def png_chunk(kind, content, *, intact=True):
+    return (
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content) ^ (not intact))
+    )
+
+
+PROFILE = zlib.compress(bytes(2**21))
+BROKEN_CHUNKS = {
+    "text": png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2**21)),
+    "texts": png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 1_000_000)) * 70,
+    "international text": png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"x" * 2**21)),
+    "profile": png_chunk(b"iCCP", b"name\0\0" + PROFILE),
+    "damaged text": png_chunk(b"tEXt", b"Comment\0hello", intact=False),
+    "damaged time": png_chunk(b"tIME", b"1234567", intact=False),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_CHUNKS)
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_a_png_with_intact_pixels_is_decoded_whatever_lies_around_them(name, at):
+    image = Image.fromarray(np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    data = buffer.getvalue()
+    place = 33 if at == "before" else data.index(b"IEND") - 4
+    spoilt = data[:place] + BROKEN_CHUNKS[name] + data[place:]
+    found, size = decode(spoilt, resolution=16, image_channels=3, background=(0, 0, 0))
+    np.testing.assert_array_equal(found, np.asarray(image.rotate(-90)))
+    assert size == (16, 16)
+
+
+def test_a_large_profile_is_handed_over():
+    """Larger than what Pillow unpacks: it is taken out of the file, and still used."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(2**21)
+    data = file(Image.new("RGB", (8, 8)), "PNG")
+    plain, found = keep_pixels(data[:33] + png_chunk(b"iCCP", b"name\0\0" + zlib.compress(profile)) + data[33:])
+    assert (plain, found) == (data, profile)
+
+
+def test_large_images_wait_for_one_another(monkeypatch):
+    """Many threads decode, but the memory of those at work is limited."""
+    budget = Budget(40 * 40 * 8 * 2)  # two images
+    monkeypatch.setattr("sagan.data.decode.DECODING", budget)
+    spent, load = [], ImageFile.ImageFile.load
+    barrier = threading.Barrier(2)
+
+    def watched(image):
+        spent.append(budget.spent)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            barrier.wait(0.2)  # both are inside at the same time
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", watched)
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "PNG")
+    with ThreadPoolExecutor(6) as pool:
+        results = [
+            pool.submit(decode, buffer.getvalue(), resolution=8, image_channels=3, background=(0, 0, 0))
+            for _ in range(12)
+        ]
+        assert all(result.result()[1] == (40, 40) for result in results)
+    assert max(spent) == budget.limit
+    assert budget.spent == 0
+
+
+def test_one_image_above_the_budget_is_decoded_alone(monkeypatch):
+    monkeypatch.setattr("sagan.data.decode.DECODING", Budget(10))
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "PNG")
+    assert decode(buffer.getvalue(), resolution=8, image_channels=3, background=(0, 0, 0))[1] == (40, 40)
+
+
+def test_16_bits_of_a_large_image_take_little_memory():
+    """NumPy's share; with Pillow's own, a pixel takes less than decode._BYTES_PER_NUMBER."""
+    side = 3000
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((side, side), np.uint16)).save(buffer, "PNG", compress_level=1)
+    tracemalloc.start()
+    decode(buffer.getvalue(), resolution=8, image_channels=3, background=(0, 0, 0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * side * side

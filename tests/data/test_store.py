@@ -4,16 +4,18 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sagan.config import DataConfig
-from sagan.data import prepare
+from sagan.data import Batches, prepare
 from sagan.data import store as store_module
 from sagan.errors import UserError
 
@@ -45,9 +47,12 @@ def unread(monkeypatch):
 def test_layout(root, cache):
     store = load(root)
     assert store.path == cache / "stores" / store.key
-    assert sorted(path.name for path in store.path.iterdir()) == ["images.npy", "labels.npy", "meta.json"]
-    assert isinstance(store.images, np.memmap)
-    assert not store.images.flags.writeable
+    assert sorted(path.name for path in store.path.iterdir()) == [
+        "checksums.npy",
+        "images.npy",
+        "labels.npy",
+        "meta.json",
+    ]
     assert store.images.shape == (12, 8, 8, 3)
     assert store.labels.dtype == np.int64
     assert len(store) == 12
@@ -104,7 +109,7 @@ def test_options_have_stores_of_their_own(root):
     assert len(set(keys)) == 5
 
 
-@pytest.mark.parametrize("damage", ["images.npy", "labels.npy", "meta.json"])
+@pytest.mark.parametrize("damage", ["images.npy", "labels.npy", "meta.json", "checksums.npy"])
 @pytest.mark.parametrize("how", ["gone", "cut", "nonsense"])
 def test_a_damaged_store_is_made_again(root, damage, how, caplog):
     good = load(root)
@@ -171,7 +176,7 @@ def test_two_at_once(root, cache):
     script = f"""
         import sys
         from sagan.config import DataConfig
-        from sagan.data import prepare
+        from sagan.data import Batches, prepare
         print("ready", flush=True)
         sys.stdin.readline()
         print(prepare(DataConfig(source={str(root)!r}), resolution=8, image_channels=3, progress=False).key)
@@ -246,3 +251,123 @@ def test_nothing_reaches_the_terminal(tree, png, capfd, recwarn):
     load(tree(files))
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
+
+
+def flip(path, at, bit=0):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1 << bit
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "checksums.npy", "meta.json"])
+def test_any_flipped_bit_of_a_store_is_found_when_it_is_opened(root, name, caplog):
+    good = load(root)
+    images, labels, size = np.array(good.images), good.labels, (good.path / name).stat().st_size
+    for at in np.linspace(0, size - 1, 40).astype(int).tolist():
+        flip(good.path / name, at, at % 8)
+        caplog.clear()
+        again = load(root)
+        # A space in the header of a .npy file may become another character that means nothing.
+        assert "damaged" in caplog.text or (name.endswith(".npy") and at < 128)
+        np.testing.assert_array_equal(again.images, images)
+        np.testing.assert_array_equal(again.labels, labels)
+        assert again.class_names == ("a", "b")
+
+
+def test_all_zeros_are_found(root, caplog):
+    store = load(root)
+    images, size = np.array(store.images), 12 * 8 * 8 * 3
+    with (store.path / "images.npy").open("rb+") as file:
+        file.seek(-size, os.SEEK_END)
+        file.write(bytes(size))
+    np.testing.assert_array_equal(load(root).images, images)
+    assert "damaged" in caplog.text
+
+
+def test_a_change_that_opening_did_not_look_at_is_found_when_the_image_is_read(root, monkeypatch):
+    """Opening a large store looks at a few images only."""
+    monkeypatch.setattr("sagan.data.packed._MAX_CHECKED", 0)
+    monkeypatch.setattr("sagan.data.packed._FEW_CHECKED", 2)
+    store = load(root)
+    images = np.array(store.images)
+    flip(store.path / "images.npy", 128 + 5 * 192 + 7)
+    opened = load(root)
+    np.testing.assert_array_equal(opened.images[:5], images[:5])
+    with pytest.raises(UserError, match=rf"{store.key}\b.*\bimage 5\b.*\bpacked again\b") as caught:
+        Batches(opened, 12, seed=0, flips=False)(0)
+    assert "\n" not in str(caught.value)
+    np.testing.assert_array_equal(load(root).images, images)  # as promised
+
+
+def test_a_store_that_is_truncated_while_it_is_used(root):
+    store = load(root)
+    os.truncate(store.path / "images.npy", 500)
+    with pytest.raises(UserError, match=r"\btruncated\b.*\bpacked again\b"):
+        store.images[np.array([11])]
+    assert len(load(root)) == 12
+
+
+def test_a_store_of_an_earlier_version_opens(tree, unread):
+    """Without checksums, and with a key that has not changed."""
+    pixels = bytes(range(192))
+    bmp = b"BM" + struct.pack("<IIIIiiHHIIiiII", 246, 0, 54, 40, 8, 8, 1, 24, 0, 192, 0, 0, 0, 0) + pixels
+    root = tree({"a/1.bmp": bmp, "b/2.bmp": bmp, "b/3.bmp": b"", "b/4.heic": b"", "5.bmp": bmp})
+    (root / "c").mkdir()
+    store = load(root)
+    (store.path / "checksums.npy").unlink()
+    meta = json.loads((store.path / "meta.json").read_bytes())
+    del meta["crc32"]
+    (store.path / "meta.json").write_text(json.dumps(meta))
+    unread()
+    again = load(root)
+    assert again.key == store.key == "3ca28da842fb2731513be0b4bcde494d21069f473f1e96e902e6d89b0310cf6a"
+    np.testing.assert_array_equal(again.images, store.images)
+
+
+def test_a_store_of_an_earlier_version_with_a_class_without_images_is_packed_again(root, cache):
+    (root / "bad").mkdir()
+    (root / "bad" / "1.png").write_bytes(b"")
+    store = load(root)
+    old = cache / "stores" / ("0" * 64)
+    shutil.copytree(store.path, old)
+    (old / "checksums.npy").unlink()
+    meta = json.loads((old / "meta.json").read_bytes())
+    del meta["crc32"]
+    (old / "meta.json").write_text(json.dumps({**meta, "class_names": ["a", "b", "bad"]}))
+    (entry,) = (cache / "index").iterdir()
+    entry.write_text(json.dumps({"key": "0" * 64}))
+    assert load(root).key == store.key
+    assert load(root).class_names == ("a", "b")
+
+
+def test_indexing_is_that_of_an_array(root):
+    images = load(root).images
+    array = np.array(images)
+    assert array.shape == images.shape == (12, 8, 8, 3)
+    positions = np.array([3, 4, 5, 0, 11, 11])
+    for index in (0, -1, slice(2, 9, 3), slice(None, None, -1), positions, [1, 2], array[:, 0, 0, 0] % 2 == 0):
+        np.testing.assert_array_equal(images[index], array[index])
+    np.testing.assert_array_equal(images[..., 1], array[..., 1])
+    np.testing.assert_array_equal(images[positions, 2:4], array[positions, 2:4])
+    np.testing.assert_array_equal(images[3, 4], array[3, 4])
+    for outside in (12, -13, [12]):
+        with pytest.raises(IndexError):
+            images[outside]
+
+
+def test_no_home(root, monkeypatch):
+    monkeypatch.delenv("SAGAN_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no HOME, and a user id without a name
+    with pytest.raises(UserError, match=r"\bhome\b.*--cache\b"):
+        load(root)
+
+
+def test_class_names_in_either_form_are_one(tree, png):
+    names = [unicodedata.normalize(form, "café") for form in ("NFC", "NFD")]
+    stores = [
+        load(tree({f"{name}/1.png": png(1), "b/2.png": png(2)}, form)) for name, form in zip(names, "xy", strict=True)
+    ]
+    assert [store.class_names for store in stores] == [("b", names[0])] * 2
+    both = load(tree({f"{name}/1.png": png(1) for name in names}, "both"))
+    assert set(both.class_names) == set(names)

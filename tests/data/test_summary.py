@@ -1,6 +1,11 @@
 """The report before training says what there is, and what is wrong with it."""
 
+import io
 import re
+
+import numpy as np
+import pytest
+from PIL import Image
 
 from sagan.config import DataConfig
 from sagan.data import prepare
@@ -44,3 +49,22 @@ def test_many_classes_are_shortened(tree, png):
     text = summarise(load(tree({f"{k}/1.png": png(k) for k in range(99)})))
     assert re.search(r"\b69 more classes\b", text)
     assert "  98  1  #" in text
+
+
+@pytest.mark.parametrize(("bits", "told"), [(10, True), (12, True), (14, True), (16, False)])
+def test_values_of_fewer_bits_in_16_are_remarked(tree, bits, told):
+    files = {}
+    for i in range(4):
+        values = np.random.default_rng(i).integers(2**bits, size=(8, 8), dtype=np.uint16)
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, "PNG")
+        files[f"{i}.png"] = buffer.getvalue()
+    for zipped in (False, True):
+        assert ("16 bits" in summarise(load(tree(files, zipped=zipped)))) == told
+
+
+def test_some_dark_images_among_others_are_remarked(tree, png):
+    buffer = io.BytesIO()
+    Image.new("I;16", (8, 8), 4095).save(buffer, "PNG")
+    files = {f"{i}.png": png(i) for i in range(6)} | {"dark.png": buffer.getvalue()}
+    assert re.search(r"\b1 of 7 images\b.*\b16 bits\b", summarise(load(tree(files))))

@@ -218,6 +218,25 @@ class TestExtract:
         part.write_bytes(part.read_bytes()[:-5])
         assert np.array_equal(rows, extract(features, lambda i, j: x[i:j], 12, cache=tmp_path, progress=False))
 
+    def test_any_flipped_bit_of_a_part_is_found(self, tmp_path):
+        features, images = CustomFeatures(nn.Flatten()), torch.arange(48, dtype=torch.uint8).view(4, 3, 2, 2)
+        good = extract(features, lambda i, j: images[i:j], 4, cache=tmp_path, progress=False)
+        (part,) = tmp_path.iterdir()
+        whole = part.read_bytes()
+        np.testing.assert_array_equal(np.load(part), good)
+        for at in range(len(whole)):
+            part.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+            again = extract(features, lambda i, j: images[i:j], 4, cache=tmp_path, progress=False)
+            np.testing.assert_array_equal(again, good)
+            assert part.read_bytes() == whole, at
+
+    def test_a_part_of_an_earlier_version_is_used(self, tmp_path):
+        old = np.random.default_rng(0).normal(size=(4, 12)).astype(np.float32)
+        np.save(tmp_path / "00000000-00000004.npy", old)
+        images = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
+        found = extract(CustomFeatures(nn.Flatten()), lambda i, j: images[i:j], 4, cache=tmp_path, progress=False)
+        np.testing.assert_array_equal(found, old)
+
     def test_what_is_not_a_number_is_an_error(self, tmp_path):
         class NaN(nn.Module):
             def forward(self, x):

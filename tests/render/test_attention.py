@@ -55,7 +55,7 @@ def test_from_a_run_to_the_figure(command, tmp_path, train_options, pictures):
     assert subject.y.tolist() == [1] * 3 + [0] * 3
     store = prepare(Run(folder).info.config.data, resolution=32, image_channels=3)
     shown = ((subject.inputs + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    found = [np.flatnonzero((store.images == image).all((1, 2, 3))).tolist() for image in shown]
+    found = [np.flatnonzero((np.asarray(store.images) == image).all((1, 2, 3))).tolist() for image in shown]
     assert [store.labels[at].tolist() for at in found] == [[1]] * 3 + [[0]] * 3  # of the data, each once
     assert len({at[0] for at in found}) == 6
     assert torch.equal(subject.inputs, real_subject(folder, 3, ["dogs", "cats"], seed=5).inputs)

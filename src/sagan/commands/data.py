@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 from sagan.commands.arguments import SourceArgument
-from sagan.config import CacheOption, DataConfig
+from sagan.config import CacheOption, DataConfig, FileOption
+from sagan.files import expand_home
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class Data:
     """Side of the images, in pixels."""
     image_channels: Literal[1, 3, 4] = 3
     """1 (grey), 3 (RGB) or 4 (RGB and alpha)."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("contact-sheet.png")
-    """Path of the contact sheet."""
+    out: FileOption = None
+    """Path of the contact sheet; default: contact-sheet.png here, or with the packed images if here is the source."""
     labels: bool = True
     """Use the classes that the source names."""
     background: tuple[int, int, int] = (255, 255, 255)
@@ -40,5 +39,16 @@ def data(options: Data) -> None:
     config = DataConfig(options.source, options.labels, options.background, cache=options.cache)
     store = prepare(config, resolution=options.resolution, image_channels=options.image_channels)
     print(summarise(store))
-    save(contact_sheet(store), options.out)
-    print(f"contact sheet: {options.out}")
+    out = options.out or _sheet_path(options.source, store.path)
+    save(contact_sheet(store), out)
+    print(f"contact sheet: {out}")
+
+
+def _sheet_path(source: str, store: Path) -> Path:
+    """Return the default path of the contact sheet, which is never in the source."""
+    from sagan.data.store import is_path
+
+    here = Path("contact-sheet.png")
+    if is_path(source) and here.resolve().is_relative_to(expand_home(source).resolve()):
+        return (store if store.is_dir() else store.parent) / here
+    return here

@@ -9,6 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from sagan.data.budget import Budget
+from sagan.data.png import PNG_SIGNATURE, keep_pixels
+from sagan.marks import is_figure
+
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels. The size is read from the header, before any pixel is decoded."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -19,6 +23,13 @@ SIGNATURES = {
 }  # fmt: skip
 """First bytes of a file -> its format."""
 
+DECODING = Budget(2**30)
+"""Memory of all images that are being decoded, in bytes: one image of the largest size, or many small ones."""
+DRAWN = "drawn by sagan (a grid, sheet or plot): not data"
+"""Reason for skipping sagan's own figures."""
+
+_BYTES_PER_PIXEL, _BYTES_PER_NUMBER = 8, 12  # while decoding: of 8-bit colours, and of 16-bit or larger numbers
+_BLOCK = 2**20  # numbers that are scaled to 8 bits at once
 _UPRIGHT = {  # EXIF orientation -> the transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,6 +39,7 @@ _UPRIGHT = {  # EXIF orientation -> the transposition that makes the image uprig
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_DAMAGED = "truncated or damaged"
 _SRGB = ImageCms.createProfile("sRGB")
 _PROFILE_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # Pillow's mode -> the profile's colour space
 
@@ -64,14 +76,38 @@ def decode(
     """
     if not data:
         raise Unreadable("empty file")
+    if is_figure(data):
+        raise Unreadable(DRAWN)
+    options = (resolution, image_channels, background, max_pixels)
+    try:
+        return _open_and_decode(data, None, *options)
+    except Unreadable as error:
+        if not data.startswith(PNG_SIGNATURE) or str(error) != _DAMAGED:
+            raise
+    # Text, a profile or another chunk that the pixels do not need may be what Pillow refused.
+    pixels, profile = keep_pixels(data)
+    return _open_and_decode(pixels, profile, *options)
+
+
+def _open_and_decode(
+    data: bytes,
+    profile: bytes | None,
+    resolution: int,
+    image_channels: int,
+    background: tuple[int, int, int],
+    max_pixels: int,
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decode as `decode` does; `profile` is a colour profile that is not in the data."""
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as image:
+            if profile:
+                image.info["icc_profile"] = profile
             return _decode(image, resolution, image_channels, background, max_pixels)
     except Unreadable:
         raise
     except UnidentifiedImageError:
         known = data.startswith(tuple(SIGNATURES))
-        raise Unreadable("truncated or damaged" if known else "not an image in a supported format") from None
+        raise Unreadable(_DAMAGED if known else "not an image in a supported format") from None
     except Image.DecompressionBombError as error:  # Pillow's own limit; only its message states the size
         pixels = re.search(r"\d+", str(error))
         size = f"{int(pixels[0]) / 1e6:,.0f} megapixels" if pixels else "size"
@@ -79,7 +115,7 @@ def decode(
     except MemoryError:
         raise Unreadable("too large for this machine's memory") from None
     except Exception as error:  # decoders may raise any exception on malicious bytes
-        raise Unreadable("truncated or damaged") from error
+        raise Unreadable(_DAMAGED) from error
 
 
 def _decode(
@@ -93,6 +129,23 @@ def _decode(
     shrink = 2 * resolution / min(width, height)
     if shrink < 1:
         image.draft(None, (int(width * shrink), int(height * shrink)))
+    numbers = image.mode.startswith(("I", "F"))
+    cost = image.width * image.height * (_BYTES_PER_NUMBER if numbers else _BYTES_PER_PIXEL)
+    with DECODING.spend(cost):
+        try:
+            return _decode_pixels(image, (width, height), resolution, image_channels, background)
+        finally:
+            image.close()  # its memory belongs to what was spent
+
+
+def _decode_pixels(
+    image: Image.Image,
+    size: tuple[int, int],
+    resolution: int,
+    image_channels: int,
+    background: tuple[int, int, int],
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    width, height = size
     image.load()
     orientation, profile = _orientation(image), image.info.get("icc_profile")
     image = _to_8_bit(image)
@@ -127,7 +180,7 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         return _from_numbers(np.asarray(image), "floating-point", 1)
     if image.mode.startswith("I"):  # I;16 in either byte order, or I, which holds 16 bits in older PNG files
-        return _from_numbers(np.asarray(image).astype(np.int64), "integer", 65535)
+        return _from_numbers(np.asarray(image), "integer", 65535)
     if image.has_transparency_data:
         return image.convert("RGBA")
     if image.mode in ("L", "RGB", "CMYK"):
@@ -142,7 +195,13 @@ def _from_numbers(values: NDArray[Any], kind: str, white: int) -> Image.Image:
         white = 255
     if not 0 <= low <= high <= white:  # false for NaN too
         raise Unreadable(f"{kind} values from {low:g} to {high:g}: the scale is unknown")
-    return Image.fromarray((values.astype(np.float64) * (255 / white)).round().astype(np.uint8))
+    # Block by block: as float64, a large image would take eight times its memory.
+    scaled = np.empty(values.shape, np.uint8)
+    rows = max(1, _BLOCK // max(1, values.shape[1]))
+    for top in range(0, len(values), rows):
+        block = values[top : top + rows].astype(np.float64)
+        scaled[top : top + rows] = (block * (255 / white)).round()
+    return Image.fromarray(scaled)
 
 
 def _to_square(image: Image.Image, resolution: int) -> Image.Image:

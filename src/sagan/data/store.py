@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import warnings
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,17 +25,31 @@ from tqdm import tqdm
 
 from sagan.config import DataConfig
 from sagan.data.builtin.open import BuiltIn, open_built_in
-from sagan.data.decode import Unreadable, decode
+from sagan.data.decode import DRAWN, Unreadable, decode
+from sagan.data.packed import PackedImages, checksum, discard
 from sagan.data.shards.reader import ShardImages, is_shards, open_shards
-from sagan.data.sources import BUILT_IN, Skipped, no_usable_image, open_source
+from sagan.data.sources import BUILT_IN, Skipped, drop_empty_classes, no_usable_image, open_source
 from sagan.errors import UserError
-from sagan.files import Digest, digest_of, sweep, temporary_path, write_atomically, write_npy_header
-from sagan.text import printable
+from sagan.files import (
+    DamagedFile,
+    Digest,
+    digest_of,
+    expand_home,
+    load_array,
+    sweep,
+    temporary_path,
+    write_atomically,
+    write_npy_header,
+)
+from sagan.text import as_class_names, is_text, printable
 
 FORMAT = 1
 """Version of the layout and of the decoding. A new version invalidates every store in a cache."""
 
 _IMAGES, _LABELS, _META = "images.npy", "labels.npy", "meta.json"
+_CHECKSUMS = "checksums.npy"  # of every image; stores of earlier versions have none
+_CRC32 = re.compile(rb'\{"crc32": (\d+),\n')  # first line of meta.json: checksum of what follows and of both arrays
+_MAX_JUNK = 10_000  # unusable images from the start on, after which a source is refused
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -49,12 +64,12 @@ class Store:
     """Digest of the content: the same key means the same images and labels in the same order."""
     source: str
     """Name of the source in messages."""
-    images: "np.memmap[Any, np.dtype[np.uint8]] | ShardImages"
-    """(N, H, W, C) uint8, read-only, read from disk on access. Images in shards are decoded on every access."""
+    images: PackedImages | ShardImages
+    """(N, H, W, C) uint8, read from disk on access, and checked. Images in shards are decoded on every access."""
     labels: NDArray[np.int64]
     """(N,), from 0 to the number of classes - 1; all 0 if there are no classes."""
     class_names: tuple[str, ...]
-    """Empty: train without classes."""
+    """Every class has an image; the names are in canonical form. Empty: train without classes."""
     names: Sequence[str]
     """Paths of the N images in the folder or the archive; empty for shards."""
     sizes: NDArray[np.int64]
@@ -103,6 +118,12 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         )
     if image_channels not in (1, 3, 4):
         raise UserError(f"image_channels is {image_channels}: must be 1 (grey), 3 (RGB) or 4 (RGBA)")
+    path = str(expand_home(config.source).absolute()) if is_path(config.source) else ""
+    if not is_text(config.source + path):
+        raise UserError(
+            f"data source '{printable(config.source)}' has a name (or lies in a folder) that is not UTF-8, so a run "
+            "could not record it: rename it"
+        )
     if resolution < 1:
         raise UserError(f"resolution is {resolution}: must be the side of the images in pixels, 1 or more")
     if len(config.background) != 3 or not all(0 <= value <= 255 for value in config.background):
@@ -132,6 +153,11 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
             f"cannot write the packed images to {cache}: {error.strerror or error}; "
             "make room there, or choose another folder with --cache"
         ) from error
+
+
+def is_path(source: str) -> bool:
+    """Return whether a source is a file or folder that exists, not a built-in set, a pattern, a URL or 'hf:...'."""
+    return source not in BUILT_IN and expand_home(source).exists()
 
 
 def first_size(name: str) -> int:
@@ -165,8 +191,11 @@ def cache_folder(config: DataConfig) -> Path:
     """Return the folder of the stores: the configured one, $SAGAN_CACHE, or `sagan` in the user's cache folder."""
     configured = config.cache or os.environ.get("SAGAN_CACHE")
     if configured:
-        return Path(configured).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sagan"
+        return expand_home(configured).absolute()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or expand_home("~/.cache"))
+    if str(folder).startswith("~"):
+        raise UserError("no home folder is known for the cache: name a folder with --cache or $SAGAN_CACHE")
+    return folder / "sagan"
 
 
 def _prepare_built_in(
@@ -176,7 +205,9 @@ def _prepare_built_in(
     names = built_in.class_names
     key = digest_of([options, built_in.name, built_in.version, built_in.count])
     if (store := _open(cache, key)) is not None:
-        return store
+        if _every_class_has_images(store):
+            return store
+        discard(store.path)
     canvases = [built_in.canvas(name) for name in names]
     with _Writer(cache, options) as writer, progress_bar(built_in.count, progress, f"drawing {built_in.name}") as bar:
         for images, labels in built_in.batches:
@@ -210,8 +241,9 @@ def _prepare_files(config: DataConfig, cache: Path, options: dict[str, Any], pro
     fingerprint = digest_of([options, source.title], source.stamp)
     index = cache / "index" / f"{fingerprint}.json"
     key = _read_index(index)
-    if key is not None and (store := _open(cache, key)) is not None:
-        return replace(store, source=source.title)  # the store may have been packed from a copy of the source
+    if key is not None and (store := _open(cache, key)) is not None and _every_class_has_images(store):
+        # The store may have been packed from a copy of the source.
+        return replace(store, source=source.title, skipped=store.skipped + source.remarks)
     if not source.entries:
         raise no_usable_image(config.source, source.problems)
 
@@ -234,23 +266,38 @@ def _prepare_files(config: DataConfig, cache: Path, options: dict[str, Any], pro
     # Decode all images on all cores, and write them in their order.
     content = Digest()
     content.add([options, source.class_names, [(problem.name, problem.reason) for problem in source.problems]])
-    skipped = list(source.problems)
+    skipped, drawn = list(source.problems), list[Skipped]()
     count = len(source.entries)
+    tried = 0
     with _Writer(cache, options) as writer, progress_bar(count, progress, f"reading {printable(config.source)}") as bar:
         for (name, label), (digest, image, size, reason) in zip(source.entries, map_in_order(read, count), strict=True):
+            bar.update()
+            tried += 1
+            if reason == DRAWN:  # not part of the key: drawing a contact sheet does not change the data
+                drawn.append(Skipped(name, reason))
+                continue
             content.add([name, label, digest])
             if image is None:
                 skipped.append(Skipped(name, reason))
             else:
                 writer.add(image, label, name, size)
-            bar.update()
+            if tried == _MAX_JUNK and not writer.names:
+                raise no_usable_image(config.source, [*drawn, *skipped])
         if not writer.names:
-            raise no_usable_image(config.source, skipped)
+            raise no_usable_image(config.source, [*drawn, *skipped])
+        empty = writer.empty_classes(source.class_names)
+        if empty:
+            content.add(["classes without images are dropped", empty])
         key = content.hexdigest()
         store = _open(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
     # Written last: the index must never name a store that does not exist.
     write_atomically(index, lambda path: path.write_text(json.dumps({"key": key}), encoding="utf-8"))
-    return replace(store, source=source.title)
+    return replace(store, source=source.title, skipped=store.skipped + source.remarks)
+
+
+def _every_class_has_images(store: Store) -> bool:
+    """Return whether all classes of a store are used. Stores of earlier versions may have classes without images."""
+    return not store.class_names or bool(np.bincount(store.labels, minlength=store.num_classes).all())
 
 
 def map_in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
@@ -280,6 +327,7 @@ class _Writer:
         self.options = options
         self.names: list[str] = []
         self._labels: list[int] = []
+        self._checksums: list[int] = []
         self._sizes: list[tuple[int, int]] = []
         self._folder = temporary_path(cache / "stores" / "store")
 
@@ -299,27 +347,42 @@ class _Writer:
 
     def add(self, image: NDArray[np.uint8], label: int, name: str, size: tuple[int, int]) -> None:
         """Append one image, (R, R, C) uint8; `size` is its original width and height."""
-        self._file.write(np.ascontiguousarray(image).data)
+        image = np.ascontiguousarray(image)
+        self._file.write(image.data)
+        self._checksums.append(checksum(image))
         self._labels.append(label)
         self.names.append(name)
         self._sizes.append(size)
+
+    def empty_classes(self, class_names: tuple[str, ...]) -> list[str]:
+        """Return the classes that have no image so far."""
+        used = set(self._labels)
+        return [name for number, name in enumerate(class_names) if number not in used]
 
     def finish(self, key: str, source: str, class_names: tuple[str, ...], skipped: tuple[Skipped, ...]) -> Store:
         """Move the store to its place, unless another process has done so, and open it."""
         self._file.seek(0)
         self._write_header()
         self._file.close()
-        labels = np.array(self._labels, np.int64) * bool(class_names)
+        labels, problem = np.array(self._labels, np.int64) * bool(class_names), tuple[Skipped, ...]()
+        if class_names:
+            counts = np.bincount(labels, minlength=len(class_names))
+            number_of, class_names, problem = drop_empty_classes(counts, class_names)
+            labels = number_of[labels]
+        checksums = np.array(self._checksums, np.uint32)
         np.save(self._folder / _LABELS, labels)
+        np.save(self._folder / _CHECKSUMS, checksums)
         meta = {
             **self.options,
             "source": source,
             "class_names": class_names,
             "names": self.names,
             "sizes": self._sizes,
-            "skipped": [(one.name, one.reason) for one in skipped],
+            "skipped": [(one.name, one.reason) for one in (*problem, *skipped)],
         }
-        (self._folder / _META).write_text(json.dumps(meta), encoding="utf-8")
+        text = json.dumps(meta)[1:].encode()  # without its brace: the checksum is the first field
+        start = f'{{"crc32": {_crc32(text, labels, checksums)},\n'.encode()
+        (self._folder / _META).write_bytes(start + text)
         place = self.cache / "stores" / key
         try:
             self._folder.rename(place)
@@ -336,44 +399,51 @@ class _Writer:
         write_npy_header(self._file, np.dtype(np.uint8), (len(self.names), side, side, channels))
 
 
+def _crc32(text: bytes, labels: NDArray[np.int64], checksums: NDArray[np.uint32]) -> int:
+    return zlib.crc32(text, zlib.crc32(labels.data, zlib.crc32(checksums.data)))
+
+
 def _open(cache: Path, key: str) -> Store | None:
     """Open the store of this key. Return None if it does not exist, or if it is damaged; then remove it."""
     path = cache / "stores" / key
     if not path.is_dir():
         return None
     try:
-        meta = json.loads((path / _META).read_text(encoding="utf-8"))
-        images = np.load(path / _IMAGES, mmap_mode="r", allow_pickle=False)
-        labels = np.load(path / _LABELS, allow_pickle=False)
+        text = (path / _META).read_bytes()
+        meta = json.loads(text)
+        labels = load_array(path / _LABELS)
+        checksums = load_array(path / _CHECKSUMS) if (path / _CHECKSUMS).exists() or "crc32" in meta else None
+        if checksums is not None:
+            first_line = _CRC32.match(text)
+            if first_line is None or int(first_line[1]) != _crc32(text[first_line.end() :], labels, checksums):
+                raise ValueError("its checksum does not match")
+        images = PackedImages(path / _IMAGES, checksums)
         store = Store(
             path=path,
             key=key,
             source=str(meta["source"]),
             images=images,
             labels=labels,
-            class_names=tuple(map(str, meta["class_names"])),
+            class_names=as_class_names(meta["class_names"]),
             names=[str(name) for name in meta["names"]],
             sizes=np.array(meta["sizes"], np.int64).reshape(-1, 2),
             skipped=tuple(Skipped(str(name), str(reason)) for name, reason in meta["skipped"]),
         )
         side, channels = meta["resolution"], meta["image_channels"]
         if not (
-            images.dtype == np.uint8
-            and images.shape == (len(labels), side, side, channels)
+            images.shape == (len(labels), side, side, channels)
             and labels.dtype == np.int64
             and 0 < len(labels) == len(store.names) == len(store.sizes)
             and labels.min() >= 0
             and labels.max() <= max(len(store.class_names) - 1, 0)
         ):
             raise ValueError("images, labels and metadata do not match")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError) as error:
+        images.check_some()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DamagedFile) as error:
         if isinstance(error, PermissionError):
             raise
-        _log.warning("the store %s is damaged (%s): packing it again", path, error)
-        damaged = temporary_path(path)
-        with contextlib.suppress(FileNotFoundError):  # another process has just removed it
-            path.rename(damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
+        _log.warning("the store %s is damaged (%s): packing it again", path, printable(str(error)))
+        discard(path)
         return None
     return store
 

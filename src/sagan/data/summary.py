@@ -14,6 +14,8 @@ _MAX_CLASSES_LISTED = 30
 _MAX_SKIPPED_LISTED = 20
 _FEW_IMAGES = 200  # fewer images in all bring a remark
 _FEW_IN_CLASS = 50  # fewer images in a class bring a remark
+_MAX_LOOKED_AT = 256  # images whose brightness is looked at
+_DARK = 63  # 14 bits in 16 reach 63 of 255, 12 bits reach 15
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
 
 
@@ -87,6 +89,12 @@ def _remarks(store: Store) -> Sequence[str]:
     enlarged = float(((store.sizes.min(1) < store.resolution) & store.sizes.all(1)).mean())
     if enlarged > 0.5:
         remarks.append(f"{enlarged:.0%} of the images are enlarged: a lower resolution loses nothing.")
+    dark, looked_at = _count_dark(store)
+    if dark > looked_at // 20:
+        remarks.append(
+            f"{dark} of {looked_at} images have no value above {_DARK} of 255: if their files hold 10, 12 or 14 bits "
+            "in 16, scale them to 16 bits, since 65535 is read as white."
+        )
     if store.num_classes:
         counts = np.bincount(store.labels, minlength=store.num_classes)
         small_classes = int((counts < _FEW_IN_CLASS).sum())
@@ -105,6 +113,13 @@ def _remarks(store: Store) -> Sequence[str]:
         if store.num_classes == 1:
             remarks.append("There is only one class: the same as training without classes.")
     return remarks
+
+
+def _count_dark(store: Store) -> tuple[int, int]:
+    """Return how many of some evenly spread images are nearly black, and how many were looked at."""
+    positions = np.unique(np.linspace(0, len(store) - 1, _MAX_LOOKED_AT).astype(np.int64))
+    colours = np.asarray(store.images[positions])[..., :3]
+    return int((colours.max((1, 2, 3)) <= _DARK).sum()), len(positions)
 
 
 def _share(selected: NDArray[np.bool_]) -> str:

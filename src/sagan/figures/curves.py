@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sagan.errors import UserError
 from sagan.files import write_atomically
+from sagan.marks import FIGURE, FIGURE_KEY
 from sagan.metric_names import is_distance
 
 Rows = Sequence[Mapping[str, Any]]
@@ -150,7 +151,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     if figure_format(path) == "svg":
         write_atomically(path, lambda temporary: temporary.write_bytes(to_svg(figure)))
     else:
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None}))
+        about = {"Software": None, FIGURE_KEY: FIGURE}
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata=about))
 
 
 def to_svg(figure: Figure, *, transparent: bool = False) -> bytes:

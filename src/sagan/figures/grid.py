@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from sagan.errors import UserError
 from sagan.files import write_atomically
+from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY
 
 _INK, _PAPER = (40, 40, 46), (255, 255, 255)
 _MARGIN, _GUTTER = 12, 3  # pixels
@@ -67,6 +69,7 @@ def draw_grid(
     if title:  # a long title over a narrow grid widens the page
         size = (max(size[0], int(title_font.getlength(title)) + 2 * _MARGIN), size[1])
     page = Image.new("RGB", size, _PAPER)
+    page.info[FIGURE_KEY] = FIGURE
     draw = ImageDraw.Draw(page)
     if title:
         draw.text((left, _MARGIN + _TITLE_SIZE // 2), title, _INK, title_font, anchor="lm")
@@ -114,8 +117,14 @@ def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]
 
 
 def save(image: Image.Image, path: Path | str) -> None:
-    """Write a PNG file atomically, creating its folder. Raises UserError if it cannot be written."""
-    write_atomically(Path(path), lambda temporary: image.save(temporary, format="PNG"))
+    """Write a PNG file atomically, creating its folder; a page of `draw_grid` is marked as a figure of sagan.
+
+    Raises UserError if the file cannot be written.
+    """
+    info = PngInfo()
+    if image.info.get(FIGURE_KEY) == FIGURE:
+        info.add_text(FIGURE_KEY, FIGURE)
+    write_atomically(Path(path), lambda temporary: image.save(temporary, format="PNG", pnginfo=info))
 
 
 def read(path: Path) -> Image.Image:
@@ -147,6 +156,7 @@ def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: 
             append_images=images[1:],
             duration=round(1000 * seconds_per_frame),
             loop=0,
+            comment=FIGURE_COMMENT,
         ),
     )
 

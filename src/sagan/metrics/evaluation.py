@@ -44,7 +44,7 @@ from sagan.metrics.score import classifier_score
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
-from sagan.text import printable, short
+from sagan.text import as_class_names, printable, short
 
 NEAREST_SHOWN = 10  # images in a row of the figure of nearest neighbours
 FEW = 10_000  # images; with fewer, the upward bias of a Frechet distance is large
@@ -260,7 +260,7 @@ def _of_generator(
     theirs = _of_store(store, config.reference_count or len(store), config, network, processes, "real images")
     if not names:
         shares, labels = "none", np.zeros(config.count, np.int64)
-    elif config.class_shares == "reference" and store.class_names == names:
+    elif config.class_shares == "reference" and store.class_names == as_class_names(names):
         shares, labels = "as in the reference", np.resize(store.labels[choose(store, len(store))], config.count)
     else:
         shares, labels = "uniform", np.arange(config.count) % len(names)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sagan.device import full_precision
 from sagan.distributed import Processes
 from sagan.errors import UserError
-from sagan.files import sha256, sweep, write_atomically
+from sagan.files import DamagedFile, load_array, save_array, sha256, sweep
 from sagan.metrics import inception
 
 Resize = Literal["bicubic", "bilinear", "legacy"]
@@ -298,14 +298,14 @@ def _everyone(share: Processes, has_it: bool) -> bool:
 def _read(path: Path, count: int) -> np.ndarray | None:
     """Read cached features; None if they are missing or damaged, and must be computed again."""
     try:
-        part = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        part = load_array(path)
+    except (OSError, DamagedFile):
         return None
     return part if part.ndim == 2 and len(part) == count and part.dtype == np.float32 else None
 
 
 def _write(path: Path, part: np.ndarray) -> None:
-    write_atomically(path, lambda temporary: np.save(temporary, part))
+    save_array(path, part)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

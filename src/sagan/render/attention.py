@@ -22,6 +22,7 @@ from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.pixels import to_bytes, to_signed
 from sagan.run import Run, default_output, load_generator, read_discriminator
 from sagan.sampling import draw_latents, find_classes
+from sagan.text import as_class_names
 
 NetworkName = Literal["generator", "discriminator", "both"]
 
@@ -186,7 +187,7 @@ def real_subject(
     config, names = info.config, info.class_names
     numbers, count = _choose_rows(classes, names, count)
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
-    if store.class_names != names:
+    if store.class_names != as_class_names(names):
         raise UserError(f"{config.data.source} has other classes than {path} was trained on: restore the data")
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(store))
     of_classes = [order[store.labels[order] == number][:count] for number in numbers] or [order[:count]]

@@ -28,7 +28,7 @@ def test_at_their_own_size(scans, channels):
 
 def test_enlarged(scans):
     store = prepare(DataConfig(source="digits"), resolution=32, image_channels=1, progress=False)
-    small = store.images.reshape(-1, 8, 4, 8, 4).mean((2, 4))
+    small = np.asarray(store.images).reshape(-1, 8, 4, 8, 4).mean((2, 4))
     assert abs(small - scans.images * 255 / 16).mean() < 12
     assert store.sizes.tolist() == [[8, 8]] * digits.COUNT
 

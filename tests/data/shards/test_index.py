@@ -184,3 +184,87 @@ def test_any_bytes_give_images_or_a_reason():
             continue
         assert (found.rows["offset"] + found.rows["size"] <= len(data)).all()
         assert (np.diff(found.rows["offset"]) > 0).all()
+
+
+def labelled(count, name="{:04d}"):
+    return [
+        [(f"{name.format(i)}.png", bytes([i + 1])), (f"{name.format(i)}.cls", str(i % 3).encode())]
+        for i in range(count)
+    ]
+
+
+def test_doubles_that_macos_writes_are_no_samples():
+    pairs = labelled(6)
+    members = [(form.format(name), data) for pair in pairs for form in ("._{}", "{}") for name, data in pair]
+    members += [("__MACOSX/x.png", b"x"), (".hidden/x.png", b"x"), ("./.y.png", b"y")]
+    found = look(tar(members))
+    assert found.rows["label"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert (found.rows["size"] == 1).all()
+    assert not found.problems
+
+
+@pytest.mark.parametrize("order", ["labels first", "images first", "reversed"])
+def test_labels_and_images_that_lie_apart_are_paired_by_name(order):
+    pairs = labelled(7)
+    images, labels = [image for image, _ in pairs], [label for _, label in pairs]
+    members = {"labels first": labels + images, "images first": images + labels, "reversed": labels[::-1] + images}[
+        order
+    ]
+    found = look(tar(members))
+    assert found.rows["label"].tolist() == [i % 3 for i in range(7)]
+    assert not found.problems
+
+
+def test_labels_without_an_image_are_counted():
+    pairs = labelled(5)
+    lone = [(f"x{i}.cls", b"1") for i in range(20)]
+    found = look(tar([*lone, *(member for pair in pairs for member in pair)]))
+    assert found.rows["label"].tolist() == [0, 1, 2, 0, 1]
+    (problem,) = found.problems
+    assert re.search(r"\b20 labels\b.*\bno image\b", problem.reason)
+
+
+def test_names_that_are_not_unique_are_not_paired():
+    members = [("a.cls", b"1"), ("x.png", b"x"), ("a.cls", b"2"), ("y.png", b"y"), ("a.jpg", b"a")]
+    found = look(tar(members))
+    assert found.rows["label"].tolist() == [-1, -1, -1]
+    assert re.search(r"\b2 labels\b", found.problems[0].reason)
+
+
+def test_two_labels_of_a_sample_are_named():
+    assert not reasons(tar([("a.png", b"x"), ("a.cls", b"1"), ("a.cls", b"1")]))
+    (reason,) = reasons(tar([("a.png", b"x"), ("a.cls", b"1"), ("a.cls", b"2")]))
+    assert re.search(r"a\.cls: .*\b2\b.*\b1\b", reason)
+
+
+def test_members_that_are_not_read_are_named():
+    names = ["c/0001", "c/a.jpg_large", "c/b.ppm", "c/c.apng", "c/d.png.bak", "c/e.npy"]
+    innocent = ["0.json", "0.txt", "README", "0.cls.txt"]
+    found = look(tar([("0.png", b"x"), *((name, b"y") for name in names + innocent)]))
+    assert [one.name for one in found.problems] == [f"x.tar: {name}" for name in names]
+
+
+RUN = b'{"config": {"data": {"source": "x"}}, "class_names": [], "data_key": "x"}'
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("folder", ["runs/1", "run", "./run"])
+def test_the_folder_of_a_run_is_not_data(place, folder):
+    images = [("1.png", b"x"), ("2.png", b"yy"), (f"{folder}-2/3.png", b"zzz")]
+    grids = [(f"{folder}/samples/step-1.png", b"run"), (f"{folder}/a.png", b"run"), (f"{folder}/0001", b"run")]
+    config = [(f"{folder}/config.json", RUN)]
+    found = look(tar([*images[:1], *(config + grids if place == "before" else grids + config), *images[1:]]))
+    assert found.rows["size"].tolist() == [1, 2, 3]
+    assert not found.problems
+
+
+def test_other_files_of_that_name_are_no_runs():
+    members = [
+        ("a/config.json", b'{"config": 1}'),
+        ("a/1.png", b"x"),
+        ("b/config.json", b"{" * 300_000),
+        ("b/2.png", b"y"),
+    ]
+    assert len(look(tar(members)).rows) == 2
+    assert len(look(tar([("a/config.json", b" " * 10**6 + RUN), ("a/1.png", b"x")])).rows) == 1
+    assert len(look(tar([("a/config.json", RUN + b" " * 10**6), ("a/1.png", b"x")])).rows) == 0

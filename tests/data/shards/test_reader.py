@@ -232,9 +232,11 @@ def test_without_labels_and_without_some(tmp_path, png):
     assert load(folder).class_names == ()
     write_shards(folder, [png(i) for i in range(6)], 6, labels=[0, 4, 0, 0, 0, 0], name="more")
     store = load(folder)
-    assert store.class_names == ("0", "1", "2", "3", "4")
+    assert store.class_names == ("0", "4")
+    assert store.labels.tolist() == [0, 1, 0, 0, 0, 0]
     assert len(store) == 6
-    assert re.search(r"\b6\b.*\.cls\b", store.skipped[0].reason)
+    assert re.search(r"\b1, 2, 3$", store.skipped[0].reason)
+    assert re.search(r"\b6\b.*\.cls\b", store.skipped[1].reason)
     assert len(load(folder, labels=False)) == 12
 
 
@@ -297,3 +299,62 @@ def test_nothing_in_it(tmp_path):
         add(tar, "readme.txt", b"hello")
     with pytest.raises(UserError, match=r"empty\.tar\b"):
         load(tmp_path / "empty.tar")
+
+
+def test_a_part_of_the_shards_trains_the_classes_that_it_has(tmp_path, png):
+    files = {f"{k}/{i}.png": png(100 * k + i) for k in range(3) for i in range(4)}
+    for name, data in files.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    pack(DataConfig(str(tmp_path / "in")), tmp_path / "out", shard_size=1, resolution=8, image_channels=3)
+    first = load(tmp_path / "out" / "out-000000.tar")
+    (number,) = numbers(first.load_images(np.arange(1)))
+    assert first.class_names == (str(number // 100),)
+    assert first.labels.tolist() == [0]
+    assert re.search(r"\b2 classes\b", first.skipped[0].name)
+    assert first.key != load(tmp_path / "out").key
+    assert load(tmp_path / "out").class_names == ("0", "1", "2")
+    assert not load(tmp_path / "out").skipped
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_changed_table_in_the_cache_is_written_again(tmp_path, png, made, packed):
+    source = made
+    if packed:
+        source = tmp_path / "packed"
+        pack(DataConfig(str(made)), source, shard_size=4000, resolution=8, image_channels=3)
+    table = np.array(load(source).images.shards.table)
+    for at in np.linspace(0, load(source).path.stat().st_size - 1, 30).astype(int).tolist():
+        flip(load(source).path, at)
+        np.testing.assert_array_equal(load(source).images.shards.table, table)
+
+
+def test_a_changed_scan_in_the_cache_is_made_again(made, cache):
+    table = np.array(load(made).images.shards.table)
+    scan = next((cache / "shards" / "scans").iterdir())
+    for at in range(0, scan.stat().st_size, 37):
+        flip(scan, at)
+        load(made).path.unlink()
+        np.testing.assert_array_equal(load(made).images.shards.table, table)
+
+
+def test_a_table_that_is_truncated_while_it_is_used(made):
+    store = load(made)
+    batches = Batches(store, 4, seed=0, flips=False)
+    expected = numbers(batches(1)[0])
+    store.path.write_bytes(b"")  # a mapped file would now end the process
+    assert numbers(batches(1)[0]) == expected
+
+
+@pytest.mark.parametrize("name", ["x[1]", "x{1,2}", "x{0..3}", "x*"])
+def test_brackets_in_the_name_of_a_folder(tmp_path, png, name):
+    write_shards(tmp_path / name, [png(i) for i in range(6)], 2, name="s[0]")
+    for pattern in ("", "/s[0]-000000.tar", "/*.tar", "/s[[]0]-00000[0-2].tar"):
+        assert len(load(str(tmp_path / name) + pattern)) == (2 if pattern == "/s[0]-000000.tar" else 6)
+    assert is_shards(str(tmp_path / name))

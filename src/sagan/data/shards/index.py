@@ -3,8 +3,11 @@
 A sample is defined as in WebDataset: the members with the same name up to the first dot, with the image in .jpg, .png
 or another image suffix and the class in .cls. The standard library's `tarfile` reads the headers, through a file object
 that limits how much it can read.
+
+Members of a sample are adjacent in WebDataset. Labels and images that lie apart are paired by their name at the end.
 """
 
+import hashlib
 import posixpath
 import re
 import tarfile
@@ -16,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sagan.data.sources import SUFFIXES, Skipped
+from sagan.data.names import RUN_FILE, SUFFIXES, is_companion, is_hidden, is_run, normal, reason_unread
+from sagan.data.sources import Skipped
 from sagan.errors import UserError
 from sagan.text import printable
 
@@ -43,14 +47,17 @@ class Scan:
     problems: tuple[Skipped, ...]
 
 
-def scan(name: str, size: int, read: Callable[[int, int], bytes], block: int) -> Scan:
-    """List the images of a tar file.
+def scan(
+    name: str, size: int, read: Callable[[int, int], bytes], block: int, runs: frozenset[str] = frozenset()
+) -> Scan:
+    """List the images of a tar file. Hidden members and the folders of runs are not data.
 
     Args:
         name: name of the shard in messages.
         size: size of the shard, in bytes.
         read: `read(start, stop)` returns the bytes from `start` up to `stop`.
         block: bytes to read at once.
+        runs: folders of runs, which are known from an earlier scan.
 
     Raises:
         UserError: the file is compressed, or its first header is not that of a tar file. Damage further on is listed
@@ -64,7 +71,7 @@ def scan(name: str, size: int, read: Callable[[int, int], bytes], block: int) ->
             "plain .tar (images are compressed already)"
         )
     file.seek(0)
-    samples = _Samples(posixpath.basename(name))
+    samples = _Samples(posixpath.basename(name), runs)
     end = 0  # first byte of the content of the last member
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:  # type: ignore[call-overload]
@@ -82,13 +89,21 @@ def scan(name: str, size: int, read: Callable[[int, int], bytes], block: int) ->
         if not end:
             raise UserError(f"{printable(name)} is not a readable .tar ({error}): use an intact file") from error
         samples.add_problem("", f"damaged after byte {end:,} ({error}): the rest of the shard is skipped")
-    samples.finish_sample()
+    if samples.runs - runs:  # the configuration of a run may follow its images: look again, without its folder
+        return scan(name, size, read, block, frozenset(samples.runs))
+    samples.finish()
     return Scan(samples.rows(), samples.problems())
 
 
 def _add_member(samples: "_Samples", member: tarfile.TarInfo, file: "_LimitedFile", size: int) -> bool:
     """Record a member if it belongs to a sample; return False if the shard ends within the member."""
-    base, suffix = _split(member.name)
+    name = normal(member.name)
+    folder = posixpath.dirname(name)
+    if name.endswith(RUN_FILE) and posixpath.basename(name) == RUN_FILE and _is_run_file(member, file):
+        samples.runs.add(folder)
+    if is_hidden(name) or (samples.runs and samples.is_in_run(folder)):
+        return True
+    base, suffix = _split(name)
     if member.isreg() and member.offset_data + member.size > size:
         samples.add_problem(member.name, f"claims {member.size:,} bytes, past the end of the shard: truncated there")
         return False
@@ -96,7 +111,8 @@ def _add_member(samples: "_Samples", member: tarfile.TarInfo, file: "_LimitedFil
     if suffix.endswith(_PICKLES):
         samples.add_problem(member.name, "may be a pickle: never read")
     elif not is_image and suffix != ".cls":
-        pass
+        if member.isreg() and not is_companion(name):
+            samples.add_problem(member.name, reason_unread(name))
     elif not member.isreg() or member.issparse():
         kind = "a link" if member.islnk() or member.issym() else "not a plain file"
         samples.add_problem(member.name, f"is {kind}: not read")
@@ -112,6 +128,13 @@ def _add_member(samples: "_Samples", member: tarfile.TarInfo, file: "_LimitedFil
     return True
 
 
+def _is_run_file(member: tarfile.TarInfo, file: "_LimitedFile") -> bool:
+    if not member.isreg() or member.issparse():
+        return False
+    file.seek(member.offset_data)
+    return is_run(lambda count: file.read(min(member.size, count)))
+
+
 def _check_end(samples: "_Samples", file: "_LimitedFile", offset: int, size: int) -> None:
     """Report damage at the end that tarfile assumes: it ends at any invalid header, a real end is zeros or nothing."""
     file.reset_limit()
@@ -123,20 +146,24 @@ def _check_end(samples: "_Samples", file: "_LimitedFile", offset: int, size: int
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Split a name at the first dot of its last part; return the suffix with its dots and in lower case."""
-    folder, last = posixpath.split(name.removeprefix("./"))
+    """Split a normal name at the first dot of its last part; return the suffix with its dots and in lower case."""
+    folder, last = posixpath.split(name)
     base, dot, suffix = last.partition(".")
     return posixpath.join(folder, base), (dot + suffix).lower()
 
 
 class _Samples:
-    """Collect the images and problems of one shard. The members of a sample are adjacent, as in WebDataset."""
+    """Collect the images and problems of one shard."""
 
-    def __init__(self, shard: str) -> None:
+    def __init__(self, shard: str, runs: frozenset[str]) -> None:
         self.shard = shard
+        self.runs = set(runs)
+        """Folders of runs that sagan wrote."""
         self._numbers = array("q")  # offset, size and label of each image in turn
         self._problems: list[Skipped] = []
         self._unlisted = 0  # problems past MAX_PROBLEMS
+        # Hash of the key in turn with: the number of an image without a label; a label without an image.
+        self._lone_images, self._lone_labels = array("q"), array("q")
         # The current sample.
         self._key: str | None = None
         self._image: tarfile.TarInfo | None = None
@@ -154,16 +181,42 @@ class _Samples:
     def add_label(self, key: str, name: str, text: bytes) -> None:
         self._begin_sample(key)
         if re.fullmatch(rb"\s*\d{1,6}\s*", text) and int(text) < MAX_LABEL:
+            if self._label not in (-1, int(text)):
+                self.add_problem(name, f"a second class of the same sample, {int(text)}: it replaces {self._label}")
             self._label = int(text)
         else:
             self.add_problem(name, f"{text[:20]!r} is not a class: must be a number from 0 to {MAX_LABEL - 1}")
 
     def finish_sample(self) -> None:
-        """Store the current sample, if it has an image."""
+        """Store the current sample, if it has an image, and what it lacks."""
         if self._image is not None:
+            if self._label < 0:
+                self._lone_images.extend((_hash(self._key or ""), len(self._numbers) // 3))
             self._numbers.extend((self._image.offset_data, self._image.size, self._label))
+        elif self._label >= 0:
+            self._lone_labels.extend((_hash(self._key or ""), self._label))
         self._image = None
         self._label = -1
+
+    def finish(self) -> None:
+        """Store the last sample, and pair labels and images of the same key that were not adjacent."""
+        self.finish_sample()
+        if not self._lone_labels:
+            return
+        image_keys, images, images_with_key = _group(self._lone_images)
+        label_keys, labels, labels_with_key = _group(self._lone_labels)
+        _, at_image, at_label = np.intersect1d(image_keys, label_keys, assume_unique=True, return_indices=True)
+        single = (images_with_key[at_image] == 1) & (labels_with_key[at_label] == 1)
+        for image, label in zip(images[at_image[single]].tolist(), labels[at_label[single]].tolist(), strict=True):
+            self._numbers[3 * image + 2] = label
+        if lone := len(self._lone_labels) // 2 - int(single.sum()):
+            self.add_problem("", f"{lone:,} labels (.cls) have no image of the same name")
+
+    def is_in_run(self, folder: str) -> bool:
+        """Return whether a folder is that of a run, or in one."""
+        while folder not in self.runs and folder:
+            folder = posixpath.dirname(folder)
+        return folder in self.runs
 
     def rows(self) -> NDArray[Any]:
         """Return the images as ROW, in the order of the shard."""
@@ -187,6 +240,18 @@ class _Samples:
         if key != self._key:
             self.finish_sample()
             self._key = key
+
+
+def _hash(key: str) -> int:
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _group(pairs: "array[int]") -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the distinct keys of (key, value) pairs, the first value of each, and how many values it has."""
+    keys, values = np.array(pairs, np.int64).reshape(-1, 2).T
+    distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    return distinct, values[first], counts
 
 
 class _LimitedFile:

@@ -19,7 +19,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,25 @@ from tqdm import tqdm
 from sagan.data.decode import Unreadable, decode
 from sagan.data.shards import remote
 from sagan.data.shards.index import MAX_BYTES, MAX_LABEL, ROW, scan
-from sagan.data.sources import Skipped, no_usable_image
+from sagan.data.sources import Skipped, drop_empty_classes, no_usable_image
 from sagan.errors import UserError
-from sagan.files import digest_of, sha256, sweep, write_atomically, write_npy_header
-from sagan.text import printable
+from sagan.files import (
+    DamagedFile,
+    digest_of,
+    expand_home,
+    map_array,
+    read_npy_header,
+    sha256,
+    sweep,
+    write_array,
+    write_atomically,
+)
+from sagan.text import as_class_names, printable
 
 FORMAT = 1
-"""Version of the index, and of the scans in the cache."""
+"""Version of the index."""
+SCAN_FORMAT = 2
+"""Version of the scans in the cache."""
 INDEX, TABLE = "index.json", "index.npy"
 """Files that `sagan data pack` writes next to its shards."""
 PIECE = 2**22
@@ -45,7 +57,8 @@ LANES = 16
 """Pieces from which the images of a batch are drawn. Up to as many more are read ahead."""
 
 _BATCHES_AHEAD = 64  # batches that are read ahead, if their pieces fit
-_MAX_INDEX = 2**28  # bytes of an index.json
+_MAX_INDEX = 2**24  # bytes of an index.json: 80,000 shards; parsed, it takes up to thirty times its size
+_MAX_IN_MEMORY = 2**26  # bytes of a table of images; a larger one is mapped
 _MAX_BROKEN = 100  # broken images in a row after which a data set is unusable
 _MAX_WARNINGS = 20  # broken images that are named during training
 _MAX_SKIPPED_LISTED = 1000  # images that `Shards.skipped` lists
@@ -89,11 +102,11 @@ class Shards:
 
 def is_shards(name: str) -> bool:
     """Return whether a source is tar shards: .tar files by path, pattern or URL, or a folder or URL of .tar files."""
-    if name.startswith("hf:"):
+    path = expand_home(name)
+    if name.startswith("hf:") and not path.exists():
         return False
-    if remote.is_url(name) or _TAR.search(name):
+    if remote.is_url(name) or (_TAR.search(name) and not path.is_dir()):
         return True
-    path = Path(name).expanduser()
     with contextlib.suppress(OSError):
         if path.is_dir():
             suffixes = [Path(entry.name).suffix for entry in os.scandir(path) if not entry.name.startswith(".")]
@@ -113,7 +126,7 @@ def open_shards(name: str, labels: bool, cache: Path, *, progress: bool = True) 
     Raises:
         UserError: the shards cannot be read, have no image, or do not match their index.
     """
-    title = name if remote.is_url(name) else str(Path(name).expanduser().absolute())
+    title = name if remote.is_url(name) else str(expand_home(name).absolute())
     folder, names = _shard_names(title)
     for cache_folder in (cache / "shards", cache / "shards" / "scans"):
         cache_folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +139,36 @@ def open_shards(name: str, labels: bool, cache: Path, *, progress: bool = True) 
         shards = _open_scanned(title, names, labels, cache / "shards", progress)
     if not len(shards.table):
         raise no_usable_image(title, shards.skipped)
-    return shards
+    shards = _drop_empty_classes(shards, cache / "shards")
+    return replace(shards, class_names=as_class_names(shards.class_names))
+
+
+def _drop_empty_classes(shards: Shards, cache: Path) -> Shards:
+    """Renumber the classes if some have no image: in a part of the shards, or where numbers leave gaps."""
+    if not shards.class_names:
+        return shards
+    counts = np.zeros(len(shards.class_names), np.int64)
+    for rows in _blocks(shards.table):
+        counts += np.bincount(rows["label"], minlength=len(counts))
+    number_of, class_names, problem = drop_empty_classes(counts, shards.class_names)
+    if not problem:
+        return shards
+
+    def rows_of_used_classes() -> Iterator[NDArray[Any]]:
+        for rows in _blocks(shards.table):
+            rows = rows.copy()
+            rows["label"] = number_of[rows["label"]]
+            yield rows
+
+    key = digest_of([shards.key, "classes without images are dropped"])
+    table = _cached_table(cache / f"{key}.npy", len(shards.table), rows_of_used_classes)
+    return replace(shards, key=key, table=table, class_names=class_names, skipped=(*problem, *shards.skipped))
+
+
+def _blocks(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield a table in parts: it may be larger than memory."""
+    for start in range(0, len(table), 2**16):
+        yield table[start : start + 2**16]
 
 
 def read_index(folder: str) -> dict[str, Any] | None:
@@ -173,7 +215,8 @@ def read_index(folder: str) -> dict[str, Any] | None:
 def _shard_names(title: str) -> tuple[str, list[str]]:
     """Return the folder of the shards, and the path or URL of each."""
     without_query = title.split("?")[0]
-    if not _TAR.search(without_query) and (not remote.is_url(title) or not any(c in title for c in "*{[")):
+    is_folder = os.path.isdir(title) and not remote.is_url(title)
+    if is_folder or (remote.is_url(title) and not _TAR.search(without_query) and not any(c in title for c in "*{[")):
         folder = title.rstrip("/")  # a folder, or its URL
         index = read_index(folder)
         if index is not None:
@@ -289,8 +332,8 @@ def _open_scanned(title: str, names: list[str], labels: bool, cache: Path, progr
 def _scan(name: str, folder: Path) -> Path:
     """Return the path of a shard's scan in the cache; scan the shard if the file does not exist."""
     stamp = remote.stamp(name)
-    path = folder / f"{digest_of([FORMAT, name, stamp])}.npz"
-    if not path.is_file():
+    path = folder / f"{digest_of([SCAN_FORMAT, name, stamp])}.npz"
+    if not _is_intact(path):
         block = 2**20 if remote.is_url(name) else 2**13
         scanned = scan(name, stamp[0], lambda start, stop: remote.read(name, start, stop), block)
         problems = json.dumps([(one.name, one.reason) for one in scanned.problems]).encode()
@@ -298,6 +341,15 @@ def _scan(name: str, folder: Path) -> Path:
         np.savez(buffer, rows=scanned.rows, problems=np.frombuffer(problems, np.uint8))
         write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
     return path
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether a scan can be read; its .npz is an archive with checksums."""
+    try:
+        _read_scan(path)
+    except Exception:  # NumPy raises SyntaxError, BadZipFile and others on damage
+        return False
+    return True
 
 
 def _read_scan(path: Path) -> tuple[NDArray[Any], list[Skipped]]:
@@ -314,22 +366,17 @@ def _with_labels(rows: NDArray[Any], classes: bool) -> NDArray[Any]:
 
 
 def _cached_table(path: Path, count: int, rows: Callable[[], Iterator[NDArray[Any]]]) -> NDArray[Any]:
-    """Map a table of `count` images in the cache; write it from `rows` if it does not exist or is damaged."""
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            write_npy_header(file, ROW, (count,))
-            for part in rows():
-                file.write(np.ascontiguousarray(part).data)
+    """Open a table of `count` images in the cache; write it from `rows` if it does not exist or is damaged."""
 
     if not count:
         return np.zeros(0, ROW)
     for _ in range(2):
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            table = np.load(path, mmap_mode="r", allow_pickle=False)
+        with contextlib.suppress(OSError, ValueError, DamagedFile):
+            table = map_array(path)
             if table.dtype == ROW and table.shape == (count,):
-                return np.asarray(table)
-        write_atomically(path, write)
+                # Read into memory if it is small: a mapped file that is truncated meanwhile kills the process.
+                return np.array(table) if table.nbytes <= _MAX_IN_MEMORY else np.asarray(table)
+        write_atomically(path, lambda temporary: write_array(temporary, ROW, (count,), rows()))
     raise OSError(f"{path} cannot be read back")
 
 
@@ -352,10 +399,12 @@ def _fetch_table(name: str, max_bytes: int, checksum: str, cache: Path) -> NDArr
             write_atomically(path, write)
         if sha256(path) != checksum:
             raise ValueError("its checksum does not match")
-        table = np.load(path, mmap_mode="r", allow_pickle=False)
-        if table.dtype != ROW or table.ndim != 1:
+        with path.open("rb") as file:
+            shape, dtype = read_npy_header(file)
+        if dtype != ROW or len(shape) != 1:
             raise ValueError("it is not a table of images")
-    except (ValueError, EOFError) as error:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, DamagedFile) as error:
         if remote.is_url(name):
             path.unlink(missing_ok=True)
         raise UserError(

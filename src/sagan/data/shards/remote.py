@@ -30,6 +30,7 @@ class Unreachable(UserError):
 
 _T = TypeVar("_T")
 _TIMEOUT = 30  # seconds without an answer of a server
+_URL = re.compile(r"[A-Za-z][\w+.-]*(://|::)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 def is_url(name: str) -> bool:
     """Return whether a name is a URL of any kind, not a path."""
-    return "://" in name or "::" in name
+    return bool(_URL.match(name)) and not os.path.exists(name)
 
 
 def expand(pattern: str) -> list[str]:
@@ -47,11 +48,12 @@ def expand(pattern: str) -> list[str]:
         UserError: the pattern names no file or more than MAX_FILES, or its URL cannot be listed.
     """
     names: list[str] = []
-    for name in _expand_braces(pattern):
+    there, rest = ("", pattern) if is_url(pattern) else _split_existing(pattern)
+    for name in _expand_braces(rest):
         if glob.has_magic(name):
-            names += _match_wildcards(name)
+            names += _match_wildcards(there, name)
         else:
-            names.append(name)
+            names.append(there + name)
     if not names:
         raise UserError(f"data source '{printable(pattern)}' matches no file: check the pattern")
     return names
@@ -164,9 +166,19 @@ def _serves_ranges(system: Any, name: str, path: str) -> bool:
     return True
 
 
-def _match_wildcards(pattern: str) -> list[str]:
+def _split_existing(pattern: str) -> tuple[str, str]:
+    """Split a pattern after its longest beginning that exists: there, brackets and braces are a name."""
+    end = len(pattern)
+    while end and not os.path.exists(pattern[:end]):
+        end = pattern.rfind("/", 0, end)
+        if end <= 0:
+            return "", pattern
+    return pattern[:end], pattern[end:]
+
+
+def _match_wildcards(there: str, pattern: str) -> list[str]:
     if not is_url(pattern):
-        return sorted(glob.glob(pattern))
+        return sorted(glob.glob(glob.escape(there) + pattern))
     system, path = _system(pattern)
     return sorted(system.unstrip_protocol(match) for match in _retry(lambda: system.glob(path), pattern))
 
