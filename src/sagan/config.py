@@ -3,6 +3,7 @@
 The command line is derived from these classes; their docstrings are its help.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,8 @@ def check_ranges(options: object, *, least: Mapping[str, int] | None = None, abo
             raise ValueError(f"{name} must be {lowest} or more, got {value}")
     for name in above_zero:
         value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, got {value}")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ class Import:
     """Epsilon of the batch norms, if it differs from that of the codebase's SAGAN."""
     inplace_relu: bool | None = None
     """Whether the discriminator's ReLUs work in place, if it differs from the codebase's SAGAN."""
+    standing_statistics: bool | None = None
+    """Whether BigGAN-PyTorch's --mybn holds sums (--accumulate_stats), not running averages; default: by its counts."""
 
     def __post_init__(self) -> None:
         check_ranges(self, above_zero=("batch_norm_eps",))
@@ -53,6 +55,7 @@ def import_(options: Import) -> None:
         discriminator=options.discriminator,
         average=options.average,
         overrides=overrides,
+        standing_statistics=options.standing_statistics,
     )
     run = write_import(options.out or Path("runs") / options.file.stem, imported, options.file)
     print(describe_import(imported, run))

@@ -1,5 +1,6 @@
 """The shape of both networks, once."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -71,6 +72,8 @@ class ModelConfig:
     """Spectral norm on the tables of class shifts and scales (less 1), iterated from this side of the tables."""
     batch_norm_eps: float = 1e-5
     """Added to the variance in the generator's batch norms."""
+    output_norm_eps: float | None = None
+    """The same of the generator's last batch norm, before the image; None: batch_norm_eps."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, field: str, expected: str) -> None:
@@ -85,8 +88,10 @@ class ModelConfig:
         check(self.base_channels >= 1, "base_channels", "1 or more")
         check(self.query_reduction >= 1, "query_reduction", "1 or more")
         check(self.value_reduction is None or self.value_reduction >= 1, "value_reduction", "1 or more")
-        check(self.spectral_norm_eps > 0, "spectral_norm_eps", "above 0")
-        check(self.batch_norm_eps > 0, "batch_norm_eps", "above 0")
+        check(0 < self.spectral_norm_eps < math.inf, "spectral_norm_eps", "above 0 and finite")
+        check(0 < self.batch_norm_eps < math.inf, "batch_norm_eps", "above 0 and finite")
+        last_eps = self.output_norm_eps
+        check(last_eps is None or 0 < last_eps < math.inf, "output_norm_eps", "above 0 and finite")
         dcgan = self.architecture == "dcgan"
         wide = self.attention_variant != "direct" or self.value_reduction in (None, 1)
         check(wide, "value_reduction", "1 with attention_variant direct")

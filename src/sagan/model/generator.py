@@ -47,7 +47,7 @@ class Generator(nn.Module):
         for size, kind in config.attention_at("generator"):
             c = channels[(size // 4).bit_length() - 1]
             add_attention(self.attention, size, kind, c, config, spectral_norm=config.generator_spectral_norm)
-        self.norm = ConditionalBatchNorm2d(channels[-1], 0, config.batch_norm_eps)
+        self.norm = ConditionalBatchNorm2d(channels[-1], 0, config.output_norm_eps or config.batch_norm_eps)
         self.head = Conv2d(channels[-1], config.image_channels, 3, **sn)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
