@@ -15,6 +15,7 @@ from sagan.model.config import ModelConfig
 
 LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "relativistic"]
 AugmentName = Literal["color", "translation", "cutout"]
+BUILT_IN_FEATURES = ("auto", "inception", "efficientnet-lite0")  # all others are files, with code in them
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
 
