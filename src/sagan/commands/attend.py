@@ -36,6 +36,8 @@ class Attend:
     """Cut latents off at this magnitude."""
     smooth: bool = True
     """Draw maps smoothly between the keys' centres; False: as the cells that they are."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """Images that the discriminator is shown, as for sagan train; default: the run's data."""
     device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ def attend(options: Attend) -> None:
             seed=options.seed,
             truncation=options.truncation,
             smooth=options.smooth,
+            data=options.data,
             device=device,
         )
     print(table)

@@ -1,7 +1,7 @@
 """What a run attends to: the figure of the paper's end, from a run to a file, and a table of its layers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +22,7 @@ from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.pixels import to_bytes, to_signed
 from sagan.run import Run, read_discriminator, read_generator
 from sagan.sampling import draw_latents, find_classes
+from sagan.text import printable
 
 NetworkName = Literal["generator", "discriminator", "both"]
 
@@ -58,6 +59,7 @@ def write_attention(
     seed: int = 0,
     truncation: float | None = None,
     smooth: bool = True,
+    data: str | None = None,
     device: torch.device = CPU,
 ) -> tuple[Path, str]:
     """Draws what a run's networks attend to and writes it as .png or .svg; returns where to, and the table.
@@ -72,6 +74,7 @@ def write_attention(
         classes: names or numbers; none: the first eight.
         seed, truncation: of the latents, as for `sagan sample`; the seed chooses the real pictures too.
         smooth: draw maps smoothly between the keys' centres, not as cells.
+        data: source of the images that the discriminator is shown; None: the run's data.
         device: where the networks run.
 
     Raises:
@@ -82,7 +85,7 @@ def write_attention(
     if network != "discriminator":
         subjects.append(generated_subject(path, count, classes, seed, truncation, device))
     if network != "generator":
-        subjects.append(real_subject(path, count, classes, seed, device))
+        subjects.append(real_subject(path, count, classes, seed, device, data))
     chosen = [choose_layers(subject.network, layer) for subject in subjects]
     rows = sum(len(names) * len(subject.inputs) for names, subject in zip(chosen, subjects, strict=True))
     if rows > MOST_ROWS:
@@ -154,7 +157,12 @@ def generated_subject(
 
 
 def real_subject(
-    path: Path, count: int | None, classes: Sequence[str], seed: int, device: torch.device = CPU
+    path: Path,
+    count: int | None,
+    classes: Sequence[str],
+    seed: int,
+    device: torch.device = CPU,
+    data: str | None = None,
 ) -> Subject:
     """A run's discriminator, and `count` pictures of each class out of the run's data, drawn by the seed.
 
@@ -164,8 +172,16 @@ def real_subject(
     discriminator = bake_spectral_norm(read_discriminator(path).eval()).to(device)
     info = Run(path).info
     config, names = info.config, info.class_names
+    images = config.data if data is None else replace(config.data, source=data, labels=bool(names))
+    if not images.source:
+        raise UserError(
+            f"{path} was imported and has no images of its own: pass --data with images to show its discriminator"
+        )
     wanted, count = _rows(classes, names, count)
-    store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    store = prepare(images, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    if store.class_names != names and data is not None:
+        shown = ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
+        raise UserError(f"--data {data}: its classes must be those of {path}, in class folders: {shown}")
     if store.class_names != names:
         raise UserError(f"{config.data.source} has other classes than {path} was trained on: put it back as it was")
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(store))
