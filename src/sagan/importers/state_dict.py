@@ -278,7 +278,7 @@ def _first_sentence(error: Exception) -> str:
     if isinstance(error, OSError):  # the reader seeks the end of a file that was cut off
         return "it is truncated"
     if "magic number" in str(error):
-        return "it is a pickle that torch.save did not write"
+        return "it is a pickle that torch.save did not write so"
     return printable(re.split(r"[.\n]", str(error))[0]) or type(error).__name__
 
 
@@ -286,7 +286,7 @@ def _explain_unpickling_error(path: Path, message: str) -> str:
     """Say in one line why torch.load refused a pickle."""
     call = re.search(r"(?:GLOBAL|Unsupported global: GLOBAL|function|class) ([\w.]+)", message)
     if not call:
-        return f"{path} is damaged or not a checkpoint"
+        return f"{path} is damaged or not a checkpoint: it is a pickle that torch.save did not write so"
     return (
         f"{path} holds more than tensors: opening it would call {call[1]}, which may run code; if you trust the file, "
         "open it with its own code and save its network again: torch.save(network.state_dict(), FILE)"
