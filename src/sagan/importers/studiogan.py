@@ -40,6 +40,8 @@ class StudioGAN(torch_layers.TorchCodebase):
         "batch_norm_eps": 1e-4,
         "spectral_norm_eps": 1e-6,
         "shortcut": "rectified",
+        "generator_activation": "relu",
+        "discriminator_activation": "relu",
         **torch_layers.STORED_VECTORS,
     }
 

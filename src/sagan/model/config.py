@@ -8,6 +8,7 @@ from typing import Any, Literal
 AttentionKind = Literal["self", "channel", "residual"]
 Variant = Literal["released", "paper", "full", "direct"]
 Architecture = Literal["residual", "dcgan"]
+ActivationName = Literal["relu", "leaky-relu", "elu"]
 # Where the spectral norm of the generator's class tables starts its power iteration: nowhere, as there is none.
 ClassNorm = Literal["none", "classes", "channels"]
 
@@ -46,6 +47,10 @@ class ModelConfig:
     """Width inside of the discriminator's blocks after the first: that of their output, or of their input."""
     shortcut: Literal["plain", "rectified"] = "plain"
     """What the discriminator's shortcuts start from: the block's input, or its ReLU (as in-place ReLUs make it)."""
+    generator_activation: ActivationName = "relu"
+    """Activation of the generator's blocks; leaky-relu has a slope of 0.1 for negative numbers."""
+    discriminator_activation: ActivationName = "relu"
+    """The same for the discriminator."""
     class_head: Literal["projection", "classifier"] = "projection"
     """How the discriminator learns of classes: by the projection, or as an auxiliary classifier (AC-GAN)."""
     upsampling: Literal["nearest", "bilinear"] = "nearest"
@@ -93,6 +98,8 @@ class ModelConfig:
         last_eps = self.output_norm_eps
         check(last_eps is None or 0 < last_eps < math.inf, "output_norm_eps", "above 0 and finite")
         dcgan = self.architecture == "dcgan"
+        for field in ("generator_activation", "discriminator_activation"):
+            check(not dcgan or getattr(self, field) == "relu", field, "relu with architecture dcgan, which has its own")
         wide = self.attention_variant != "direct" or self.value_reduction in (None, 1)
         check(wide, "value_reduction", "1 with attention_variant direct")
         maps = (self.resolution // 4).bit_length() - dcgan  # 4, 8, ..., resolution, or half of it

@@ -3,9 +3,9 @@
 from itertools import pairwise
 from typing import ClassVar, overload
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.activation import activate
 from sagan.model.attention import add_attention
 from sagan.model.autocast import without_autocast
 from sagan.model.blocks import DownBlock
@@ -67,7 +67,8 @@ class Discriminator(nn.Module):
             x = block(x)
             if block.downsample:
                 x = self.attention[str(x.shape[-1])](x)
-        return F.relu(self.last(x)).sum(dim=(2, 3), dtype=self.head.weight.dtype)
+        h = activate(self.last(x), self.config.discriminator_activation)
+        return h.sum(dim=(2, 3), dtype=self.head.weight.dtype)
 
     @overload
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor: ...

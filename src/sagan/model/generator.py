@@ -4,9 +4,9 @@ from itertools import pairwise
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.activation import activate_
 from sagan.model.attention import add_attention
 from sagan.model.autocast import as_dtype_of
 from sagan.model.batch_norm import ConditionalBatchNorm2d
@@ -57,7 +57,7 @@ class Generator(nn.Module):
         for block in self.blocks:
             x = block(x, y)
             x = self.attention[str(x.shape[-1])](x)
-        return self._to_image(F.relu_(self.norm(x, None)))
+        return self._to_image(activate_(self.norm(x, None), self.config.generator_activation))
 
     def _to_image(self, x: Tensor) -> Tensor:
         """The image that the last feature map makes; tanh in the weights' precision, as bf16 has few steps near 1."""
