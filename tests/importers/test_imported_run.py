@@ -91,6 +91,13 @@ def test_its_discriminator_attends_to_images_that_are_named(imported, pictures, 
     assert [name for name in rows if name[0] == "discriminator"] == [["discriminator", "8.0"], ["discriminator", "4.0"]]
 
 
+def test_a_discriminator_that_was_not_imported_is_missed(pictures, command, tmp_path):
+    assert command("import", DATA / "studiogan" / "G.pth", "--out", tmp_path / "imported")[0] == 0
+    status, _, errors = command("attend", tmp_path / "imported", "--network", "discriminator", "--data", pictures)
+    assert (status, errors.count("\n")) == (2, 1)
+    assert re.search(r"\bimport\b.*--discriminator\b", errors)
+
+
 def test_its_discriminator_is_shown_no_images_of_other_classes(pictures, command, tmp_path):
     files = DATA / "studiogan"
     out = tmp_path / "imported"

@@ -102,7 +102,7 @@ WRONG_VALUES = {
     "u of zeros": ("biggan-pytorch/G_ema.pth", "linear.u0", torch.zeros_like, "zeros"),
     "v of zeros": ("studiogan/G.pth", "linear0.weight_v", torch.zeros_like, "zeros"),
     "weights of zeros": ("studiogan/G.pth", "linear0.weight_orig", torch.zeros_like, "not finite"),
-    "weights that overflow": ("mimicry/netG.pth", "c5.bias", lambda t: t + float("nan"), "not finite"),
+    "a bias of NaN": ("mimicry/netG.pth", "c5.bias", lambda t: t + float("nan"), "not finite"),
     "gamma of two": ("biggan-pytorch/G_ema.pth", "blocks.1.1.gamma", lambda t: torch.ones(2), r"shape \(2,\)"),
     "heykeetae's gamma": ("heykeetae/7_G.pth", "attn1.gamma", lambda t: torch.ones(2), r"shape \(2,\)"),
     "first layer": ("biggan-pytorch/G_ema.pth", "linear.weight", lambda t: t[:-1], r"\b\d+ outputs"),

@@ -169,8 +169,10 @@ def real_subject(
     Raises:
         UserError: no checkpoint, the data cannot be read or have other classes now, or no such class.
     """
-    discriminator = bake_spectral_norm(read_discriminator(path).eval()).to(device)
     info = Run(path).info
+    if info.origin and not Run(path).checkpoints():
+        raise UserError(f"{path} was imported without a discriminator: import it again with --discriminator FILE")
+    discriminator = bake_spectral_norm(read_discriminator(path).eval()).to(device)
     config, names = info.config, info.class_names
     images = config.data if data is None else replace(config.data, source=data, labels=bool(names))
     if not images.source:
