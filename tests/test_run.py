@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sagan import Config, Generator, ModelConfig, UserError, load
-from sagan.files import MAX_JSON_BYTES
+from sagan.files import MAX_JSON_BYTES, load_tensors, save_tensors
 from sagan.presets import PRESETS
 from sagan.run import Run, RunInfo, default_output, load_generator, read_generator
 
@@ -74,6 +74,33 @@ def test_a_changed_configuration_is_one_clear_line(tmp_path, change, message):
         Run(run.path)
     assert "\n" not in str(error.value)
     assert str(run.config_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda metadata: metadata["model"].update(kernel_size=5), "model.kernel_size"),
+        (lambda metadata: metadata.update(backbone="novel"), "backbone"),
+        (lambda metadata: metadata["model"].update({"\x1b]0;x\x07": 5}), "model.?]0;x?"),
+    ],
+)
+def test_a_generator_of_a_newer_version_is_refused_with_the_field(tmp_path, change, field):
+    run = Run.create(tmp_path / "run", INFO)
+    run.save_generator(Generator(INFO.config.model), step=5)
+    tensors, metadata = load_tensors(run.generator_path)
+    change(metadata)
+    save_tensors(run.generator_path, tensors, metadata)
+    with pytest.raises(UserError, match=r"^[^\n]*$") as error:
+        load(run.path)
+    assert f" {field}, " in str(error.value)
+    assert "generator.safetensors" in str(error.value)
+
+
+def test_a_cache_folder_in_the_configuration_is_not_used(tmp_path):
+    info = replace(INFO, config=replace(INFO.config, data=replace(INFO.config.data, cache="/etc")))
+    run = Run.create(tmp_path / "run", info)
+    assert run.info == info  # this process was given it
+    assert Run(run.path).info.config.data.cache == ""
 
 
 def test_a_configuration_that_is_no_json(tmp_path):

@@ -3,6 +3,7 @@
 The command line is derived from these classes. The docstrings of their fields are its help, so each is one line.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from sagan.model.config import ModelConfig
 
 LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "relativistic"]
 AugmentName = Literal["color", "translation", "cutout"]
+BUILT_IN_FEATURES = ("auto", "inception", "efficientnet-lite0")  # all others are files, with code in them
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
 # The help of these options states their default in words, so tyro's "(default: ...)" is dropped.
@@ -40,8 +42,8 @@ def check_ranges(options: object, *, minimum: Mapping[str, int] | None = None, p
             raise ValueError(f"{name} must be {smallest} or more, got {value}")
     for name in positive:
         value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, got {value}")
 
 
 @dataclass(frozen=True)

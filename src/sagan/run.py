@@ -23,7 +23,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +51,7 @@ from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.text import printable
 
 T = TypeVar("T")
 
@@ -77,8 +78,22 @@ class RunInfo:
         return self.data_key.removeprefix(IMPORTED_PREFIX)
 
 
+@dataclass(frozen=True)
+class GeneratorInfo:
+    """The metadata of generator.safetensors: all that is needed to rebuild the network."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # a field of a newer version may mean another network
+
+    step: Any
+    model: ModelConfig
+    class_names: tuple[str, ...]
+
+
 class Run:
     """A run directory.
+
+    `info` has no data.cache: config.json may come from elsewhere, and no path in it is written to. The command line of
+    today names the cache folder (`use_cache`).
 
     Raises:
         UserError: the directory or its config.json is missing or damaged.
@@ -103,6 +118,7 @@ class Run:
                 f"{self.path} is not a run: it has no config.json; pass a folder that sagan train or sagan import wrote"
             )
         self.info = read_as(RunInfo, self.config_path, "a run's configuration")
+        self.use_cache("")
         _check_names(self.info.class_names, self.info.config.model, self.config_path)
 
     @classmethod
@@ -117,7 +133,14 @@ class Run:
             raise UserError(f"{path} contains a run already: resume it with --resume {path}, or choose another --out")
         text = json.dumps(asdict(info), indent=2) + "\n"
         write_atomically(path / "config.json", lambda temporary: temporary.write_text(text))
-        return cls(path)
+        run = cls(path)
+        run.use_cache(info.config.data.cache)
+        return run
+
+    def use_cache(self, cache: str) -> None:
+        """Set the folder of the packed image stores that this process uses; '': the default one."""
+        config = self.info.config
+        self.info = replace(self.info, config=replace(config, data=replace(config.data, cache=cache)))
 
     def sweep(self) -> None:
         """Remove files that were half-written when an earlier process of this run was killed."""
@@ -198,7 +221,7 @@ def read_as(kind: type[T], path: Path, what: str) -> T:
         return TypeAdapter(kind).validate_json(read_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        where = printable(".".join(map(str, first["loc"]))) or "the file"
         raise UserError(f"{path} is not {what}: {where}: {first['msg']}") from error
     except ValueError as error:  # after ValidationError, which is one
         raise UserError(f"{path} is not {what}: {error}") from error
@@ -270,10 +293,15 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
         raise UserError(f"{path} contains only the average: pass the run's folder or one of its checkpoints")
     else:
         try:
-            config = TypeAdapter(ModelConfig).validate_python(metadata.get("model"))
-            class_names = TypeAdapter(tuple[str, ...]).validate_python(metadata.get("class_names"))
+            info = TypeAdapter(GeneratorInfo).validate_python({"step": 0, "class_names": None} | metadata)
         except ValidationError as error:
-            raise UserError(f"{path} is not a generator of sagan: {error.errors()[0]['msg']}") from error
+            first = error.errors()[0]
+            where = printable(".".join(map(str, first["loc"])))[:200]
+            if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+                problem = f"{path} has a field {where}, which this version of sagan does not know: a newer one may"
+                raise UserError(problem) from error
+            raise UserError(f"{path} is not a generator of sagan: {where}: {first['msg']}") from error
+        config, class_names = info.model, info.class_names
         _check_names(class_names, config, path)
     check_sizes(build_generator, config, tensors, path)
     generator = build_generator(config)

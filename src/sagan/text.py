@@ -10,6 +10,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+def one_line(text: str) -> str:
+    """Return text without line breaks or characters that control a terminal."""
+    return printable(" ".join(text.split()))
+
+
 def short(value: float) -> str:
     """Format a measured value with about four significant digits."""
     if abs(value) >= 100:

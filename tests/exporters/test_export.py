@@ -56,6 +56,19 @@ def test_draws_the_images_of_the_run_in_batches_of_any_size(conditional):
     assert f"{exported.difference:.2g}" in str(exported)
 
 
+@pytest.mark.parametrize("y", [[-1, 0, 1], [0, -3, 1], [0, 3, 1], [1], [0, 1], [0, 1, 2, 0]])
+def test_classes_that_do_not_exist_or_are_too_few_are_an_error(conditional, tmp_path, y):
+    """Not wrapped, nor broadcast: of every format that takes them."""
+    run, exported = conditional
+    z, y = draw_latents(3, 8, seed=1), torch.tensor(y)
+    session = onnxruntime.InferenceSession(exported.path)
+    with pytest.raises(Exception, match=r"[Rr]eshape|out of data bounds|indices element"):
+        session.run(None, {"z": z.numpy(), "y": y.numpy()})
+    program = torch.export.load(export(run.path, "torch-export", tmp_path / "x.pt2").path).module()
+    with pytest.raises((RuntimeError, IndexError, AssertionError)):
+        program(z, y)
+
+
 def test_the_graph_says_what_it_takes_and_gives(conditional):
     _, exported = conditional
     model = onnx.load(exported.path)
@@ -73,6 +86,7 @@ def test_the_graph_says_what_it_takes_and_gives(conditional):
     about = {p.key: p.value for p in model.metadata_props}
     assert json.loads(about["class_names"]) == list(NAMES)
     assert json.loads(about["truncation"]) == 0.7
+    assert about["inputs"] == "z (N, 8) float32, standard normal and y (N,) int64 in [0, 3), of the same N"
 
 
 def test_the_graph_is_free_of_training_and_of_spectral_norms(conditional):

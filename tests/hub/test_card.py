@@ -10,6 +10,7 @@ import yaml
 
 from helpers.runs import make_run
 from sagan.hub.card import write_card
+from sagan.hub.repository import push
 from sagan.metrics.features import sha256
 from sagan.run import Run
 
@@ -86,6 +87,23 @@ def test_names_are_no_markup_and_folders_stay_at_home(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | `x` ![i](http:" in page
     assert "secret" not in body
     assert "--data pets" in page
+
+
+def test_a_licence_stays_in_its_line(tmp_path):
+    """As front matter, as text and in the terminal, whatever breaks and controls it contains."""
+    run = make_run(tmp_path / "run")
+    licence = "mit\ntags: [evil]\n---\n# Heading\x1b[2J\u2028`end`\r<b>"
+    one_line = "mit tags: [evil] --- # Heading?[2J `end` <b>"
+    front, body, page = card(run, licence=licence)
+    assert front["license"] == one_line
+    assert front["tags"] == ["gan", "sagan", "self-attention", "image-generation"]
+    assert "\x1b" not in body
+    assert f"`{one_line.replace('`', chr(39))}`\n" in body
+    assert "<h1>Heading" not in page
+    assert "<b>" not in page
+    printed = []
+    push(run.path, "someone/pets", licence=licence, dry_run=True, log=printed.append)
+    assert printed[0].endswith(f", licence {one_line}:")
 
 
 def test_every_code_block_runs_as_python(tmp_path, monkeypatch):

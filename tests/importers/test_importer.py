@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from sagan.errors import UserError
 from sagan.importers.importer import import_networks, write_import
-from sagan.importers.mmgeneration import parse_model_config
+from sagan.importers.mmgeneration import NotLiteral, parse_model_config
 from sagan.model.config import ModelConfig
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import read_discriminator, read_generator
@@ -117,8 +117,8 @@ def test_a_parallel_wrapper_s_prefix_does_not_matter(tmp_path):
 def test_a_configuration_is_read_and_not_run():
     text = "model = dict(generator=dict(norm_eps=1e-5, act_cfg={'inplace': True}), type='X')\nother = open('f')"
     assert parse_model_config(text) == {"generator": {"norm_eps": 1e-5, "act_cfg": {"inplace": True}}, "type": "X"}
-    assert parse_model_config("model = dict(a=__import__('os').getcwd())") is None
-    assert parse_model_config("model = (") is None
+    code = "__import__('os').getcwd()"
+    assert parse_model_config(f"model = dict(a={code}, b=[2])") == {"a": NotLiteral(code), "b": [2]}
     assert parse_model_config("nothing = 1") is None
 
 

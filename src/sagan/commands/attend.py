@@ -36,6 +36,8 @@ class Attend:
     """Truncate latents to this magnitude; default: no truncation."""
     smooth: bool = True
     """Interpolate maps between the centres of the keys; False: draw the keys as cells."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE", help_behavior_hint="")] = None
+    """Images that the discriminator is shown, as for sagan train; default: the run's data."""
     device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
@@ -76,6 +78,7 @@ def attend(options: Attend) -> None:
             seed=options.seed,
             truncation=options.truncation,
             smooth=options.smooth,
+            data=options.data,
             device=device,
         )
     print(table)

@@ -8,6 +8,7 @@ import tyro
 
 from sagan.commands.arguments import FolderOption
 from sagan.config import FileOption, FloatOption, check_ranges
+from sagan.model.config import ActivationName
 
 CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "heykeetae", "tensorflow"]
 
@@ -33,6 +34,12 @@ class Import:
     """Epsilon of the batch norms, if it differs from that of the codebase's SAGAN."""
     inplace_relu: Annotated[bool | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Whether the discriminator's ReLUs work in place, if it differs from the codebase's SAGAN."""
+    generator_activation: ActivationName | None = None
+    """Activation of StudioGAN's generator (g_act_fn), if it is not ReLU; leaky-relu has a slope of 0.1."""
+    discriminator_activation: ActivationName | None = None
+    """The same of its discriminator (d_act_fn)."""
+    standing_statistics: bool | None = None
+    """Whether BigGAN-PyTorch's --mybn holds sums (--accumulate_stats), not running averages; default: by its counts."""
 
     def __post_init__(self) -> None:
         check_ranges(self, positive=("batch_norm_eps",))
@@ -47,12 +54,16 @@ def import_(options: Import) -> None:
         overrides["batch_norm_eps"] = options.batch_norm_eps
     if options.inplace_relu is not None:
         overrides["shortcut"] = "rectified" if options.inplace_relu else "plain"
+    for name in ("generator_activation", "discriminator_activation"):
+        if getattr(options, name) is not None:
+            overrides[name] = getattr(options, name)
     imported = import_networks(
         options.file,
         codebase=options.codebase,
         discriminator=options.discriminator,
         average=options.average,
         overrides=overrides,
+        standing_statistics=options.standing_statistics,
     )
     run = write_import(options.out or Path("runs") / options.file.stem, imported, options.file)
     print(describe_import(imported, run))

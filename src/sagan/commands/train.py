@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sagan.commands.arguments import DeviceOption, FolderOption
-from sagan.config import Config
+from sagan.config import BUILT_IN_FEATURES, Config
 from sagan.errors import UserError
 from sagan.presets import PRESETS, PresetName
+from sagan.text import printable
 
 if TYPE_CHECKING:
     from sagan.data import Store
@@ -82,6 +83,23 @@ def _is_deterministic(options: Train) -> bool:
     return False
 
 
+def check_features(run: "Run", named: str) -> None:
+    """Check that a run's config.json names no program to run for its evaluations, unless the command line does too.
+
+    Args:
+        named: --evaluate-features of this command line.
+
+    Raises:
+        UserError: the run measures with a TorchScript file, which the command line does not name.
+    """
+    features = run.info.config.output.evaluate_features
+    if features not in (*BUILT_IN_FEATURES, named):
+        raise UserError(
+            f"{run.config_path} evaluates with the program {printable(features)}: to run it, if you trust it, name it "
+            "again with --evaluate-features"
+        )
+
+
 def _open_run(options: Train, out: Path, processes: "Processes", locks: contextlib.ExitStack) -> "tuple[Run, Store]":
     """Open or create the run to train, and its images.
 
@@ -102,6 +120,9 @@ def _open_run(options: Train, out: Path, processes: "Processes", locks: contextl
         raise UserError("--go-on requires --out, the folder of the run to resume")
     resumes_out = options.go_on and (out / "config.json").exists()
     run = Run(out) if options.resume or resumes_out or not processes.is_first else None
+    if run:
+        run.use_cache(options.config.data.cache)
+        check_features(run, options.config.output.evaluate_features)
     config = run.info.config if run else options.config
     check_batch(config.training.batch_size, config.training.accumulate, processes)
     choose_precision(config.training.precision, processes.device)  # raises before a new run is created

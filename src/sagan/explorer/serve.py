@@ -9,10 +9,15 @@ import threading
 import warnings
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from sagan.errors import UserError
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp
 
 PORT = 7860
 _PORTS = 20  # ports to try, from PORT upwards, if the user names none
@@ -41,7 +46,7 @@ def launch(
         UserError: starlette or uvicorn is missing, there is no such run, or the address is not available.
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401
 
         from sagan.explorer.app import create_app
     except ModuleNotFoundError as error:
@@ -67,17 +72,28 @@ def launch(
             print(f"sagan: --host {host}: everyone who can reach this machine can use the page", file=sys.stderr)
         if open_browser and has_screen():
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            lifespan="off",
-            server_header=False,
-            limit_concurrency=_MAX_CONNECTIONS,
-            timeout_graceful_shutdown=2,
-            h11_max_incomplete_event_size=2**16,
-        )
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[listening])
+            create_server(app).run(sockets=[listening])
+
+
+def create_server(app: "ASGIApp") -> "uvicorn.Server":
+    """Create the server of the page, with limits on what a connection may cost."""
+    import uvicorn
+
+    from sagan.explorer.connections import TimedConnection
+
+    config = uvicorn.Config(
+        app,
+        http=TimedConnection,
+        ws="none",
+        log_level="warning",
+        lifespan="off",
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=2,
+        h11_max_incomplete_event_size=2**16,
+    )
+    return uvicorn.Server(config)
 
 
 def listen(host: str, port: int | None = None) -> socket.socket:

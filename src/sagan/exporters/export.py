@@ -107,6 +107,7 @@ def export(
         "model": json.dumps(asdict(config)),
         "class_names": json.dumps(class_names),
         "truncation": json.dumps(truncation),
+        "inputs": _describe_inputs(config),
         "pictures": images,  # part of the file format, as is the output's name
     }
     content, package = {
@@ -178,5 +179,9 @@ def _largest_difference(
 
 def _interface(config: ModelConfig, images: str) -> str:
     shape = f"(N, {config.image_channels}, {config.resolution}, {config.resolution})"
-    classes = f" and y (N,) int64 in [0, {config.num_classes})" if config.num_classes else ""
-    return f"inputs: z (N, {config.latent_dim}) float32, standard normal{classes}; output: images {shape} {images}"
+    return f"inputs: {_describe_inputs(config)}; output: images {shape} {images}"
+
+
+def _describe_inputs(config: ModelConfig) -> str:
+    classes = f" and y (N,) int64 in [0, {config.num_classes}), of the same N" if config.num_classes else ""
+    return f"z (N, {config.latent_dim}) float32, standard normal{classes}"

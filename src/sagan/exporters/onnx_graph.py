@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,6 +61,9 @@ def write_onnx(network: StandaloneGenerator, path: Path, *, opset: int, metadata
     if written_opset != opset:
         raise UserError(f"--opset {opset}: this generator cannot be written in it; use {OPSET} or newer")
 
+    if config.num_classes:
+        _check_classes(model.graph, config.num_classes)
+
     # The exporter stores source lines and file names of this machine with every operation.
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         part.ClearField("metadata_props")
@@ -70,6 +74,30 @@ def write_onnx(network: StandaloneGenerator, path: Path, *, opset: int, metadata
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
+
+
+def _check_classes(graph: Any, num_classes: int) -> None:
+    """Let the graph fail for a y of another length than z, and for negative class numbers.
+
+    ONNX itself broadcasts a y of one class over all latents, and counts negative numbers from the last class.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    for node in graph.node:
+        node.input[:] = ["y_checked" if name == "y" else name for name in node.input]
+    constants = {"class_zero": np.array(0, np.int64), "class_count": np.array(num_classes, np.int64)}
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    checks = [
+        helper.make_node("Shape", ["z"], ["batch_size"], start=0, end=1),
+        helper.make_node("Reshape", ["y", "batch_size"], ["y_of_batch"]),  # fails for another number of elements
+        helper.make_node("Less", ["y_of_batch", "class_zero"], ["y_is_negative"]),
+        # Beyond the last class: looking it up fails.
+        helper.make_node("Where", ["y_is_negative", "class_count", "y_of_batch"], ["y_checked"]),
+    ]
+    for i, node in enumerate(checks):
+        graph.node.insert(i, node)
+    for name, kind in (("y_of_batch", TensorProto.INT64), ("y_checked", TensorProto.INT64)):
+        graph.value_info.append(helper.make_tensor_value_info(name, kind, ["batch"]))
 
 
 def open_onnx(path: Path, *, threads: int = 0) -> Callable[[Tensor, Tensor | None], Tensor]:

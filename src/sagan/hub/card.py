@@ -14,6 +14,7 @@ from sagan.files import read_json, sha256
 from sagan.presets import train_command
 from sagan.render.report import describe_run, format_evaluation, list_facts
 from sagan.run import Run, RunInfo
+from sagan.text import one_line
 
 MAX_CLASSES = 100  # that the card lists
 
@@ -32,6 +33,7 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
     """
     from huggingface_hub import ModelCardData
 
+    licence = one_line(licence)
     info = public_info(run.info)
     model = info.config.model
     name = repo.rpartition("/")[2]

@@ -15,6 +15,7 @@ from sagan.model.config import baked
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import SpectralNorm
 from sagan.run import Run, load_generator, read_generator
+from sagan.text import one_line
 
 WEIGHTS = "generator.safetensors"
 ROWS = 12  # of the grid of samples, at most
@@ -100,6 +101,7 @@ def push(
     """
     if not _REPOSITORY.fullmatch(repo):
         raise UserError(f"{repo}: the repository must have the form USER/NAME")
+    licence = one_line(licence)
     run = Run(path)
     _, _, step = read_generator(run.path)  # raises if the weights are damaged
     hub = _import_hub("sagan push")

@@ -8,6 +8,7 @@ fields of ModelConfig.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -65,6 +66,14 @@ class Codebase(ABC):
     def split(self, checkpoint: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         """Split a file of several networks into 'generator', 'average', 'discriminator'; {} if it holds one network."""
         return {}
+
+    def check_networks(self, path: Path, converted: Mapping[str, ConvertedNetwork]) -> None:
+        """Raise UserError if the converted networks, by role, may compute something else than they seem to.
+
+        Args:
+            path: the generator's file, for messages.
+        """
+        return
 
     def stored_fields(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of ModelConfig that the file states next to its tensors."""
@@ -157,7 +166,7 @@ class ResidualCodebase(Codebase):
 
         state.check_all_taken()
         if self.stem_order == "channels first":
-            _reorder_stem(collector.tensors)
+            _reorder_stem(collector)
         return collector.generator(blocks)
 
     def discriminator(self, state: StateDict) -> ConvertedNetwork:
@@ -221,10 +230,10 @@ class _TensorCollector:
         for name in ATTENTION_LAYERS:
             self.add_layer(f"{ours}.{name}", self.codebase.join(key, names[name]))
         gamma = self.codebase.join(key, names["gamma"])
-        self.add(ours, gamma, {"gamma": self.state.take(gamma).reshape(())})
+        self.add(ours, gamma, {"gamma": self.state.take_scalar(gamma)})
 
-    def shape(self, name: str) -> torch.Size:
-        return self.tensors[name].shape
+    def shape(self, name: str, dims: int) -> torch.Size:
+        return check_dimensions(self.tensors[name], dims, self.state.path, self.origin[name]).shape
 
     def common_fields(self, network: Literal["generator", "discriminator"]) -> dict[str, Any]:
         """Infer the fields that either network determines."""
@@ -235,9 +244,8 @@ class _TensorCollector:
         }
         if self.attention_sizes:
             first = f"attention.{self.attention_sizes[0]}.0"
-            channels = self.shape(f"{first}.query.weight")[1]
-            query_channels = self.shape(f"{first}.query.weight")[0]
-            value_channels = self.shape(f"{first}.value.weight")[0]
+            query_channels, channels, _, _ = self.shape(f"{first}.query.weight", 4)
+            value_channels = self.shape(f"{first}.value.weight", 4)[0]
             default = VALUE_REDUCTION[fields.get("attention_variant", "released")]
             fields["query_reduction"] = (
                 8 if query_channels == max(1, channels // 8) else max(1, channels // query_channels)
@@ -248,8 +256,8 @@ class _TensorCollector:
         return fields
 
     def generator(self, blocks: int) -> ConvertedNetwork:
-        first_width = self.shape("blocks.0.conv1.weight")[1]
-        widths = (first_width, *(self.shape(f"blocks.{i}.conv1.weight")[0] for i in range(blocks)))
+        first_width = self.shape("blocks.0.conv1.weight", 4)[1]
+        widths = (first_width, *(self.shape(f"blocks.{i}.conv1.weight", 4)[0] for i in range(blocks)))
         # A class table under spectral norm is a layer with a weight; without it, a parameter of the norm.
         scale_names = ("blocks.0.bn1.scale", "blocks.0.bn1.scale.weight")
         scale = next(self.tensors[name] for name in scale_names if name in self.tensors)
@@ -257,8 +265,8 @@ class _TensorCollector:
             "resolution": 4 * 2**blocks,
             "generator_widths": widths,
             "base_channels": widths[-1],
-            "image_channels": self.shape("head.weight")[0],
-            "latent_dim": self.shape("stem.weight")[1],
+            "image_channels": self.shape("head.weight", 4)[0],
+            "latent_dim": self.shape("stem.weight", 2)[1],
             "num_classes": len(scale) if scale.dim() == 2 else 0,
             "class_spectral_norm": self.class_spectral_norm(),
         }
@@ -276,20 +284,35 @@ class _TensorCollector:
         names = [*(f"blocks.{i}" for i in range(blocks - 1)), "last"]
         fields = self.common_fields("discriminator") | {
             "resolution": 4 * 2 ** (blocks - 1),
-            "discriminator_widths": tuple(self.shape(f"{name}.conv2.weight")[0] for name in names),
+            "discriminator_widths": tuple(self.shape(f"{name}.conv2.weight", 4)[0] for name in names),
             "discriminator_halvings": self.codebase.halvings(blocks),
-            "image_channels": self.shape("blocks.0.conv1.weight")[1],
+            "image_channels": self.shape("blocks.0.conv1.weight", 4)[1],
             "num_classes": len(self.tensors["embed.weight"]) if "embed.weight" in self.tensors else 0,
         }
         return ConvertedNetwork(self.tensors, self.origin, fields)
 
 
-def _reorder_stem(tensors: dict[str, Tensor]) -> None:
+def check_dimensions(t: Tensor, dims: int, path: Path, key: str) -> Tensor:
+    """Return the tensor. Raises UserError, naming its key in the file, if it has another number of dimensions."""
+    if t.dim() != dims:
+        raise UserError(
+            f"{path} is not a supported SAGAN: {key} has the shape {tuple(t.shape)}, expected {dims} dimensions"
+        )
+    return t
+
+
+def _reorder_stem(collector: _TensorCollector) -> None:
     """Reorder the outputs of the first linear layer, and spectral norm's u with them, from (C, 4, 4) to (4, 4, C)."""
-    for name in ("stem.weight", "stem.bias", "stem.sn.u"):
-        if name in tensors:
-            t = tensors[name].unflatten(0, (-1, 4, 4))
-            tensors[name] = t.movedim(0, 2).flatten(0, 2).contiguous()
+    for name, dims in (("stem.weight", 2), ("stem.bias", 1), ("stem.sn.u", 1)):
+        if name in collector.tensors:
+            outputs = collector.shape(name, dims)[0]
+            if outputs % 16:
+                raise UserError(
+                    f"{collector.state.path} is not a supported SAGAN: {collector.origin[name]} has {outputs} outputs, "
+                    "which are no feature maps of 4 x 4"
+                )
+            t = collector.tensors[name].unflatten(0, (-1, 4, 4))
+            collector.tensors[name] = t.movedim(0, 2).flatten(0, 2).contiguous()
 
 
 def merge_config(
@@ -312,6 +335,8 @@ def merge_config(
             )
     try:
         config = ModelConfig(**fields | dict(overrides))
+        if config.output_norm_eps == config.batch_norm_eps:
+            config = replace(config, output_norm_eps=None)
         for name in ("generator_widths", "discriminator_widths", "discriminator_halvings"):
             unset: dict[str, Any] = {name: None}
             default = replace(config, **unset)
@@ -344,6 +369,12 @@ def build_network(
             raise UserError(f"{refusal}: {key} has no counterpart in our network")
         if t.shape != expected[name]:
             raise UserError(f"{refusal}: {key} has the shape {tuple(t.shape)}, expected {tuple(expected[name])}")
+        if name.endswith("running_var") and (t < 0).any():
+            raise UserError(f"{refusal} or damaged: {key} has a negative variance")
+        if name.endswith((".u", ".v")) and not t.any():
+            raise UserError(
+                f"{refusal} or damaged: {key} has a vector of zeros, with which its spectral norm divides by 0"
+            )
     missing = sorted(expected.keys() - converted.tensors.keys())
     if missing:
         raise UserError(f"{refusal}: the file has no tensor for our {missing[0]}")

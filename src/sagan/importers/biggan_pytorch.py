@@ -5,13 +5,24 @@ store stored_mean and stored_var, one level deeper with --mybn and --cross_repli
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from sagan.errors import UserError
-from sagan.importers.base import NON_LOCAL_NAMES, Kind, Layer, ResidualCodebase
+from sagan.importers.base import NON_LOCAL_NAMES, ConvertedNetwork, Kind, Layer, ResidualCodebase
 from sagan.importers.state_dict import StateDict
+
+OUTPUT_NORM_EPS = 1e-5
+CROSS_REPLICA = (
+    "--cross_replica: class gains are factors, as in its training on several GPUs; its own evaluation mode adds them, "
+    "which gives other images (docs/import.md)"
+)
+STANDING = (
+    "--mybn: the batch norms count {count} batches, so they are read as sums (--accumulate_stats); if training went on "
+    "after that, they hold running averages: import with --standing-statistics False"
+)
 
 
 class BigGANPyTorch(ResidualCodebase):
@@ -45,12 +56,17 @@ class BigGANPyTorch(ResidualCodebase):
         if any(key.endswith(".u1") for key in state.tensors):
             raise UserError(f"{state.path} normalises by several singular values (--num_G_SVs): only one is supported")
 
+    def generator(self, state: StateDict) -> ConvertedNetwork:
+        converted = super().generator(state)
+        # --BN_eps does not reach the batch norm of the output layer.
+        return replace(converted, fields=converted.fields | {"output_norm_eps": OUTPUT_NORM_EPS})
+
     def layer(self, state: StateDict, key: str) -> Layer:
         tensors = {"weight": state.take(f"{key}.weight")}
         if f"{key}.bias" in state:
             tensors["bias"] = state.take(f"{key}.bias")
         if f"{key}.u0" in state or f"{key}.sv0" in state:
-            tensors["sn.u"] = state.take(f"{key}.u0")[0]
+            tensors["sn.u"] = state.take_row(f"{key}.u0")
             state.ignore(f"{key}.sv0")
         return tensors
 
@@ -59,7 +75,7 @@ class BigGANPyTorch(ResidualCodebase):
         return affine | _running_statistics(state, key)
 
     def class_batch_norm(self, state: StateDict, key: str) -> Layer:
-        gain, bias = state.take(f"{key}.gain.weight"), state.take(f"{key}.bias.weight")
+        gain, bias = state.take(f"{key}.gain.weight", 2), state.take(f"{key}.bias.weight", 2)
         return {"scale": 1 + gain, "shift": bias} | _running_statistics(state, key)
 
     def generator_stack(self, state: StateDict) -> list[tuple[Kind, str]]:
@@ -86,13 +102,39 @@ def _running_statistics(state: StateDict, key: str) -> dict[str, Tensor]:
     """Convert the running mean and variance of a batch norm from where its kind stores them."""
     if f"{key}.bn.running_mean" in state:  # --cross_replica
         state.ignore(f"{key}.bn.num_batches_tracked")
+        state.note(CROSS_REPLICA)
         return {name: state.take(f"{key}.bn.{name}") for name in ("running_mean", "running_var")}
     inner = f"{key}.bn" if f"{key}.bn.stored_mean" in state else key  # --mybn
     mean = state.take(f"{inner}.stored_mean")
     var = state.take(f"{inner}.stored_var")
-    if f"{inner}.accumulation_counter" in state:
-        # Standing statistics are stored as sums; their code divides them by the counter at each use.
-        count = state.take(f"{inner}.accumulation_counter").clamp_min(1)
+    count = state.take_scalar(f"{inner}.accumulation_counter") if f"{inner}.accumulation_counter" in state else None
+    if count is not None and _are_sums(state, count.item(), f"{inner}.accumulation_counter"):
         mean = mean / count
         var = var / count
     return {"running_mean": mean, "running_var": var}
+
+
+def _are_sums(state: StateDict, count: float, key: str) -> bool:
+    """Return whether a batch norm of --mybn holds sums over `count` batches rather than running averages.
+
+    --accumulate_stats stores sums, which their code divides by the counter at each use. Training that is resumed from
+    such a file stores running averages and leaves the counter as it was: the file does not tell the two apart.
+
+    Raises:
+        UserError: the counter contradicts `state.standing_statistics`, or decides nothing without it.
+    """
+    if state.standing_statistics is False or count == 0:
+        if state.standing_statistics:
+            raise UserError(f"--standing-statistics True: {key} in {state.path} is 0, so it holds running averages")
+        return False
+    if count < 0 or count != round(count):  # such as the moving average of a counter
+        if state.standing_statistics is None:
+            raise UserError(
+                f"{key} in {state.path} is {count:g}, not a number of batches: pass --standing-statistics False if its "
+                "batch norms hold running averages, True if they hold sums (--accumulate_stats)"
+            )
+        if count < 0:
+            raise UserError(f"--standing-statistics True: {key} in {state.path} is {count:g}, not a number of batches")
+    if state.standing_statistics is None:
+        state.note(STANDING.format(count=f"{count:g}"))
+    return True

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from sagan.errors import UserError
 from sagan.importers import torch_layers
-from sagan.importers.base import Codebase, ConvertedNetwork, Layer
+from sagan.importers.base import Codebase, ConvertedNetwork, Layer, check_dimensions
 from sagan.importers.state_dict import StateDict
 
 BLOCKS = 4  # l1 to l4
@@ -40,12 +41,12 @@ class Heykeetae(Codebase):
             layers[f"{ours}.conv"] = (f"{theirs}.0", _conv(state, f"{theirs}.0"))
             layers[f"{ours}.bn"] = (f"{theirs}.1", torch_layers.batch_norm(state, f"{theirs}.1"))
         layers["head"] = ("last.0", torch_layers.layer(state, "last.0"))
-        convs = [layers[name][1]["weight"] for name in layers if name.endswith(".conv")]
+        convs = [_checked(state, *layers[name]) for name in layers if name.endswith(".conv")]
         fields = {
             "latent_dim": convs[0].shape[0],
             "base_channels": convs[-1].shape[1],
             "generator_widths": tuple(w.shape[1] for w in convs),
-            "image_channels": layers["head"][1]["weight"].shape[1],
+            "image_channels": _checked(state, *layers["head"]).shape[1],
         }
         return _convert(state, layers, "generator", fields)
 
@@ -54,13 +55,20 @@ class Heykeetae(Codebase):
         for i in range(BLOCKS):
             layers[f"blocks.{i}.conv"] = (f"l{i + 1}.0", _conv(state, f"l{i + 1}.0"))
         last = torch_layers.layer(state, "last.0")  # a 4 x 4 convolution of 4 x 4 pixels equals a matrix of one row
-        layers["head"] = ("last.0", {"weight": last["weight"].flatten(1), "bias": last["bias"]})
-        convs = [layers[f"blocks.{i}.conv"][1]["weight"] for i in range(BLOCKS)]
+        if "bias" not in last:
+            raise UserError(f"{state.path} lacks last.0.bias, which this network needs: the file is incomplete")
+        layers["head"] = ("last.0", {"weight": _checked(state, "last.0", last).flatten(1), "bias": last["bias"]})
+        convs = [_checked(state, *layers[f"blocks.{i}.conv"]) for i in range(BLOCKS)]
         fields = {
             "discriminator_widths": tuple(len(w) for w in convs),
             "image_channels": convs[0].shape[1],
         }
         return _convert(state, layers, "discriminator", fields)
+
+
+def _checked(state: StateDict, key: str, layer: Layer) -> Tensor:
+    """Return the weight of a convolution. Raises UserError if it does not have four dimensions."""
+    return check_dimensions(layer["weight"], 4, state.path, key)
 
 
 def _conv(state: StateDict, key: str) -> Layer:
@@ -90,7 +98,7 @@ def _convert(
         for name in ("query", "key", "value"):
             conv = f"{theirs}.{name}_conv"
             layers[f"{ours}.{name}"] = (conv, torch_layers.layer(state, conv))
-        layers[ours] = (f"{theirs}.gamma", {"gamma": state.take(f"{theirs}.gamma").reshape(())})
+        layers[ours] = (f"{theirs}.gamma", {"gamma": state.take_scalar(f"{theirs}.gamma")})
     for ours, (theirs, layer) in layers.items():
         for name, t in layer.items():
             tensors[f"{ours}.{name}"] = t.clone(memory_format=torch.contiguous_format)

@@ -53,7 +53,13 @@ class Mimicry(torch_layers.TorchCodebase):
             raise UserError(f"{state.path} has no attention layer (attn_block): it is not mimicry's SAGAN")
 
     def class_batch_norm(self, state: StateDict, key: str) -> Layer:
-        scale, shift = state.take(f"{key}.embed.weight").chunk(2, 1)
+        table = state.take(f"{key}.embed.weight", 2)
+        if table.shape[1] % 2:
+            raise UserError(
+                f"{state.path} is not a supported SAGAN: {key}.embed.weight has the shape {tuple(table.shape)}, "
+                "expected scales and shifts of equal width"
+            )
+        scale, shift = table.chunk(2, 1)
         return {"scale": scale, "shift": shift} | torch_layers.running_statistics(state, f"{key}.bn")
 
     def generator_stack(self, state: StateDict) -> list[tuple[Kind, str]]:

@@ -5,15 +5,30 @@ class scales. These are read from the configuration that mmgeneration stores in 
 """
 
 import ast
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sagan.errors import UserError
 from sagan.importers import torch_layers
 from sagan.importers.base import Kind, Layer
 from sagan.importers.state_dict import StateDict, select_tensors
+from sagan.text import printable
 
 NETWORK_PREFIXES = {"generator": "generator.", "average": "generator_ema.", "discriminator": "discriminator."}
+
+# Options of SNGANGenerator and ProjDiscriminator that are read here, or that the tensors determine.
+_COMMON_OPTIONS = {
+    *("type", "num_classes", "base_channels", "channels_cfg", "attention_cfg", "attention_after_nth_block", "act_cfg"),
+    *("with_spectral_norm", "sn_style", "sn_eps", "init_cfg", "pretrained"),
+}
+SUPPORTED_OPTIONS = {
+    "generator": _COMMON_OPTIONS
+    | {"output_scale", "out_channels", "input_scale", "noise_size", "use_cbn", "auto_sync_bn"}
+    | {"with_embedding_spectral_norm", "norm_eps"},
+    "discriminator": _COMMON_OPTIONS | {"input_scale", "input_channels"},
+}
 
 
 class MMGeneration(torch_layers.TorchCodebase):
@@ -66,30 +81,36 @@ class MMGeneration(torch_layers.TorchCodebase):
         meta = checkpoint.get("meta")
         text = meta.get("config") if isinstance(meta, Mapping) else None
         model = parse_model_config(text) if isinstance(text, str) else None
-        if not isinstance(model, dict):
+        if model is None:
             return {}
-        generator = model.get("generator") or {}
-        discriminator = model.get("discriminator") or {}
+        model = _mapping(model, "model")
+        # An absent network, or none (of an unconditional test configuration), is as by default.
+        generator = _mapping(model.get("generator") or {}, "model.generator")
+        discriminator = _mapping(model.get("discriminator") or {}, "model.discriminator")
 
         # Refuse what changes the networks in ways that ModelConfig cannot express.
-        for network in (generator, discriminator):
-            activation = (network.get("act_cfg") or {}).get("type", "ReLU")
+        for name, network in (("generator", generator), ("discriminator", discriminator)):
+            for key, value in network.items():
+                if isinstance(value, NotLiteral) or key not in SUPPORTED_OPTIONS[name]:
+                    raise _refusal(f"model.{name}.{_show(key)}", f"= {_show(value)}, which is not supported")
+            activation = _mapping(network.get("act_cfg", {}), f"model.{name}.act_cfg").get("type", "ReLU")
             if activation != "ReLU":
-                raise UserError(f"the file's mmgeneration config has activation {activation}, which is not supported")
-            unsupported = sorted(network.keys() & {"blocks_cfg", "from_rgb_cfg", "downsample_cfg"})
-            if unsupported:
-                raise UserError(f"the file's mmgeneration config has {unsupported[0]}, which is not supported")
-        kind = str((generator.get("init_cfg") or {}).get("type", "BigGAN")).upper()
-        if kind not in ("BIGGAN", "STUDIO"):
-            raise UserError(
-                f"the file's mmgeneration config has init_cfg {kind}, which does not add 1 to the class scales: "
-                "this is not supported"
+                raise _refusal(f"model.{name}.act_cfg", f"of activation {_show(activation)}, which is not supported")
+            attention = _mapping(network.get("attention_cfg", {}), f"model.{name}.attention_cfg")
+            if attention.keys() - {"type"} or attention.get("type", "SelfAttentionBlock") != "SelfAttentionBlock":
+                raise _refusal(f"model.{name}.attention_cfg", f"= {_show(attention)}, which is not supported")
+        init = _mapping(generator.get("init_cfg", {}), "model.generator.init_cfg").get("type", "BigGAN")
+        if str(init).upper() not in ("BIGGAN", "STUDIO"):
+            raise _refusal(
+                "model.generator.init_cfg", f"{_show(init)}, which does not add 1 to the class scales: not supported"
             )
 
-        inplace = bool((discriminator.get("act_cfg") or {}).get("inplace", False))
+        inplace = discriminator.get("act_cfg", {}).get("inplace", False)
+        if not isinstance(inplace, bool):
+            raise _refusal("model.discriminator.act_cfg.inplace", f"= {_show(inplace)}, expected True or False")
         return {
-            "batch_norm_eps": float(generator.get("norm_eps", 1e-4)),
-            "spectral_norm_eps": float(generator.get("sn_eps", 1e-12)),
+            "batch_norm_eps": _epsilon(generator, "norm_eps", 1e-4),
+            "spectral_norm_eps": _epsilon(generator, "sn_eps", 1e-12),
             "shortcut": "rectified" if inplace else "plain",
         }
 
@@ -117,27 +138,77 @@ def _stack(state: StateDict) -> list[tuple[Kind, str]]:
     return torch_layers.numbered_stack(state, "conv_blocks.{}", r"(?:gamma|theta|phi|g|o)\b.*")
 
 
+@dataclass(frozen=True)
+class NotLiteral:
+    """A value of a configuration file that only running the file would give."""
+
+    source: str
+    """The expression as Python."""
+
+
 def parse_model_config(text: str) -> Any:
-    """Return the value of `model = dict(...)` in a configuration file, parsed without running it; None if absent."""
+    """Return the value of `model = dict(...)` in a configuration file, parsed without running it; None if absent.
+
+    A value in it that is not a literal is returned as NotLiteral.
+
+    Raises:
+        UserError: the text is not Python, or it changes `model` after the assignment.
+    """
+    model: Any = None
     try:
-        statements = ast.parse(text).body
-        for statement in statements:
-            if isinstance(statement, ast.Assign) and any(getattr(t, "id", None) == "model" for t in statement.targets):
-                return _literal(statement.value)
-    except (
-        SyntaxError,
-        ValueError,
-        TypeError,
-        RecursionError,
-        MemoryError,
-    ):  # the text is not a literal, or not Python
-        pass
-    return None
+        for statement in ast.parse(text).body:
+            names = _names(statement)
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            if [getattr(target, "id", None) for target in targets] == ["model"]:
+                assert isinstance(statement, ast.Assign)
+                model = _literal(statement.value)
+            elif "model" in names and not (targets and all("model" not in _names(target) for target in targets)):
+                raise _refusal("model", f"changed in line {statement.lineno}, which is not supported")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError("the file's mmgeneration config is not Python: it cannot be read") from error
+    return model
+
+
+def _names(node: ast.AST) -> set[str]:
+    """Return the names of variables in a piece of Python."""
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
 
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict" and not node.args:
-        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+        if all(keyword.arg for keyword in node.keywords):
+            return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+        return NotLiteral(ast.unparse(node))
     if isinstance(node, ast.Dict):
-        return {_literal(key): _literal(value) for key, value in zip(node.keys, node.values, strict=True) if key}
-    return ast.literal_eval(node)
+        if all(isinstance(key, ast.Constant) for key in node.keys):
+            keys = [ast.literal_eval(key) for key in node.keys if key]
+            return {key: _literal(value) for key, value in zip(keys, node.values, strict=True)}
+        return NotLiteral(ast.unparse(node))
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return NotLiteral(ast.unparse(node))
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    """Return a configuration's dictionary. Raises UserError if it is of another type."""
+    if not isinstance(value, dict):
+        raise _refusal(name, f"= {_show(value)}, expected a dict")
+    return value
+
+
+def _epsilon(network: Mapping[str, Any], name: str, default: float) -> float:
+    """Return an epsilon of a network's configuration. Raises UserError if it is not a finite number above 0."""
+    value = network.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise _refusal(f"model.generator.{name}", f"= {_show(value)}, expected a finite number above 0")
+    return float(value)
+
+
+def _show(value: object) -> str:
+    text = value.source if isinstance(value, NotLiteral) else str(value)
+    return printable(" ".join(text.split()))[:80]
+
+
+def _refusal(name: str, problem: str) -> UserError:
+    return UserError(f"the file's mmgeneration config has {name} {problem}")

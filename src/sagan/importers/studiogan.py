@@ -6,11 +6,12 @@ input. Batch norms use an epsilon of 1e-4, spectral norms 1e-6.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sagan.errors import UserError
 from sagan.importers import torch_layers
-from sagan.importers.base import Kind, Layer
+from sagan.importers.base import ConvertedNetwork, Kind, Layer
 from sagan.importers.state_dict import StateDict
 
 
@@ -39,6 +40,8 @@ class StudioGAN(torch_layers.TorchCodebase):
         "batch_norm_eps": 1e-4,
         "spectral_norm_eps": 1e-6,
         "shortcut": "rectified",
+        "generator_activation": "relu",
+        "discriminator_activation": "relu",
         **torch_layers.STORED_VECTORS,
     }
 
@@ -55,6 +58,23 @@ class StudioGAN(torch_layers.TorchCodebase):
             raise UserError(
                 f"{state.path} is a BigGAN (backbone big_resnet), not a SAGAN: its class embedding is shared"
             )
+
+    def check_networks(self, path: Path, converted: Mapping[str, ConvertedNetwork]) -> None:
+        """Refuse a generator that may be an unconditional BigGAN (big_resnet, g_cond_mtd: W/O).
+
+        Its tables have the same names and map a part of the latent, as long as the first layer's, not one-hot labels.
+        A discriminator with an embedding of this many classes shows that there are classes.
+        """
+        for role, network in converted.items():
+            classes = network.fields["num_classes"]
+            if role == "discriminator" or not classes or classes != network.fields["latent_dim"]:
+                continue
+            if "discriminator" not in converted or converted["discriminator"].fields["num_classes"] != classes:
+                raise UserError(
+                    f"{path} is probably an unconditional BigGAN (backbone big_resnet), which is not supported: its "
+                    f"tables and its first layer both have {classes} inputs; if it is a SAGAN of {classes} classes "
+                    f"with a latent of {classes}, pass its discriminator too (--discriminator)"
+                )
 
     def class_batch_norm(self, state: StateDict, key: str) -> Layer:
         if f"{key}.weight" in state:  # g_cond_mtd: W/O

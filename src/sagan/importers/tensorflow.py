@@ -64,14 +64,14 @@ class TensorFlow(ResidualCodebase):
 
     def layer(self, state: StateDict, key: str) -> Layer:
         if f"{key}/embedding_map" in state:
-            tensors = {"weight": state.take(f"{key}/embedding_map")}
+            tensors = {"weight": state.take(f"{key}/embedding_map", 2)}
         elif f"{key}/Matrix" in state:
-            tensors = {"weight": state.take(f"{key}/Matrix").T, "bias": state.take(f"{key}/bias")}
+            tensors = {"weight": state.take(f"{key}/Matrix", 2).T, "bias": state.take(f"{key}/bias")}
         else:
-            tensors = {"weight": state.take(f"{key}/w").permute(3, 2, 0, 1)}
+            tensors = {"weight": state.take(f"{key}/w", 4).permute(3, 2, 0, 1)}
             if f"{key}/biases" in state:
                 tensors["bias"] = state.take(f"{key}/biases")
-        return tensors | {"sn.u": state.take(f"{key}/u")[0]}
+        return tensors | {"sn.u": state.take_row(f"{key}/u")}
 
     def batch_norm(self, state: StateDict, key: str) -> Layer:
         return _batch_norm(state, key, "moving_mean", "moving_variance")
@@ -109,7 +109,12 @@ def _stack(state: StateDict, blocks: list[str], attention: str, conv: str) -> li
     stack: list[tuple[Kind, str]] = [("block", key) for key in blocks]
     theta = state.tensors.get(f"{attention}/sn_conv_theta/w")
     if theta is not None:
-        widths = [state.tensors[f"{key}/{conv}/w"].shape[3] for key in blocks if f"{key}/{conv}/w" in state]
+        kernels = [state.tensors[f"{key}/{conv}/w"] for key in blocks if f"{key}/{conv}/w" in state]
+        if any(w.dim() != 4 for w in (theta, *kernels)):
+            raise UserError(
+                f"{state.path} is not a supported SAGAN: the kernels of {attention} or of a block are not 4-D"
+            )
+        widths = [w.shape[3] for w in kernels]
         if theta.shape[2] not in widths:
             raise UserError(
                 f"{state.path} has an attention layer of {theta.shape[2]} channels, but no block of that width"

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sagan.errors import UserError
 from sagan.importers.base import Kind, Layer, ResidualCodebase
 from sagan.importers.state_dict import StateDict
 
@@ -31,8 +32,8 @@ def layer(state: StateDict, key: str) -> dict[str, Tensor]:
     if f"{key}.weight_orig" in state:
         tensors = {
             "weight": state.take(f"{key}.weight_orig"),
-            "sn.u": state.take(f"{key}.weight_u"),
-            "sn.v": state.take(f"{key}.weight_v"),
+            "sn.u": state.take(f"{key}.weight_u", 1),
+            "sn.v": state.take(f"{key}.weight_v", 1),
         }
     else:
         tensors = {"weight": state.take(f"{key}.weight")}
@@ -44,7 +45,7 @@ def layer(state: StateDict, key: str) -> dict[str, Tensor]:
 def running_statistics(state: StateDict, key: str) -> dict[str, Tensor]:
     """Convert the running mean and variance of a batch norm."""
     state.ignore(f"{key}.num_batches_tracked")
-    return {name: state.take(f"{key}.{name}") for name in ("running_mean", "running_var")}
+    return {name: state.take(f"{key}.{name}", 1) for name in ("running_mean", "running_var")}
 
 
 def batch_norm(state: StateDict, key: str) -> dict[str, Tensor]:
@@ -65,6 +66,11 @@ def class_tables(state: StateDict, keys: Mapping[str, str], *, transposed: bool 
     tensors: dict[str, Tensor] = {}
     for ours, key in keys.items():
         table = layer(state, key)
+        if table["weight"].dim() != 2:
+            raise UserError(
+                f"{state.path} is not a supported SAGAN: {key} has the shape {tuple(table['weight'].shape)}, "
+                "expected 2 dimensions"
+            )
         if transposed:
             table["weight"] = table["weight"].T
         if "sn.u" in table:

@@ -253,7 +253,7 @@ def _of_generator(
         data = run.info.config.data
     else:
         raise UserError(f"{path} is not in a run, so its data are unknown: give a folder of images to compare with")
-    data_config = replace(data, cache=cache or data.cache)
+    data_config = replace(data, cache=cache)
     store = processes.in_turn(
         lambda: prepare(data_config, resolution=model.resolution, image_channels=model.image_channels)
     )

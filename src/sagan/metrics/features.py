@@ -221,7 +221,7 @@ def open_features(
 def load_torchscript(path: Path) -> nn.Module:
     """Load a TorchScript file as a module in evaluation mode. Raises UserError if it is not one.
 
-    TorchScript is a program in a small language of its own, not a pickle: reading it runs no Python.
+    TorchScript is a program: running it can read and write files. Open only what this command line names.
     """
     try:
         with warnings.catch_warnings():

@@ -6,6 +6,7 @@ ReLUs and additions work in place wherever no backward pass reads what they over
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.activation import activate, activate_
 from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.config import ModelConfig
 from sagan.model.resample import SNBilinearUpConv2d, SNDownConv2d, SNUpConv2d, upsample, upsample_bilinear
@@ -33,6 +34,7 @@ class UpBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, config: ModelConfig):
         super().__init__()
         sn = config.spectral_norm_options("generator")
+        self.activation = config.generator_activation
         nearest = config.upsampling == "nearest"
         self.upsample = upsample if nearest else upsample_bilinear
         self.bn1 = conditional_batch_norm(c_in, config)
@@ -42,8 +44,8 @@ class UpBlock(nn.Module):
         self.shortcut = SNConv2d(c_in, c_out, 1, **sn)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
-        h = self.conv1(F.relu_(self.bn1(x, y)))
-        h = self.conv2(F.relu_(self.bn2(h, y)))
+        h = self.conv1(activate_(self.bn1(x, y), self.activation))
+        h = self.conv2(activate_(self.bn2(h, y), self.activation))
         # h + shortcut(upsample(x)): a 1x1 convolution commutes with upsampling; on the small side it costs a quarter.
         return h.add_(self.upsample(self.shortcut(x)))
 
@@ -59,6 +61,7 @@ class DownBlock(nn.Module):
         super().__init__()
         self.first = first
         self.downsample = downsample
+        self.activation = config.discriminator_activation
         self.rectified = config.shortcut == "rectified" and not first
         sn = config.spectral_norm_options("discriminator")
         inner = c_in if config.discriminator_inner == "in" and not first else c_out
@@ -69,9 +72,9 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.rectified:
-            x = F.relu(x)
-        h = self.conv1(x if self.first or self.rectified else F.relu(x))
-        h = self.conv2(F.relu_(h))
+            x = activate(x, self.activation)
+        h = self.conv1(x if self.first or self.rectified else activate(x, self.activation))
+        h = self.conv2(activate_(h, self.activation))
         # h + avg_pool2(shortcut(x)): a 1x1 convolution commutes with average pooling; on the small side it costs a
         # quarter.
         return h.add_(self.shortcut(F.avg_pool2d(x, 2) if self.downsample else x))

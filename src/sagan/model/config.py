@@ -1,5 +1,6 @@
 """The shape of both networks, once."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ AttentionKind = Literal["self", "channel", "residual"]
 Variant = Literal["released", "paper", "full", "direct"]
 Architecture = Literal["residual", "dcgan"]
 Role = Literal["generator", "discriminator"]
+ActivationName = Literal["relu", "leaky-relu", "elu"]
 # Axis of the generator's class tables on which their spectral norm's power iteration starts; 'none': no spectral norm.
 ClassNorm = Literal["none", "classes", "channels"]
 
@@ -47,6 +49,10 @@ class ModelConfig:
     """Width inside the discriminator's blocks after the first: that of their output, or of their input."""
     shortcut: Literal["plain", "rectified"] = "plain"
     """What the discriminator's shortcuts start from: the block's input, or its ReLU (as in-place ReLUs make it)."""
+    generator_activation: ActivationName = "relu"
+    """Activation of the generator's blocks; leaky-relu has a slope of 0.1 for negative numbers."""
+    discriminator_activation: ActivationName = "relu"
+    """The same for the discriminator."""
     class_head: Literal["projection", "classifier"] = "projection"
     """How the discriminator learns classes: by the projection, or as an auxiliary classifier (AC-GAN)."""
     upsampling: Literal["nearest", "bilinear"] = "nearest"
@@ -73,6 +79,8 @@ class ModelConfig:
     """Spectral norm on the tables of class shifts and scales (less 1), iterated from this side of the tables."""
     batch_norm_eps: float = 1e-5
     """Added to the variance in the generator's batch norms."""
+    output_norm_eps: float | None = None
+    """The same of the generator's last batch norm, before the image; None: batch_norm_eps."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, field: str, expected: str) -> None:
@@ -87,8 +95,13 @@ class ModelConfig:
         check(self.base_channels >= 1, "base_channels", "1 or more")
         check(self.query_reduction >= 1, "query_reduction", "1 or more")
         check(self.value_reduction is None or self.value_reduction >= 1, "value_reduction", "1 or more")
-        check(self.spectral_norm_eps > 0, "spectral_norm_eps", "above 0")
-        check(self.batch_norm_eps > 0, "batch_norm_eps", "above 0")
+        check(0 < self.spectral_norm_eps < math.inf, "spectral_norm_eps", "above 0 and finite")
+        check(0 < self.batch_norm_eps < math.inf, "batch_norm_eps", "above 0 and finite")
+        last_eps = self.output_norm_eps
+        check(last_eps is None or 0 < last_eps < math.inf, "output_norm_eps", "above 0 and finite")
+        dcgan = self.architecture == "dcgan"
+        for field in ("generator_activation", "discriminator_activation"):
+            check(not dcgan or getattr(self, field) == "relu", field, "relu with architecture dcgan, which has its own")
         all_channels = self.attention_variant != "direct" or self.value_reduction in (None, 1)
         check(all_channels, "value_reduction", "1 with attention_variant direct")
 

@@ -1,8 +1,8 @@
 """The discriminator: an image and a class to a logit, higher for real."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.activation import activate
 from sagan.model.attention import build_attention_stacks
 from sagan.model.autocast import without_autocast
 from sagan.model.blocks import DownBlock
@@ -93,7 +93,8 @@ class Discriminator(nn.Module):
             x = block(x)
             if block.downsample:
                 x = self.attention[str(x.shape[-1])](x)
-        return F.relu(self.last(x)).sum(dim=(2, 3), dtype=self.head.weight.dtype)
+        h = activate(self.last(x), self.config.discriminator_activation)
+        return h.sum(dim=(2, 3), dtype=self.head.weight.dtype)
 
     def logits(self, h: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the logits (N,) of features h (N, C) and labels y (N,)."""

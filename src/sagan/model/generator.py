@@ -3,9 +3,9 @@
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagan.model.activation import activate_
 from sagan.model.attention import build_attention_stacks
 from sagan.model.autocast import as_dtype_of
 from sagan.model.batch_norm import ConditionalBatchNorm2d
@@ -48,7 +48,7 @@ class Generator(nn.Module):
             config,
             spectral_norm=config.generator_spectral_norm,
         )
-        self.bn = ConditionalBatchNorm2d(channels[-1], 0, config.batch_norm_eps)
+        self.bn = ConditionalBatchNorm2d(channels[-1], 0, config.output_norm_eps or config.batch_norm_eps)
         self.head = SNConv2d(channels[-1], config.image_channels, 3, **sn)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -58,4 +58,4 @@ class Generator(nn.Module):
         for block in self.blocks:
             x = block(x, y)
             x = self.attention[str(x.shape[-1])](x)
-        return to_image(self.head, F.relu_(self.bn(x, None)))
+        return to_image(self.head, activate_(self.bn(x, None), self.config.generator_activation))

@@ -1,7 +1,7 @@
 """Draw what a run's networks attend to: the figure at the end of the paper, and a table of the attention layers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.pixels import to_bytes, to_signed
 from sagan.run import Run, default_output, load_generator, read_discriminator
 from sagan.sampling import draw_latents, find_classes
-from sagan.text import as_class_names
+from sagan.text import as_class_names, printable
 
 NetworkName = Literal["generator", "discriminator", "both"]
 
@@ -63,6 +63,7 @@ def write_attention(
     seed: int = 0,
     truncation: float | None = None,
     smooth: bool = True,
+    data: str | None = None,
     device: torch.device = CPU,
 ) -> tuple[Path, str]:
     """Draw what a run's networks attend to, and write the figure as .png or .svg.
@@ -78,6 +79,7 @@ def write_attention(
         seed: seed of the latents, as for `sagan sample`, and of the choice of real images.
         truncation: magnitude to which latents are truncated.
         smooth: interpolate maps between the centres of the keys; False: draw the keys as cells.
+        data: source of the images that the discriminator is shown; None: the run's data.
         device: where the networks run.
 
     Returns:
@@ -92,7 +94,7 @@ def write_attention(
     if network != "discriminator":
         subjects.append(generated_subject(path, count, classes, seed, truncation, device))
     if network != "generator":
-        subjects.append(real_subject(path, count, classes, seed, device))
+        subjects.append(real_subject(path, count, classes, seed, device, data))
 
     # Check that the figure can be drawn, before the slow part.
     layers = [choose_layers(subject.network, layer) for subject in subjects]
@@ -175,20 +177,35 @@ def generated_subject(
 
 
 def real_subject(
-    path: Path, count: int | None, classes: Sequence[str], seed: int, device: torch.device = CPU
+    path: Path,
+    count: int | None,
+    classes: Sequence[str],
+    seed: int,
+    device: torch.device = CPU,
+    data: str | None = None,
 ) -> Subject:
     """Read a run's discriminator, with `count` images of each class from the run's data, which the seed chooses.
 
     Raises:
         UserError: there is no checkpoint or class, or the data cannot be read or have other classes now.
     """
-    discriminator = bake_spectral_norm(read_discriminator(path).eval()).to(device)
     info = Run(path).info
+    if info.origin and not Run(path).checkpoints():
+        raise UserError(f"{path} was imported without a discriminator: import it again with --discriminator FILE")
+    discriminator = bake_spectral_norm(read_discriminator(path).eval()).to(device)
     config, names = info.config, info.class_names
+    images = config.data if data is None else replace(config.data, source=data, labels=bool(names))
+    if not images.source:
+        raise UserError(
+            f"{path} was imported and has no images of its own: pass --data with images to show its discriminator"
+        )
     numbers, count = _choose_rows(classes, names, count)
-    store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    store = prepare(images, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if store.class_names != as_class_names(names):
-        raise UserError(f"{config.data.source} has other classes than {path} was trained on: restore the data")
+        if data is None:
+            raise UserError(f"{config.data.source} has other classes than {path} was trained on: restore the data")
+        shown = ", ".join(map(printable, names[:5])) + (", ..." if len(names) > 5 else "")
+        raise UserError(f"--data {data}: its classes must be those of {path}, in class folders: {shown}")
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(store))
     of_classes = [order[store.labels[order] == number][:count] for number in numbers] or [order[:count]]
     positions = np.concatenate(of_classes)

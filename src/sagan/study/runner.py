@@ -263,10 +263,13 @@ def run_study(folder: StudyFolder, *, jobs: int, device: str) -> bool:
 
 def _work(workers: Workers, number: int, job: Job, plan: Plan) -> None:
     """Train one run to its end and evaluate it."""
+    # What a run's config.json names is used only where a command line names it too; `open_study` has compared them.
+    base = plan.base
+    cache = ["--cache", base.data.cache] if base.data.cache else []
     counts = ["--count", str(plan.count), "--reference-count", str(plan.count), "--seed", str(EVALUATION_SEED)]
     for command in (
-        ["train", "--resume", str(job.path)],
-        ["evaluate", str(job.path), "--out", str(job.evaluation_path), "--features", plan.features, *counts],
+        ["train", "--resume", str(job.path), "--evaluate-features", base.output.evaluate_features, *cache],
+        ["evaluate", str(job.path), "--out", str(job.evaluation_path), "--features", plan.features, *counts, *cache],
     ):
         status = workers.run(number, command, job.output_path)
         if status:

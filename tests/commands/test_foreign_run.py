@@ -1,0 +1,65 @@
+"""A run from elsewhere: code and paths in its config.json are used only where this command line names them."""
+
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from sagan.run import Run
+
+
+class Means(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.mean((2, 3)), x[:, :, :16].mean((2, 3))], 1)
+
+
+@pytest.fixture
+def run(command, train_options, tmp_path):
+    """A run stopped after two of four steps; its config.json names a program and a folder."""
+    torch.jit.script(Means()).save(tmp_path / "means.pt")
+    options = ["--steps", 2, "--checkpoint-every", 2, "--out", tmp_path / "run"]
+    assert command("train", *train_options, *options)[0] == 0
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    content["config"]["training"]["steps"] = 4
+    content["config"]["output"] |= {
+        "evaluate_features": str(tmp_path / "means.pt"),
+        "evaluate_every": 1,
+        "evaluate_count": 8,
+    }
+    content["config"]["data"]["cache"] = str(tmp_path / "elsewhere")
+    path.write_text(json.dumps(content))
+    return Run(tmp_path / "run")
+
+
+def test_a_program_named_by_a_run_is_not_run(run, command, monkeypatch):
+    opened = []
+    monkeypatch.setattr("torch.jit.load", lambda path, **_: opened.append(path))
+    status, _, errors = command("train", "--resume", run.path)
+    assert (status, opened) == (2, [])
+    assert errors.count("\n") == 1
+    assert re.search(r"config\.json\b.*means\.pt\b.*--evaluate-features\b", errors)
+
+
+def test_a_program_that_the_command_line_names_too_is_run(run, command, tmp_path):
+    status, _, errors = command("train", "--resume", run.path, "--evaluate-features", tmp_path / "means.pt")
+    assert status == 0, errors
+    assert any("frechet_distance/means" in row for row in run.metrics())
+
+
+@pytest.mark.parametrize("command_line", [["train", "--resume"], ["attend", "--network", "discriminator"]])
+def test_a_folder_named_by_a_run_is_not_written_to(run, command, tmp_path, command_line):
+    features = ["--evaluate-features", tmp_path / "means.pt"] if command_line[0] == "train" else []
+    assert command(*command_line, run.path, *features)[0] == 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_cache_on_the_command_line_is_used_from_start_to_resuming(command, train_options, tmp_path):
+    out, cache = tmp_path / "run", tmp_path / "mine"
+    assert command("train", *train_options, "--steps", 2, "--out", out, "--cache", cache)[0] == 0
+    assert list((cache / "stores").iterdir())
+    assert not (tmp_path / "cache").exists()
+    assert command("train", "--resume", out, "--cache", cache)[0] == 0
+    assert not (tmp_path / "cache").exists()
