@@ -17,24 +17,24 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture
-def pictures(tmp_path, monkeypatch):
+def image_folder(tmp_path, monkeypatch):
     """A folder of two class folders, twelve images of noise in each, and a cache of its own."""
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(12):
-            picture = Image.fromarray(rng.integers(256, size=(40, 48, 3), dtype=np.uint8))
-            picture.save(tmp_path / "pictures" / name / f"{i}.png")
+            image = Image.fromarray(rng.integers(256, size=(40, 48, 3), dtype=np.uint8))
+            image.save(tmp_path / "images" / name / f"{i}.png")
     monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 @pytest.fixture
-def train_options(pictures):
+def train_options(image_folder):
     """Options of `sagan train` for a run of a second or two."""
     tiny = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --precision fp32 --device cpu"
     rhythm = "--log-every 2 --sample-every 4 --checkpoint-every 3 --evaluate-every 0"
-    return ["--data", str(pictures), *tiny.split(), *rhythm.split()]
+    return ["--data", str(image_folder), *tiny.split(), *rhythm.split()]
 
 
 @pytest.fixture

@@ -86,9 +86,9 @@ def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, 
     assert [p for p in tmp_path.iterdir() if p.name != "cache"] == []
 
 
-def test_from_a_folder_to_images(command, tmp_path, train_options, pictures):
+def test_from_a_folder_to_images(command, tmp_path, train_options, image_folder):
     folder = tmp_path / "run"
-    (pictures / "cats" / "broken.png").write_bytes(b"not an image")
+    (image_folder / "cats" / "broken.png").write_bytes(b"not an image")
     status, output, errors = command("train", *train_options, "--steps", 8, "--out", folder)
     assert status == 0, errors
     assert re.search(r"\b24\b.*\b2 classes\b", output)
@@ -239,10 +239,10 @@ def test_training_warns_once_of_what_goes_wrong(command, tmp_path, train_options
     assert re.search(r"step 10\b.*\bdiversity 0\.30\b.*\bstep 2\b.*1\.00", collapsing)
 
 
-def test_changed_data_are_noticed(command, tmp_path, train_options, pictures):
+def test_changed_data_are_noticed(command, tmp_path, train_options, image_folder):
     folder = tmp_path / "run"
     assert command("train", *train_options, "--steps", 2, "--out", folder)[0] == 0
-    (pictures / "cats" / "0.png").unlink()
+    (image_folder / "cats" / "0.png").unlink()
     status, _, errors = command("train", "--resume", folder)
     assert status == 2
     assert re.search(r"changed\b.*\bcats/0\.png", errors)

@@ -75,14 +75,14 @@ def read_all(readers, whole):
 def test_damaged_images(tmp_path, monkeypatch, count):
     """All in one folder with whole ones: the whole ones are there exactly, of the others each is there or named."""
     monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(1)
     whole = rng.integers(256, size=(10, 32, 32, 3), dtype=np.uint8)
     for i, pixels in enumerate(whole):
         Image.fromarray(pixels).save(folder / f"whole-{i}.png")
     names = set()
-    for name, data in damage.damaged_pictures(count):
+    for name, data in damage.damaged_images(count):
         (folder / name).write_bytes(data)
         names.add(name)
     faulthandler.dump_traceback_later(SECONDS + count / 5, exit=True, file=sys.__stderr__)

@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("device")
     rng = np.random.default_rng(0)
     for i in range(12):
-        place = path / "pictures" / ("cats", "dogs")[i % 2] / f"{i}.png"
+        place = path / "images" / ("cats", "dogs")[i % 2] / f"{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(place)
     torch.jit.script(Thumbnail()).save(str(path / "thumbnail.pt"))
@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
 
 def options(folder):
     tiny = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --precision fp32 --device cpu"
-    return ["--data", str(folder / "pictures"), *tiny.split(), "--evaluate-every", "0"]
+    return ["--data", str(folder / "images"), *tiny.split(), "--evaluate-every", "0"]
 
 
 @pytest.fixture(autouse=True)
@@ -292,8 +292,8 @@ class TestTrainingStep:
         for network, found in backward.items():
             for parameter in getattr(trainer, network).parameters():
                 parameter.register_hook(lambda g, found=found: found.append(tf32()))
-        pictures = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
-        trainer.train_step(0, lambda i: (pictures, torch.arange(4) % 3))
+        images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        trainer.train_step(0, lambda i: (images, torch.arange(4) % 3))
         return [flags for _, flags in seen], *map(set, backward.values())
 
     PENALTIES = {"r1": 1.0, "r2": 1.0, "gradient_penalty": 1.0}  # noqa: RUF012

@@ -262,10 +262,10 @@ def test_explorer_sees_and_draws_maps():
         explorer = Explorer(Networks("run", generator, discriminator, ("a", "b", "c"), 1))
         first, last = (Sample(seed=0, index=i, label=i) for i in (0, 1))
         walk = Walk(start=first, end=last, latent=0.5, label=0.5)
-        for picture in (first, walk):
-            view = explorer.view(picture)
+        for spec in (first, walk):
+            view = explorer.view(spec)
             assert len(view.scores.by_class) == 3
-            assert {found.network for found in explorer.maps(picture, [(3, 4)], smooth=True)} == set(view.observations)
+            assert {found.network for found in explorer.maps(spec, [(3, 4)], smooth=True)} == set(view.observations)
         assert explorer.grid(Grid(labels=(0, 2), count=2, seed=0)).shape == (4, 32, 32, 3)
         assert explorer.strip(Strip(walk=walk, steps=3)).shape == (3, 32, 32, 3)
         assert explorer.describe()["layers"]

@@ -24,8 +24,8 @@ def count(source):
 
 
 @pytest.mark.parametrize("source", [".", "cats", ".."])
-def test_the_sheet_is_not_read_the_next_time(command, pictures, monkeypatch, source):
-    folder = pictures / "cats"
+def test_the_sheet_is_not_read_the_next_time(command, image_folder, monkeypatch, source):
+    folder = image_folder / "cats"
     monkeypatch.chdir(folder if source == ".." else folder.parent if source == "cats" else folder)
     before = count(source)
     for _ in range(2):
@@ -33,25 +33,28 @@ def test_the_sheet_is_not_read_the_next_time(command, pictures, monkeypatch, sou
         assert status == 0
         assert re.search(rf"\b{before} images?\b|\bimages +{before}\b", out)
     assert count(source) == before
-    assert not list(pictures.rglob("contact-sheet.png")) or source == "cats"
+    assert not list(image_folder.rglob("contact-sheet.png")) or source == "cats"
 
 
-def test_the_sheet_lies_where_it_was_asked_for(command, pictures, tmp_path, monkeypatch):
+def test_the_sheet_lies_where_it_was_asked_for(command, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert command("data", str(pictures), "--resolution", "32")[0] == 0
+    assert command("data", str(image_folder), "--resolution", "32")[0] == 0
     assert (tmp_path / "contact-sheet.png").is_file()
     for _ in range(2):  # even in the source
-        assert command("data", str(pictures), "--resolution", "32", "--out", str(pictures / "cats" / "0.5.png"))[0] == 0
-        assert count(pictures) == 24
+        assert (
+            command("data", str(image_folder), "--resolution", "32", "--out", str(image_folder / "cats" / "0.5.png"))[0]
+            == 0
+        )
+        assert count(image_folder) == 24
 
 
 def test_training_in_the_folder_of_its_images_and_looking_at_them_changes_nothing(
-    command, train_options, pictures, monkeypatch
+    command, train_options, image_folder, monkeypatch
 ):
-    monkeypatch.chdir(pictures)
+    monkeypatch.chdir(image_folder)
     options = ["--data", ".", *train_options[2:]]
     assert command("train", *options, "--steps", "3")[0] == 0
-    (run,) = (pictures / "runs").iterdir()
+    (run,) = (image_folder / "runs").iterdir()
     for arguments in (("data", "."), ("sample", run, "--out", run.parent.parent / "cats" / "grid.png"), ("plot", run)):
         assert command(*arguments)[0] == 0
     status, _, errors = command("train", "--resume", run)
@@ -60,19 +63,19 @@ def test_training_in_the_folder_of_its_images_and_looking_at_them_changes_nothin
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
-def test_names_that_the_terminal_cannot_show(pictures, tmp_path, encoding):
+def test_names_that_the_terminal_cannot_show(image_folder, tmp_path, encoding):
     for name in ("猫", os.fsdecode(b"caf\xe9"), "\x1b[31mred", "\x1b]0;title\x07"):
-        (pictures / "cats").rename(pictures / name)
+        (image_folder / "cats").rename(image_folder / name)
         for arguments in (
-            ("data", str(pictures), "--resolution", "32"),
-            ("data", str(pictures / "nope" / "\x1b[31m猫")),
+            ("data", str(image_folder), "--resolution", "32"),
+            ("data", str(image_folder / "nope" / "\x1b[31m猫")),
         ):
             done = sagan(*arguments, "--out", str(tmp_path / "x.png"), PYTHONIOENCODING=encoding)
             assert b"Traceback" not in done.stderr
             assert done.returncode == (2 if "nope" in arguments[1] else 0)
             assert b"\x1b" not in done.stdout + done.stderr
             assert b"\x07" not in done.stdout + done.stderr
-        (pictures / name).rename(pictures / "cats")
+        (image_folder / name).rename(image_folder / "cats")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_arguments_that_are_not_text_are_refused_before_anything_is_written(comm
 
 
 @pytest.mark.parametrize("position", [0, 11, 23])
-def test_a_store_that_is_truncated_under_a_training_run(command, train_options, pictures, monkeypatch, position):
+def test_a_store_that_is_truncated_under_a_training_run(command, train_options, image_folder, monkeypatch, position):
     """What was a bus error is one line, and the run can be resumed."""
     from sagan.training.loop import Batches
 
@@ -108,7 +111,7 @@ def test_a_store_that_is_truncated_under_a_training_run(command, train_options, 
             os.truncate(self.store.path / "images.npy", 128 + position * 32 * 32 * 3)
         return load(self, index)
 
-    monkeypatch.chdir(pictures.parent)
+    monkeypatch.chdir(image_folder.parent)
     monkeypatch.setattr(Batches, "__call__", truncate)
     status, _, errors = command("train", *train_options, "--steps", "30", "--out", "run")
     assert status == 2
@@ -116,14 +119,14 @@ def test_a_store_that_is_truncated_under_a_training_run(command, train_options, 
     assert command("train", "--resume", "run")[0] == 0
 
 
-def test_a_run_whose_store_was_zeroed_is_resumed_on_the_right_images(command, train_options, pictures, monkeypatch):
-    monkeypatch.chdir(pictures.parent)
+def test_a_run_whose_store_was_zeroed_is_resumed_on_the_right_images(command, train_options, image_folder, monkeypatch):
+    monkeypatch.chdir(image_folder.parent)
     assert command("train", *train_options, "--steps", "3", "--out", "run")[0] == 0
-    store = prepare(DataConfig(str(pictures)), resolution=32, image_channels=3, progress=False)
+    store = prepare(DataConfig(str(image_folder)), resolution=32, image_channels=3, progress=False)
     images = np.array(store.images)
     with (store.path / "images.npy").open("rb+") as file:
         file.seek(128)
         file.write(bytes(images.size))
     assert command("train", "--resume", "run")[0] == 0
-    again = prepare(DataConfig(str(pictures)), resolution=32, image_channels=3, progress=False)
+    again = prepare(DataConfig(str(image_folder)), resolution=32, image_channels=3, progress=False)
     np.testing.assert_array_equal(again.images, images)

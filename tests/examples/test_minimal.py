@@ -195,11 +195,11 @@ def test_it_is_short():
     assert len(FILE.read_text(encoding="utf-8").splitlines()) < 250
 
 
-def test_it_runs_on_a_folder(pictures, monkeypatch, capsys):
+def test_it_runs_on_a_folder(image_folder, monkeypatch, capsys):
     short = load_minimal()
     short.BATCH_SIZE, short.BASE_CHANNELS = 4, 8
-    monkeypatch.chdir(pictures.parent)
-    short.main(["pictures", "--steps", "50"])
+    monkeypatch.chdir(image_folder.parent)
+    short.main(["images", "--steps", "50"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("step 50: loss D ")
     assert lines[-1] == "samples: minimal.png"
@@ -208,12 +208,12 @@ def test_it_runs_on_a_folder(pictures, monkeypatch, capsys):
     assert len(grid.getcolors(1 << 16)) > 100
 
 
-def test_it_reads_a_folder_and_robots(pictures, monkeypatch):
-    images, labels = minimal.load_images(pictures)
+def test_it_reads_a_folder_and_robots(image_folder, monkeypatch):
+    images, labels = minimal.load_images(image_folder)
     assert images.shape == (24, 3, 32, 32)
     assert images.dtype == torch.uint8
     assert labels.tolist() == 12 * [0] + 12 * [1]
-    first = ImageOps.fit(Image.open(pictures / "cats" / "0.png"), (32, 32))
+    first = ImageOps.fit(Image.open(image_folder / "cats" / "0.png"), (32, 32))
     assert torch.equal(images[0], torch.from_numpy(np.array(first)).permute(2, 0, 1))
 
     # One class, that of the fewest parts: resizing all of them takes seconds.

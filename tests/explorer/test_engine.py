@@ -28,7 +28,7 @@ from sagan.sampling import sample
 POINTS = [(3.0, 4.0), (20.0, 31.0), (31.0, 0.0)]
 
 
-def picture_of(text):
+def image_of(text):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
@@ -53,8 +53,8 @@ def test_an_opened_image_is_that_of_the_grid(explorer):
 
 
 def test_maps_are_those_of_attention_maps_in_both_networks(run, explorer):
-    picture = Sample(seed=4, index=2, label=1, truncation=0.8)
-    found = {(layer.network, layer.name): layer.maps for layer in explorer.maps(picture, POINTS, smooth=False)}
+    spec = Sample(seed=4, index=2, label=1, truncation=0.8)
+    found = {(layer.network, layer.name): layer.maps for layer in explorer.maps(spec, POINTS, smooth=False)}
     generator, discriminator = load(run), read_discriminator(run).eval().requires_grad_(False)
     z, y = draw_latents(3, 8, seed=4, truncation=0.8)[2:], torch.tensor([1])
     x = generator(z, y)
@@ -71,16 +71,16 @@ def test_maps_are_those_of_attention_maps_in_both_networks(run, explorer):
 
 
 def test_smooth_and_only_are_heeded(explorer):
-    picture = Sample(seed=0, index=0)
-    whole = explorer.maps(picture, POINTS, smooth=True)[0].maps
-    assert list(explorer.maps(picture, POINTS, [2], smooth=True)[0].maps) == [2]
-    assert np.array_equal(explorer.maps(picture, POINTS, [2], smooth=True)[0].maps[2].overlay, whole[2].overlay)
-    assert not np.array_equal(explorer.maps(picture, POINTS, smooth=False)[0].maps[2].overlay, whole[2].overlay)
-    assert explorer.maps(picture, [], smooth=True)[0].maps == {}
+    spec = Sample(seed=0, index=0)
+    whole = explorer.maps(spec, POINTS, smooth=True)[0].maps
+    assert list(explorer.maps(spec, POINTS, [2], smooth=True)[0].maps) == [2]
+    assert np.array_equal(explorer.maps(spec, POINTS, [2], smooth=True)[0].maps[2].overlay, whole[2].overlay)
+    assert not np.array_equal(explorer.maps(spec, POINTS, smooth=False)[0].maps[2].overlay, whole[2].overlay)
+    assert explorer.maps(spec, [], smooth=True)[0].maps == {}
     with pytest.raises(UserError, match=r"\b3 points\b"):
-        explorer.maps(picture, POINTS, [3], smooth=True)
+        explorer.maps(spec, POINTS, [3], smooth=True)
     with pytest.raises(UserError, match=r"point 32,1\b.*\b32 x 32\b"):
-        explorer.maps(picture, [(32.0, 1.0)], smooth=True)
+        explorer.maps(spec, [(32.0, 1.0)], smooth=True)
 
 
 def test_the_distance_of_a_known_map(explorer):
@@ -150,10 +150,10 @@ def test_an_image_sent_back_larger_than_it_was_given_is_not_unpacked(explorer):
 
 
 def test_chosen_points_are_those_of_sagan_attend(explorer):
-    picture = Sample(seed=0, index=1)
-    found = explorer.points(Look(image=picture, choose=True))
-    assert found == [tuple(p) for p in choose_points(explorer.view(picture).image[None], 5)[0].tolist()]
-    assert explorer.points(Look(image=picture, points=POINTS)) == POINTS
+    spec = Sample(seed=0, index=1)
+    found = explorer.points(Look(image=spec, choose=True))
+    assert found == [tuple(p) for p in choose_points(explorer.view(spec).image[None], 5)[0].tolist()]
+    assert explorer.points(Look(image=spec, points=POINTS)) == POINTS
 
 
 def test_the_figure_has_a_section_for_each_layer(explorer, monkeypatch):
@@ -266,7 +266,7 @@ def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
     assert re.search(r"8\.0\b.*channel attention", missing["generator_maps"])
     assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True) == []
     assert explorer.grid(Grid(count=3, seed=0)).shape == (3, 32, 32, 1)
-    assert picture_of(to_base64(explorer.view(Sample(seed=0, index=0)).image)).shape == (32, 32)
+    assert image_of(to_base64(explorer.view(Sample(seed=0, index=0)).image)).shape == (32, 32)
     walk = Walk(start=Sample(seed=0, index=0), end=Sample(seed=0, index=1), latent=0.5, label=0.5)
     assert explorer.view(walk).image.shape == (32, 32, 1)
 
@@ -274,7 +274,7 @@ def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
 def test_transparent_images_keep_their_alpha(tmp_path):
     explorer = Explorer(read_networks(make_run(tmp_path / "run", ("a", "b"), image_channels=4).path))
     image = explorer.grid(Grid(labels=(0,), count=1, seed=0))[0]
-    assert np.array_equal(picture_of(to_base64(image)), image)
+    assert np.array_equal(image_of(to_base64(image)), image)
     assert np.array_equal(explorer.view(Upload(png=to_base64(image))).image.shape, (32, 32, 4))
     assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True)[0].maps[0].overlay.shape == (32, 32, 3)
 

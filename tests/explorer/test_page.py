@@ -94,7 +94,7 @@ def test_the_slider_leads_from_one_image_to_another(page):
 def test_an_image_of_one_s_own_and_files_that_are_none(page, tmp_path):
     noise = np.random.default_rng(0).integers(256, size=(50, 70, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "mine.png")
-    (tmp_path / "text.png").write_bytes(b"no picture")
+    (tmp_path / "text.png").write_bytes(b"no image")
     (tmp_path / "cut.png").write_bytes((tmp_path / "mine.png").read_bytes()[:500])
     (tmp_path / "large.png").write_bytes(bytes(21_000_000))
     (tmp_path / "settings.json").write_text("{}")

@@ -91,8 +91,8 @@ def test_what_the_page_asks_is_what_the_explorer_answers(client, explorer):
     assert [(one["label"], one["index"]) for one in found["images"]] == [(i // 3 * 2, i) for i in range(6)]
     assert all(np.array_equal(pixels(one["png"]), image) for one, image in zip(found["images"], images, strict=True))
 
-    picture = {"kind": "sample", "seed": 5, "index": 4, "label": 2}
-    status, _, found = client.ask("/api/look", {"image": picture, "points": [[1, 2], [30, 3]], "only": [1]})
+    spec = {"kind": "sample", "seed": 5, "index": 4, "label": 2}
+    status, _, found = client.ask("/api/look", {"image": spec, "points": [[1, 2], [30, 3]], "only": [1]})
     assert status == 200
     drawn = explorer.maps(Sample(seed=5, index=4, label=2), [(1, 2), (30, 3)], smooth=True)
     assert len(found["layers"]) == 3
@@ -102,13 +102,13 @@ def test_what_the_page_asks_is_what_the_explorer_answers(client, explorer):
     assert found["points"] == [[1, 2], [30, 3]]
     assert found["scores"] == pytest.approx(explorer.view(Sample(seed=5, index=4, label=2)).scores.by_class)
     assert "30,3" in found["commands"][1]
-    assert len(client.ask("/api/look", {"image": picture, "choose": True})[2]["points"]) == 5
+    assert len(client.ask("/api/look", {"image": spec, "choose": True})[2]["points"]) == 5
 
-    walk = {"kind": "walk", "start": picture, "end": picture | {"index": 0}, "latent": 0, "label": 0}
+    walk = {"kind": "walk", "start": spec, "end": spec | {"index": 0}, "latent": 0, "label": 0}
     strip = explorer.strip(Strip(walk=Walk(**walk), steps=4))
     found = client.ask("/api/strip", {"walk": walk, "steps": 4})[2]["images"]
     assert all(np.array_equal(pixels(png), image) for png, image in zip(found, strip, strict=True))
-    look = {"image": picture, "points": [[1, 2]]}
+    look = {"image": spec, "points": [[1, 2]]}
     for path, body, wanted in (
         ("figure", look, explorer.figure(Look(image=Sample(seed=5, index=4, label=2), points=[(1, 2)]))),
         ("grid-page", asked, explorer.grid_page(Grid(labels=(0, 2), count=3, seed=5))),

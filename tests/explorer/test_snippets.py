@@ -35,11 +35,11 @@ def test_the_grid_s_command_writes_the_grid(explorer, tmp_path, monkeypatch, lab
 
 def test_the_image_s_commands_write_the_image_and_its_maps(explorer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    picture = Sample(seed=4, index=2, label=2)
-    sample, attend = image_commands(explorer.networks, picture, POINTS)
+    spec = Sample(seed=4, index=2, label=2)
+    sample, attend = image_commands(explorer.networks, spec, POINTS)
     execute(sample)
     last = np.asarray(Image.open(sorted((tmp_path / "images").iterdir())[-1]))
-    assert np.abs(last.astype(int) - explorer.view(picture).image).max() <= 1
+    assert np.abs(last.astype(int) - explorer.view(spec).image).max() <= 1
     drawn = []
 
     def record(sections, **options):
@@ -50,13 +50,13 @@ def test_the_image_s_commands_write_the_image_and_its_maps(explorer, tmp_path, m
     execute(attend)
     assert "--points 3,4 20,31" in attend
     assert Image.open("attend.png").format == "PNG"
-    shown = [layer for layer in explorer.maps(picture, POINTS, smooth=True) if layer.network == "generator"]
+    shown = [layer for layer in explorer.maps(spec, POINTS, smooth=True) if layer.network == "generator"]
     for section, layer in zip(drawn, shown, strict=True):
-        assert np.abs(section.images[-1].astype(int) - explorer.view(picture).image).max() <= 1
+        assert np.abs(section.images[-1].astype(int) - explorer.view(spec).image).max() <= 1
         assert section.points[-1].tolist() == [[3, 4], [20, 31]]
         for i, found in layer.maps.items():
             assert section.maps[-1, i].max() * section.maps[-1, i].size == pytest.approx(found.peak, rel=1e-3)
-    assert image_commands(explorer.networks, picture, []) == [sample]
+    assert image_commands(explorer.networks, spec, []) == [sample]
 
 
 def values(program):
@@ -74,7 +74,7 @@ def close(maps, drawn):
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "spec",
     [
         Sample(seed=4, index=2, label=2, truncation=0.5),
         Walk(
@@ -86,11 +86,11 @@ def close(maps, drawn):
         Walk(start=Sample(seed=4, index=2, label=1), end=Sample(seed=5, index=0, label=1), latent=0.3, label=0.0),
     ],
 )
-def test_the_program_computes_the_image_its_maps_and_scores(explorer, picture):
-    found = values(python_program(explorer.networks, picture, POINTS))
-    view = explorer.view(picture)
+def test_the_program_computes_the_image_its_maps_and_scores(explorer, spec):
+    found = values(python_program(explorer.networks, spec, POINTS))
+    view = explorer.view(spec)
     assert np.abs(found["image"].astype(int) - view.image).max() <= 1
-    drawn = explorer.maps(picture, POINTS, smooth=True)
+    drawn = explorer.maps(spec, POINTS, smooth=True)
     close(found["maps"], [layer for layer in drawn if layer.network == "generator"])
     close(found["discriminator_maps"], [layer for layer in drawn if layer.network == "discriminator"])
     assert torch.allclose(found["scores"], torch.tensor(view.scores.by_class), rtol=1e-3, atol=1e-4)
@@ -122,7 +122,7 @@ def test_names_are_quoted(tmp_path):
 def test_without_classes(tmp_path):
     networks = read_networks(make_run(tmp_path / "run", ()).path)
     assert "--classes" not in grid_command(networks, Grid(count=3, seed=0))
-    explorer, picture = Explorer(networks), Sample(seed=0, index=1)
-    found = values(python_program(networks, picture, POINTS))
-    assert np.abs(found["image"].astype(int) - explorer.view(picture).image).max() <= 1
-    close(found["maps"], explorer.maps(picture, POINTS, smooth=True))
+    explorer, spec = Explorer(networks), Sample(seed=0, index=1)
+    found = values(python_program(networks, spec, POINTS))
+    assert np.abs(found["image"].astype(int) - explorer.view(spec).image).max() <= 1
+    close(found["maps"], explorer.maps(spec, POINTS, smooth=True))

@@ -71,7 +71,7 @@ def test_labels_stand_above_their_columns_and_neighbours_share_one():
 
 
 def test_a_long_title_is_not_cut_off():
-    narrow = draw_grid(noise(1), columns=1, title="a rather long title over a single picture")
+    narrow = draw_grid(noise(1), columns=1, title="a rather long title over a single image")
     assert (np.asarray(narrow)[:, -10:] == 255).all()
     assert narrow.width > 200
 

@@ -17,7 +17,7 @@ HOSTILE = (None, True, -1, 0, 2**31, 2**63, 10**30, -(10**400), 1e308, float("na
            "../../etc/passwd", "\x00\x1b[2J", [], [[]] * 300, {}, {"__reduce__": "os.system"})  # fmt: skip
 
 
-def picture(rng, kind="PNG", mode="RGB"):
+def make_image(rng, kind="PNG", mode="RGB"):
     """The bytes of a whole image of random size and content."""
     width, height = rng.integers(8, 60, 2)
     pixels = rng.integers(256, size=(height, width, 4), dtype=np.uint8)
@@ -39,7 +39,7 @@ def huge_png(width, height, *, mode=2, interlaced=0, data=bytes(1000)):
     return SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-def hostile_picture(rng):
+def hostile_image(rng):
     """An image whose header lies."""
     size = [int(n) for n in rng.choice([0, 1, 7, 5000, 9_999, 50_000, 2**31 - 1], 2)]
     which = rng.integers(7)
@@ -47,11 +47,11 @@ def hostile_picture(rng):
         return huge_png(*size, mode=int(rng.choice([0, 2, 3, 4, 6])), interlaced=int(rng.integers(2)))
     if which == 2:  # text that unpacks to 64 MB
         text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(64_000_000)))
-        whole = picture(rng)
+        whole = make_image(rng)
         return whole[:33] + text + whole[33:]
     if which == 3:  # a colour profile that unpacks to 64 MB
         profile = chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(64_000_000)))
-        whole = picture(rng)
+        whole = make_image(rng)
         return whole[:33] + profile + whole[33:]
     if which == 4:
         return b"BM" + struct.pack("<IHHIIiiHHIIiiII", 1000, 0, 0, 54, 40, size[0] % 2**31, -(size[1] % 2**31), 1, 24,
@@ -85,7 +85,7 @@ def damaged(rng, data):
     return bytes(data)
 
 
-def damaged_pictures(count, seed=0):
+def damaged_images(count, seed=0):
     """Name and bytes of `count` damaged images, one in ten with another format's ending."""
     rng = np.random.default_rng(seed)
     for number in range(count):
@@ -93,7 +93,7 @@ def damaged_pictures(count, seed=0):
         ending = {"JPEG": ".jpg", "TIFF": ".tif"}.get(kind, f".{kind.lower()}")
         if number % 10 == 3:
             ending = str(rng.choice(SUFFIXES))
-        data = hostile_picture(rng) if number % 5 == 4 else damaged(rng, picture(rng, kind, mode))
+        data = hostile_image(rng) if number % 5 == 4 else damaged(rng, make_image(rng, kind, mode))
         yield f"{number:04d}{ending}", data
 
 
@@ -123,7 +123,7 @@ def plain_zip(rng):
     file = BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name in ("a/0.png", "b/1.png"):
-            archive.writestr(name, picture(rng))
+            archive.writestr(name, make_image(rng))
     return file.getvalue()
 
 
@@ -132,12 +132,14 @@ def hostile_zip(rng, names=("a/0.png", "b/1.png")):
     file = BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
-            archive.writestr(name, picture(rng))
+            archive.writestr(name, make_image(rng))
         for name in ("/escaped.png", "C:\\escaped.png", "a/0.png"):
             if rng.random() < 0.5:
-                archive.writestr(name, picture(rng))
+                archive.writestr(name, make_image(rng))
         if rng.random() < 0.2:  # not in more of them: such archives are refused before anything else is looked at
-            archive.writestr(str(rng.choice(["../escaped.png", "a/../../escaped.png", "a\\..\\e.png"])), picture(rng))
+            archive.writestr(
+                str(rng.choice(["../escaped.png", "a/../../escaped.png", "a\\..\\e.png"])), make_image(rng)
+            )
         if rng.random() < 0.3:
             archive.writestr("a/bomb.png", bytes(20_000_000))
         if rng.random() < 0.3:

@@ -16,15 +16,15 @@ def add(tar, name, data=b"", **fields):
     tar.addfile(member, io.BytesIO(data))
 
 
-def write_shards(folder, pictures, per_shard, *, labels=None, name="set"):
+def write_shards(folder, images, per_shard, *, labels=None, name="set"):
     """Plain WebDataset shards of these images; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for start in range(0, len(pictures), per_shard):
+    for start in range(0, len(images), per_shard):
         paths.append(folder / f"{name}-{len(paths):06d}.tar")
         with tarfile.open(paths[-1], "w") as tar:
-            for number in range(start, min(start + per_shard, len(pictures))):
-                add(tar, f"{number:06d}.png", pictures[number])
+            for number in range(start, min(start + per_shard, len(images))):
+                add(tar, f"{number:06d}.png", images[number])
                 if labels is not None:
                     add(tar, f"{number:06d}.cls", str(labels[number]).encode())
                 add(tar, f"{number:06d}.json", b"{}")

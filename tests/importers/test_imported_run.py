@@ -63,10 +63,10 @@ def test_the_page_shows_it(imported):
     assert found == [("generator", "16.0"), ("generator", "32.0"), ("discriminator", "8.0"), ("discriminator", "4.0")]
 
 
-def test_a_run_with_classes_starts_from_it(imported, pictures, tmp_path, capsys):
+def test_a_run_with_classes_starts_from_it(imported, image_folder, tmp_path, capsys):
     """With networks of its shape; in another shape that is asked for, the message names what would fit."""
     rhythm = "--steps 2 --batch-size 4 --precision fp32 --device cpu --log-every 1 --evaluate-every 0"
-    start = ["train", "--from", str(imported.path), "--data", str(pictures), "--out", str(tmp_path / "new")]
+    start = ["train", "--from", str(imported.path), "--data", str(image_folder), "--out", str(tmp_path / "new")]
     assert main([*start, *rhythm.split(), "--latent-dim", "7"]) == 2
     assert "--latent-dim 6\n" in capsys.readouterr().err
     assert main([*start, *rhythm.split(), "--freeze-discriminator", "2"]) == 0
@@ -81,30 +81,32 @@ def test_a_run_with_classes_starts_from_it(imported, pictures, tmp_path, capsys)
     assert {"gamma/generator.16.0", "gamma/discriminator.4.0"} <= rows[-1].keys()
 
 
-def test_its_discriminator_attends_to_images_that_are_named(imported, pictures, command):
+def test_its_discriminator_attends_to_images_that_are_named(imported, image_folder, command):
     status, _, errors = command("attend", imported.path, "--network", "discriminator")
     assert (status, errors.count("\n")) == (2, 1)
     assert re.search(r"\bimported\b.*--data\b", errors)
-    status, output, errors = command("attend", imported.path, "--network", "both", "--layer", "all", "--data", pictures)
+    status, output, errors = command(
+        "attend", imported.path, "--network", "both", "--layer", "all", "--data", image_folder
+    )
     assert status == 0, errors
     rows = [line.split()[:2] for line in output.splitlines()[1:-1]]
     assert [name for name in rows if name[0] == "discriminator"] == [["discriminator", "8.0"], ["discriminator", "4.0"]]
 
 
-def test_a_discriminator_that_was_not_imported_is_missed(pictures, command, tmp_path):
+def test_a_discriminator_that_was_not_imported_is_missed(image_folder, command, tmp_path):
     assert command("import", DATA / "studiogan" / "G.pth", "--out", tmp_path / "imported")[0] == 0
-    status, _, errors = command("attend", tmp_path / "imported", "--network", "discriminator", "--data", pictures)
+    status, _, errors = command("attend", tmp_path / "imported", "--network", "discriminator", "--data", image_folder)
     assert (status, errors.count("\n")) == (2, 1)
     assert re.search(r"\bimport\b.*--discriminator\b", errors)
 
 
-def test_its_discriminator_is_shown_no_images_of_other_classes(pictures, command, tmp_path):
+def test_its_discriminator_is_shown_no_images_of_other_classes(image_folder, command, tmp_path):
     files = DATA / "studiogan"
     out = tmp_path / "imported"
     assert command("import", files / "G.pth", "--discriminator", files / "D.pth", "--out", out)[0] == 0
-    status, _, errors = command("attend", out, "--network", "discriminator", "--data", pictures)
+    status, _, errors = command("attend", out, "--network", "discriminator", "--data", image_folder)
     assert (status, errors.count("\n")) == (2, 1)
-    assert re.search(r"--data\b.*pictures\b.*\b0, 1, 2, 3, 4\b", errors)
+    assert re.search(r"--data\b.*images\b.*\b0, 1, 2, 3, 4\b", errors)
 
 
 def test_it_cannot_be_gone_on_with_only_started_from(imported, capsys):

@@ -379,8 +379,8 @@ def test_tensorflow_s_variables_compute_what_the_released_code_writes(tmp_path):
     torch.manual_seed(0)
     z, y, x = torch.randn(2, 6).double(), torch.tensor([2, 0]), torch.rand(2, 3, 128, 128).double() * 2 - 1
     plain = Released(found)
-    pictures = imported.average.double().eval()(z, y)
-    assert relative(pictures, plain.generator(z, y).permute(0, 3, 1, 2)) < 1e-10
+    images = imported.average.double().eval()(z, y)
+    assert relative(images, plain.generator(z, y).permute(0, 3, 1, 2)) < 1e-10
     assert relative(imported.discriminator.double().eval()(x, y), plain.discriminator(x.permute(0, 2, 3, 1), y)) < 1e-10
 
 

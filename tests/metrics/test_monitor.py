@@ -27,9 +27,9 @@ class Copying(torch.nn.Module):
 
 
 @pytest.fixture
-def store(pictures):
+def store(image_folder):
     pytest.importorskip("efficientnet_lite_pytorch")
-    return prepare(DataConfig(source=str(pictures)), resolution=32, image_channels=3)
+    return prepare(DataConfig(source=str(image_folder)), resolution=32, image_channels=3)
 
 
 def test_the_data_themselves_are_at_distance_zero_and_as_varied_as_the_data(store):

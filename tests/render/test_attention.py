@@ -19,7 +19,7 @@ from sagan.training.checkpoint import save_checkpoint
 from sagan.training.step import Trainer
 
 
-def test_from_a_run_to_the_figure(command, tmp_path, train_options, pictures):
+def test_from_a_run_to_the_figure(command, tmp_path, train_options, image_folder):
     folder = tmp_path / "run"
     options = ["--discriminator-attention", "4", "self", "16", "self", "--steps", 3, "--out", folder]
     assert command("train", *train_options, *options)[0] == 0
@@ -65,7 +65,7 @@ def test_from_a_run_to_the_figure(command, tmp_path, train_options, pictures):
     status, _, errors = command("attend", folder, "--network", "both", "--layer", "8")
     assert (status, errors.count("\n")) == (2, 1)
     assert re.search(r"layer 8\b.*\bgenerator\b.*16\.0", errors)
-    shutil.rmtree(pictures / "dogs")
+    shutil.rmtree(image_folder / "dogs")
     assert command("attend", folder, "--out", tmp_path / "alone.png")[0] == 0
     status, _, errors = command("attend", folder, "--network", "discriminator")
     assert status == 2

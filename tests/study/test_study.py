@@ -35,12 +35,12 @@ class Means(nn.Module):
 
 
 @pytest.fixture
-def arguments(pictures, tmp_path):
+def arguments(image_folder, tmp_path):
     """Arguments of a study with eight steps per run."""
     file = tmp_path / "means.pt"
     torch.jit.script(Means()).save(file)
     features = ["--features", str(file), "--evaluate-features", str(file), "--count", "16"]
-    common = ["--data", str(pictures), "--device", "cpu", "--out", str(tmp_path / "study"), "--steps", "8"]
+    common = ["--data", str(image_folder), "--device", "cpu", "--out", str(tmp_path / "study"), "--steps", "8"]
     return ["study", "stability", "--seeds", "2", "--only", "sn-d", *common, *features, *TINY]
 
 
@@ -127,7 +127,7 @@ def test_a_speed_counts_when_two_blocks_agree(seconds, settled):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_a_trial_trains_whole_blocks_after_a_warm_up(pictures, monkeypatch, every):
+def test_a_trial_trains_whole_blocks_after_a_warm_up(image_folder, monkeypatch, every):
     """Steps 0 to `every` are not timed; then every block has the same number of penalties."""
     steps = []
     train = runner.Trainer.train_step
@@ -136,7 +136,7 @@ def test_a_trial_trains_whole_blocks_after_a_warm_up(pictures, monkeypatch, ever
     )
     model = ModelConfig(resolution=32, base_channels=4, latent_dim=8)
     training = TrainingConfig(batch_size=4, precision="fp32", r1=0.1, penalty_every=every)
-    config = Config(model=model, training=training, data=DataConfig(source=str(pictures)))
+    config = Config(model=model, training=training, data=DataConfig(source=str(image_folder)))
     store = prepare(config.data, resolution=32, image_channels=3, progress=False)
     started = time.perf_counter()
     seconds = runner._seconds_per_step(config, store, torch.device("cpu"))

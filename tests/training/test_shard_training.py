@@ -20,8 +20,8 @@ def _little_at_a_time(monkeypatch):
     monkeypatch.setattr(shards, "_BATCHES_AHEAD", 2)
 
 
-def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, pictures, capsys):
-    assert main(["data", "pack", str(pictures), "--out", str(tmp_path / "packed"), "--shard-size", "1"]) == 0
+def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, image_folder, capsys):
+    assert main(["data", "pack", str(image_folder), "--out", str(tmp_path / "packed"), "--shard-size", "1"]) == 0
     whole, run, asked = tmp_path / "whole", tmp_path / "run", []
 
     def refuses(path):
@@ -47,14 +47,14 @@ def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, pictures,
     assert a.keys() == b.keys()
 
 
-def test_shards_that_changed_are_noticed(tmp_path, train_options, pictures, capsys):
+def test_shards_that_changed_are_noticed(tmp_path, train_options, image_folder, capsys):
     packed = tmp_path / "packed"
-    assert main(["data", "pack", str(pictures), "--out", str(packed), "--shard-size", "1"]) == 0
+    assert main(["data", "pack", str(image_folder), "--out", str(packed), "--shard-size", "1"]) == 0
     options = ["--data", str(packed), *train_options[2:], "--steps", "2", "--out", str(tmp_path / "run")]
     assert main(["train", *options]) == 0
     for path in packed.iterdir():
         path.unlink()
-    (pictures / "cats" / "0.png").unlink()
-    assert main(["data", "pack", str(pictures), "--out", str(packed), "--shard-size", "1"]) == 0
+    (image_folder / "cats" / "0.png").unlink()
+    assert main(["data", "pack", str(image_folder), "--out", str(packed), "--shard-size", "1"]) == 0
     assert main(["train", "--resume", str(tmp_path / "run"), "--device", "cpu"]) == 2
     assert re.search(rf"{re.escape(str(packed))}\b.*\bchanged\b", capsys.readouterr().err)

@@ -15,6 +15,7 @@ from sagan.errors import UserError
 from sagan.exporters.standalone import StandaloneGenerator
 
 OPSET = 18  # version of the operator set: the default of PyTorch's exporter, read by runtimes since 2023
+OUTPUT = "pictures"  # name of the output, part of the file format
 
 
 def check_installed() -> None:
@@ -30,7 +31,7 @@ def check_installed() -> None:
 
 
 def write_onnx(network: StandaloneGenerator, path: Path, *, opset: int, metadata: dict[str, str]) -> None:
-    """Write a generator as ONNX: inputs z (N, latent_dim) and, with classes, y (N,); output 'pictures' (N, C, H, W).
+    """Write a generator as ONNX: inputs z (N, latent_dim) and, with classes, y (N,); output `OUTPUT` (N, C, H, W).
 
     N is dynamic. `metadata` is stored in the file; file names of this machine are not.
 
@@ -52,7 +53,7 @@ def write_onnx(network: StandaloneGenerator, path: Path, *, opset: int, metadata
             dynamo=True,
             opset_version=opset,
             input_names=list(inputs),
-            output_names=["pictures"],
+            output_names=[OUTPUT],
             dynamic_shapes={name: {0: batch} for name in inputs},
             verbose=False,
         )
@@ -116,7 +117,7 @@ def open_onnx(path: Path, *, threads: int = 0) -> Callable[[Tensor, Tensor | Non
         inputs = {"z": z.numpy()}
         if y is not None:
             inputs["y"] = y.numpy()
-        return torch.from_numpy(session.run(["pictures"], inputs)[0])
+        return torch.from_numpy(session.run([OUTPUT], inputs)[0])
 
     return draw
 

@@ -20,7 +20,7 @@ class Unavailable(Exception):
 
 
 def build() -> Path:
-    """Return the compiled guard.cpp, compiled anew for another PyTorch or source, else from the user's cache.
+    """Return the compiled guard.cpp, compiled again for another PyTorch or source, else from the user's cache.
 
     PyTorch is not imported: the guard must be loaded before it is.
 

@@ -20,7 +20,7 @@ from sagan.config import DataConfig
 from sagan.data.builtin.open import BuiltIn, open_built_in
 from sagan.data.decode import SIGNATURES, Unreadable, decode
 from sagan.data.shards.index import MAX_BYTES, ROW
-from sagan.data.shards.reader import FORMAT, INDEX, TABLE, is_shards, open_shards
+from sagan.data.shards.reader import COUNT, FORMAT, INDEX, TABLE, is_shards, open_shards
 from sagan.data.sources import Skipped, Source, no_usable_image, open_source
 from sagan.data.store import cache_folder, map_in_order, progress_bar, quiet
 from sagan.errors import UserError
@@ -225,7 +225,7 @@ def _resume(out: Path, work: _Work, shard_size: int) -> _Progress:
         kept += line
     write_atomically(journal, lambda temporary: temporary.write_text(kept, encoding="utf-8"))
     with (out / _ROWS).open("rb+") as rows:
-        rows.truncate(sum(shard["pictures"] for shard in done.shards) * ROW.itemsize)
+        rows.truncate(sum(shard[COUNT] for shard in done.shards) * ROW.itemsize)
     return done
 
 
@@ -259,16 +259,16 @@ def _write_shards(out: Path, work: _Work, done: _Progress, shard_size: int, bar:
 
 def _finish(out: Path, work: _Work, done: _Progress) -> Packed:
     """Write the table and the index, and remove the journal."""
-    shards = [shard for shard in done.shards if shard["pictures"]]
+    shards = [shard for shard in done.shards if shard[COUNT]]
     for shard in done.shards:
-        if not shard["pictures"]:  # the last shard, if all of its images were skipped
+        if not shard[COUNT]:  # the last shard, if all of its images were skipped
             (out / shard["name"]).unlink(missing_ok=True)
     skipped = (*work.problems, *done.skipped)
     if not shards:
         (out / _JOURNAL).unlink()
         (out / _ROWS).unlink()
         raise no_usable_image(work.title, skipped)
-    image_count = sum(shard["pictures"] for shard in shards)
+    image_count = sum(shard[COUNT] for shard in shards)
 
     def write_table(temporary: Path) -> None:
         with temporary.open("wb") as file, (out / _ROWS).open("rb") as rows:
@@ -281,7 +281,7 @@ def _finish(out: Path, work: _Work, done: _Progress) -> Packed:
     index = {
         "sagan_shards": FORMAT,
         "source": Path(work.title).name,
-        "pictures": image_count,
+        COUNT: image_count,
         "class_names": work.class_names,
         "class_counts": counts.tolist() if work.class_names else [],
         "table_sha256": sha256(out / TABLE),
@@ -324,7 +324,7 @@ class _Shard:
         self._file.close()
         checksum, size = sha256(self.path), self.path.stat().st_size
         write_atomically(path, lambda temporary: self.path.rename(temporary))
-        return {"name": path.name, "bytes": size, "pictures": len(self.rows), "sha256": checksum}
+        return {"name": path.name, "bytes": size, COUNT: len(self.rows), "sha256": checksum}
 
     def _add_member(self, name: str, data: bytes) -> int:
         """Append a member, and return the offset of its content."""

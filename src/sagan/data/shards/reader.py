@@ -51,6 +51,8 @@ SCAN_FORMAT = 2
 """Version of the scans in the cache."""
 INDEX, TABLE = "index.json", "index.npy"
 """Files that `sagan data pack` writes next to its shards."""
+COUNT = "pictures"
+"""Key of a number of images in index.json."""
 PIECE = 2**22
 """Bytes of a shard that are read at once; more only for a single larger image."""
 LANES = 16
@@ -194,7 +196,7 @@ def read_index(folder: str) -> dict[str, Any] | None:
             raise ValueError(f"it has version {index['sagan_shards']}, but only {FORMAT} is supported")
         for entry in index["shards"]:
             if not re.fullmatch(r"[\w.-]+\.tar", entry["name"]) or not all(
-                type(entry[field]) is int and entry[field] >= 0 for field in ("bytes", "pictures")
+                type(entry[field]) is int and entry[field] >= 0 for field in ("bytes", COUNT)
             ):
                 raise ValueError("an entry is not a shard")
             bytes.fromhex(entry["sha256"])
@@ -250,20 +252,20 @@ def _open_indexed(
     if remote.is_url(names[0]):
         remote.stamp(names[0])
     class_names = tuple(index["class_names"]) if labels else ()
-    ends = np.cumsum([entry["pictures"] for entry in entries], dtype=np.int64)
+    ends = np.cumsum([entry[COUNT] for entry in entries], dtype=np.int64)
     key = digest_of([FORMAT, class_names, [entry["sha256"] for entry in entries], index["table_sha256"]])
 
     def rows() -> Iterator[NDArray[Any]]:
         """Yield the checked rows of each shard."""
-        counts = [entry["pictures"] for entry in index["shards"]]
+        counts = [entry[COUNT] for entry in index["shards"]]
         max_bytes = ROW.itemsize * sum(counts) + 2**12
         table = _fetch_table(f"{folder}/{TABLE}", max_bytes, index["table_sha256"], cache)
         first_row = dict(zip(entry_of, np.cumsum([0, *counts]).tolist(), strict=False))
         for entry in entries:
-            rows = table[first_row[entry["name"]] :][: entry["pictures"]].copy()
+            rows = table[first_row[entry["name"]] :][: entry[COUNT]].copy()
             stops = rows["offset"] + rows["size"]
             if not (
-                len(rows) == entry["pictures"]
+                len(rows) == entry[COUNT]
                 and (rows["size"] > 0).all()
                 and (rows["size"] <= MAX_BYTES).all()
                 and (rows["offset"] >= 0).all()
