@@ -73,5 +73,5 @@ def test_segmentation(with_attention):
     assert share > 0.9
     assert segmenter.position.gamma != 0
     assert segmenter.channel.gamma != 0
-    maps = segmenter.position.maps(segmenter.encoder(images), torch.tensor([[6 + 8 * 6]]).expand(200, 1))
+    maps = segmenter.position.attention_rows(segmenter.encoder(images), torch.tensor([[6 + 8 * 6]]).expand(200, 1))
     assert maps.shape == (200, 1, 8, 8)

@@ -143,5 +143,5 @@ def test_an_old_run_resumes(run, command):
 def test_an_old_run_evaluates_to_the_same_distance(run):
     pytest.importorskip("efficientnet_lite_pytorch")
     evaluation = sagan.evaluate(run.path, features="efficientnet-lite0", count=40)
-    distance = next(figure.value for figure in evaluation.figures if figure.name == "Frechet distance")
+    distance = evaluation["Frechet distance"]
     assert distance == pytest.approx(327.739, rel=1e-3)

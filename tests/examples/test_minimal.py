@@ -12,8 +12,7 @@ from PIL import Image, ImageOps
 from sagan import PRESETS, ModelConfig, TrainingConfig
 from sagan.data.builtin import robots
 from sagan.distributed import Processes
-from sagan.training.step import Trainer
-from sagan.training.step import randomness as step_rng
+from sagan.training.step import Trainer, step_rng
 
 FILE = Path(__file__).parents[2] / "examples" / "minimal.py"
 CPU = torch.device("cpu")

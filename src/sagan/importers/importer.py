@@ -295,7 +295,7 @@ def _check_output(network: Generator | Discriminator, path: Path) -> None:
     """
     config = network.config
     y = torch.zeros(1, dtype=torch.int64) if config.num_classes else None
-    if isinstance(network, Generator):
+    if network.role == "generator":
         x = draw_latents(1, config.latent_dim, seed=0)
     else:
         x = draw_latents(1, config.image_channels * config.resolution**2, seed=0).clamp(-1, 1)
