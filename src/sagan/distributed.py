@@ -49,6 +49,8 @@ SILENCE = 5.0
 """Seconds without a sign of life after which a process counts as gone, once a signal has asked this one to end."""
 GRACE = 1.5
 """Seconds that the main thread has to end by itself, with a message, before the watchdog ends the process."""
+LAST_WORDS = 10.0
+"""Seconds that it has for the message once it has begun to end: on a busy machine GRACE may be too short."""
 
 
 class Processes:
@@ -249,6 +251,7 @@ def join(device: str) -> Iterator[Processes]:
         yield processes
         _leave(processes, watchdog)
     except BaseException as error:
+        watchdog.main_ends.set()
         first = processes.report_failure()
         lost = isinstance(error, RuntimeError) and _is_lost_connection(error)
         if not first and (lost or isinstance(error, UserError | OSError)):
@@ -295,6 +298,7 @@ class _Watchdog:
         self._wakeup.setblocking(False)
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._stopped = threading.Event()
+        self.main_ends = threading.Event()  # set by the main thread when it ends because of an error
 
     def start(self) -> None:
         """Start watching, after all processes have joined. Call it in the main thread."""
@@ -342,7 +346,7 @@ class _Watchdog:
 
     def _end(self, status: int, why: str = "") -> None:
         """End the process if the main thread does not; print the reason if no process has printed one."""
-        if self._stopped.wait(GRACE):
+        if self._stopped.wait(GRACE) or (self.main_ends.is_set() and self._stopped.wait(LAST_WORDS)):
             return
         if why:
             with suppress(RuntimeError):
