@@ -31,7 +31,7 @@ def test_two_copies_of_a_robot_and_nothing_else(few_parts, channels, empty):
     np.testing.assert_array_equal(store.labels, labels)
     assert store.class_names == robots.CLASS_NAMES
     assert store.source == "twins"
-    assert len(np.unique(store.images.reshape(23, -1), axis=0)) > 15  # they differ from one another
+    assert len(np.unique(np.asarray(store.images).reshape(23, -1), axis=0)) > 15  # they differ from one another
 
 
 def test_is_a_store_of_its_own(few_parts):
