@@ -8,7 +8,7 @@ from PIL import Image
 
 from sagan.figures.curves import DPI, STYLE
 from sagan.figures.grid import draw_grid
-from sagan.run import read_generator
+from sagan.run import load_generator
 from sagan.sampling import draw_latents, sample
 from sagan.study.results import Outcome
 
@@ -54,7 +54,7 @@ def draw_samples(outcomes: list[Outcome]) -> Image.Image | None:
         path = outcome.jobs[0].path
         if not (path / "generator.safetensors").exists():
             continue
-        generator, names, _ = read_generator(path)
+        generator, names, _ = load_generator(path)
         z = draw_latents(COLUMNS, generator.config.latent_dim, seed=0)
         y = torch.arange(COLUMNS) * len(names) // COLUMNS if names else torch.zeros(COLUMNS, dtype=torch.int64)
         rows.append(sample(generator, z, y))
