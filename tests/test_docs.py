@@ -1,6 +1,7 @@
 """The code in the documentation runs as it stands there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sagan import Generator, ModelConfig, draw_latents
+from sagan.cli import COMMANDS, main
 
 DOCS = Path(__file__).parent.parent / "docs"
 DOT, SQUARE = slice(2, 6), slice(22, 30)
@@ -75,3 +77,31 @@ def test_segmentation(with_attention):
     assert segmenter.channel.gamma != 0
     maps = segmenter.position.attention_rows(segmenter.encoder(images), torch.tensor([[6 + 8 * 6]]).expand(200, 1))
     assert maps.shape == (200, 1, 8, 8)
+
+
+def commands_of(page):
+    """The words of every `sagan` command in the fenced blocks of a page, comments removed."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```(?:sh)?\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = [re.search(r"(?:^ *|-m )(sagan [a-z].*)", line) for line in lines]
+    return [shlex.split(match[1], comments=True)[1:] for match in found if match]
+
+
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_exists(page, capsys):
+    for words in commands_of(page):
+        name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+        assert name in COMMANDS, words
+        with pytest.raises(SystemExit):
+            main([*name.split(), "--help"])
+        known = set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out))
+        options = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert options <= known, f"{page.name}: {' '.join(words)}"
+
+
+def test_the_pages_show_commands():
+    assert sum(len(commands_of(page)) for page in PAGES) > 35
