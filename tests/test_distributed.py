@@ -63,6 +63,7 @@ def finish(process, status=0):
 
 def said(errors):
     """The lines of sagan among those of torchrun."""
+    print(errors)  # shown if the test fails
     return [line for line in errors.splitlines() if line.startswith("sagan: ")]
 
 

@@ -123,6 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a command
             stream.reconfigure(errors="backslashreplace")
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     name = " ".join(arguments[:words]) or "--help"
     try:
@@ -138,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
             try:
                 parsed = _parse(options, name, arguments[words:])
             except UserError:
-                if os.environ.get("RANK", "0") != "0":  # the first of several processes reports it
+                if not is_first:  # the first of several processes reports it
                     return 2
                 raise
             run(parsed)
@@ -150,7 +151,8 @@ def main(arguments: list[str] | None = None) -> int:
         # Nor may the interpreter's last flush fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as error:  # an OSError carries the system's message
-        print(f"sagan: {printable(str(error))}", file=sys.stderr)
+        # A line break keeps the line of another process off that of the first one's progress bar.
+        print(("" if is_first else "\n") + f"sagan: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sagan: stopped", file=sys.stderr)
