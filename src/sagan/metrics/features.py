@@ -282,7 +282,7 @@ def extract(
                 if not np.isfinite(part).all():
                     raise UserError(f"features {features.name}: not finite for some {label}")
                 if path and share.is_first:
-                    _write(path, part)
+                    save_array(path, part)
             else:
                 bar.update(stop - start)
                 bar.refresh()
@@ -302,10 +302,6 @@ def _read(path: Path, count: int) -> np.ndarray | None:
     except (OSError, DamagedFile):
         return None
     return part if part.ndim == 2 and len(part) == count and part.dtype == np.float32 else None
-
-
-def _write(path: Path, part: np.ndarray) -> None:
-    save_array(path, part)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
