@@ -29,7 +29,14 @@ def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def conv3x3_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-    y = F.conv2d(x, w, bias, padding=1)
+    return _mean_of_boxes(F.conv2d(x, w, bias, padding=1))
+
+
+def conv1x1_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    return _mean_of_boxes(F.conv2d(x, w, bias))
+
+
+def _mean_of_boxes(y: Tensor) -> Tensor:
     return (y[:, :, ::2, ::2] + y[:, :, 1::2, ::2] + y[:, :, ::2, 1::2] + y[:, :, 1::2, 1::2]) / 4
 
 

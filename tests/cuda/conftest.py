@@ -21,7 +21,7 @@ def device() -> torch.device:
     """The device under test; the test is skipped without it."""
     if NAME == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    return torch.device(NAME)
+    return torch.device(NAME, 0) if NAME == "cuda" else torch.device(NAME)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ MODELS = {
 }
 LARGEST = {  # relative distance from float64: losses, gradients of D, gradients of G, running statistics
     "fp32": (1e-4, 1e-4, 1e-4, 1e-4),
-    "tf32": (1e-2, 1e-2, 2e-2, 1e-2),
+    "tf32": (1e-2, 1e-2, 1e-1, 1e-2),  # an H200: G's gradient 3 to 4 % away, for the reason below
     "bf16": (1e-2, 5e-2, 2e-1, 1e-2),  # the ReLUs of G change sides: its gradient is 6 to 10 % away on the CPU
 }
 

@@ -36,6 +36,7 @@ FORMS = {
     ),
     "up": (resample.upsample_conv3x3, reference.upsample_conv3x3, (2, 3, 4, 3), (4, 3, 3, 3)),
     "down": (resample.conv3x3_downsample, reference.conv3x3_downsample, (2, 3, 6, 4), (4, 3, 3, 3)),
+    "down 1x1": (resample.conv1x1_downsample, reference.conv1x1_downsample, (2, 3, 6, 4), (4, 3, 1, 1)),
 }
 
 
@@ -58,6 +59,13 @@ def leaves(form, biased, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("form", ["up", "down", "down 1x1"])
+def test_derivatives_of_cuda_s_forms_up_to_the_third_equal_autograd_s(form, biased, monkeypatch):
+    monkeypatch.setattr(resample, "BOXED_KERNELS", ("cpu",))
+    test_derivatives_up_to_the_third_equal_autograd_s(form, biased)
+
+
+@pytest.mark.parametrize("biased", [True, False])
 @pytest.mark.parametrize("form", FORMS)
 def test_derivatives_up_to_the_third_equal_autograd_s(form, biased):
     ours, plain, *_ = FORMS[form]
@@ -67,7 +75,7 @@ def test_derivatives_up_to_the_third_equal_autograd_s(form, biased):
 
 
 @pytest.mark.parametrize("biased", [True, False])
-@pytest.mark.parametrize("form", [form for form in FORMS if form not in ("up", "down")])
+@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith(("up", "down"))])
 @pytest.mark.parametrize("lowered", [False, True])
 def test_values_and_first_derivatives_are_pytorch_s_bit_for_bit(form, biased, lowered):
     ours, plain, *_ = FORMS[form]

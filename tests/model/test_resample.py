@@ -1,17 +1,28 @@
+import contextlib
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
 from sagan.model import resample
 
 
-@pytest.mark.parametrize("name", ["upsample_conv3x3", "conv3x3_downsample"])
+@pytest.fixture(params=["boxes of maps", "boxes of kernels"])
+def form(request, monkeypatch):
+    """Both forms, of which a device has one."""
+    monkeypatch.setattr(resample, "BOXED_KERNELS", ("cpu",) if request.param == "boxes of kernels" else ())
+    return request.param
+
+
+@pytest.mark.parametrize("name", ["upsample_conv3x3", "conv3x3_downsample", "conv1x1_downsample"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("size", [(4, 4), (6, 10), (2, 2)])
-def test_equals_resampling_and_convolving_apart(name, dtype, tolerance, size):
+def test_equals_resampling_and_convolving_apart(form, name, dtype, tolerance, size):
     torch.manual_seed(0)
     x = torch.randn(2, 3, *size, dtype=dtype, requires_grad=True)
-    w = torch.randn(5, 3, 3, 3, dtype=dtype, requires_grad=True)
+    kernel = 1 if "1x1" in name else 3
+    w = torch.randn(5, 3, kernel, kernel, dtype=dtype, requires_grad=True)
     bias = torch.randn(5, dtype=dtype, requires_grad=True)
     got, wanted = getattr(resample, name)(x, w, bias), getattr(reference, name)(x, w, bias)
     assert (got - wanted).norm() / wanted.norm() < tolerance
@@ -20,3 +31,25 @@ def test_equals_resampling_and_convolving_apart(name, dtype, tolerance, size):
     plain = torch.autograd.grad((wanted * direction).sum(), (x, w, bias))
     for a, b in zip(fast, plain, strict=True):
         assert (a - b).norm() / b.norm() < tolerance
+
+
+def test_the_forms_do_what_their_names_say(form):
+    """On the CPU the convolution has 9 taps, on CUDA 16: the padded map of the first is one pixel larger."""
+    x, w = torch.randn(1, 2, 8, 8), torch.randn(3, 2, 3, 3, requires_grad=True)
+    kernels = []
+    with record_convolutions(kernels):
+        resample.upsample_conv3x3(x, w, None)
+        resample.conv3x3_downsample(x, w, None)
+    assert kernels == [(4, 4) if form == "boxes of kernels" else (3, 3)] * 2
+
+
+@contextlib.contextmanager
+def record_convolutions(kernels):
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            if function is torch.ops.aten.convolution.default:
+                kernels.append(tuple(arguments[1].shape[2:]))
+            return function(*arguments, **(options or {}))
+
+    with Record():
+        yield

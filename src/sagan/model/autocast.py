@@ -5,11 +5,14 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+# Found once: the compiler of PyTorch 2.11 cannot trace this question.
+_KINDS = tuple(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
+
 
 def lowered_dtype(device: torch.device) -> torch.dtype | None:
     """Return the dtype that autocast lowers fp32 to on this device, None where autocast is off."""
     kind = device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if kind not in _KINDS or not torch.is_autocast_enabled(kind):
         return None
     return torch.get_autocast_dtype(kind)
 

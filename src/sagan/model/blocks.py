@@ -3,7 +3,6 @@
 ReLUs and additions work in place wherever no backward pass reads what they overwrite: less memory to move.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.activation import activate, activate_
@@ -66,15 +65,14 @@ class DownBlock(nn.Module):
         sn = config.spectral_norm_options("discriminator")
         inner = c_in if config.discriminator_inner == "in" and not first else c_out
         self.conv1 = SNConv2d(c_in, inner, 3, **sn)
-        self.conv2 = (SNDownConv2d if downsample else SNConv2d)(inner, c_out, 3, **sn)
+        down = SNDownConv2d if downsample else SNConv2d
+        self.conv2 = down(inner, c_out, 3, **sn)
         # Without downsampling and at equal width the released code adds x itself.
-        self.shortcut = SNConv2d(c_in, c_out, 1, **sn) if downsample or c_in != c_out else nn.Identity()
+        self.shortcut = down(c_in, c_out, 1, **sn) if downsample or c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.rectified:
             x = activate(x, self.activation)
         h = self.conv1(x if self.first or self.rectified else activate(x, self.activation))
         h = self.conv2(activate_(h, self.activation))
-        # h + avg_pool2(shortcut(x)): a 1x1 convolution commutes with average pooling; on the small side it costs a
-        # quarter.
-        return h.add_(self.shortcut(F.avg_pool2d(x, 2) if self.downsample else x))
+        return h.add_(self.shortcut(x))

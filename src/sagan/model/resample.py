@@ -1,9 +1,12 @@
-"""Convolutions fused with resampling: the same function from 9 taps per small pixel instead of 36.
+"""Convolutions fused with resampling: the same function from 9 or 16 taps per small pixel instead of 36.
 
 Doubling the size by nearest neighbour is spreading the pixels out, zeros between them, and then summing 2x2 boxes; and
-box sums commute with convolutions. So convolving 3x3 after doubling is a box sum of a transposed 3x3 convolution with
-stride 2, and averaging 2x2 after convolving 3x3 is a 3x3 convolution with stride 2 of the box means: the convolution
-works on the pixels of the small side only, with the weight as it is. Zeros beyond the border stay exact.
+box sums commute with convolutions. So convolving 3x3 after doubling is a transposed 3x3 convolution with stride 2 and a
+box sum, and averaging 2x2 after convolving 3x3 is a box mean and a 3x3 convolution with stride 2: the convolution works
+on the pixels of the small side only. Zeros beyond the border stay exact.
+
+On the CPU the box sum is taken of the map, which leaves 9 taps; on CUDA of the kernel, which makes it 4x4, since a pass
+over the map costs more there than 7 further taps (docs/speed.md).
 """
 
 from typing import Any
@@ -15,6 +18,9 @@ from torch import Tensor
 from sagan.model.autocast import without_autocast
 from sagan.model.convolution import conv2d, conv_transpose2d
 from sagan.model.spectral_norm import SNConv2d
+
+BOXED_KERNELS = ("cuda",)
+"""Devices on which the box sum is taken of the kernel. On an H200 the boxes of maps took 44 % of a step at 128 px."""
 
 
 class _Box(torch.autograd.Function):
@@ -48,6 +54,8 @@ def upsample(x: Tensor) -> Tensor:
 
 def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     """Compute conv3x3(upsample(x)), zero-padded: (N, I, H, W) to (N, O, 2H, 2W), w of shape (O, I, 3, 3)."""
+    if x.device.type in BOXED_KERNELS:
+        return conv_transpose2d(x, _Box.apply(w.transpose(0, 1).flip(2, 3), 1, 1), bias, stride=2, padding=1)
     quarter = None if bias is None else bias / 4  # every box sums four of it
     # Contiguous in the convolution's order, or its backward pass would copy it again.
     w = w.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
@@ -56,7 +64,17 @@ def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
 
 def conv3x3_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     """Compute avg_pool2(conv3x3(x)), zero-padded: (N, I, 2H, 2W) to (N, O, H, W), w of shape (O, I, 3, 3)."""
+    if x.device.type in BOXED_KERNELS:
+        return conv2d(x, _Box.apply(w, 1, 4), bias, stride=2, padding=1)
     return conv2d(_Box.apply(x, 1, 4), w, bias, stride=2)
+
+
+def conv1x1_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute avg_pool2(conv1x1(x)): (N, I, 2H, 2W) to (N, O, H, W), w of shape (O, I, 1, 1)."""
+    if x.device.type in BOXED_KERNELS:
+        return conv2d(x, w.expand(-1, -1, 2, 2) / 4, bias, stride=2)
+    # A 1x1 convolution commutes with the mean; on the small side it costs a quarter.
+    return conv2d(F.avg_pool2d(x, 2), w, bias)
 
 
 class SNUpConv2d(SNConv2d):
@@ -75,8 +93,9 @@ class SNBilinearUpConv2d(SNConv2d):
 
 
 class SNDownConv2d(SNConv2d):
-    """Convolve 3x3, then average 2x2."""
+    """Convolve 3x3 or 1x1, then average 2x2."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # avg_pool2(conv3x3(x))
-        return conv3x3_downsample(x, self.sn(self.weight), self.bias)
+        # avg_pool2(conv(x))
+        resample = conv3x3_downsample if self.weight.shape[-1] == 3 else conv1x1_downsample
+        return resample(x, self.sn(self.weight), self.bias)
