@@ -171,8 +171,8 @@ def evaluate(
         generated: a run's folder, its generator.safetensors or one of its checkpoints, or a source of images.
         reference: a source of images (a folder, a .zip, hf:USER/NAME, robots, twins, digits); None: the run's own
             data.
-        features: 'auto', 'inception', 'efficientnet-lite0', a TorchScript file, or a module that maps float images
-            (N, 3, H, W) in [0, 255] to (N, D).
+        features: 'auto', 'inception', 'efficientnet-lite0', 'efficientnet-lite2', a TorchScript file, or a module that
+            maps float images (N, 3, H, W) in [0, 255] to (N, D).
         device: 'auto', 'cpu', 'cuda', ...
         cache: folder of the image stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder.
         options: the other fields of `sagan.config.EvaluationConfig`.
