@@ -6,14 +6,14 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src" / "sagan"
 
 ROOMS = (
-    "errors version compat text marks metric_names formats files pixels model config presets device distributed run "
-    "sampling "
-    "attention_maps figures data metrics training importers exporters render hub study explorer commands cli"
+    "errors version compat text marks metric_names formats trained files pixels model config presets device "
+    "distributed run sampling attention_maps figures data metrics training importers exporters render hub study "
+    "explorer commands cli"
 ).split()
 """The rooms from the bottom up: each imports from itself and from those before it only."""
 ENTRANCES = ("__init__", "__main__")
 """What a user imports or starts: it may import every room, and no room imports it."""
-ALONE = ("errors", "version", "compat", "text", "marks", "metric_names", "formats", "model")
+ALONE = ("errors", "version", "compat", "text", "marks", "metric_names", "formats", "trained", "model")
 """Rooms that import nothing of ours but themselves and `compat`."""
 
 

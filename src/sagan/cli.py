@@ -21,6 +21,7 @@ from sagan.commands.explore import Explore, explore
 from sagan.commands.export import Export, export
 from sagan.commands.import_ import Import, import_
 from sagan.commands.interpolate import Interpolate, interpolate
+from sagan.commands.list_ import List, list_
 from sagan.commands.pack import Pack, pack
 from sagan.commands.plot import Plot, plot
 from sagan.commands.push import Push, push
@@ -41,6 +42,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {  # name: (options, f
     "interpolate": (Interpolate, interpolate),
     "report": (Report, report),
     "explore": (Explore, explore),
+    "list": (List, list_),
     "import": (Import, import_),
     "export": (Export, export),
     "push": (Push, push),

@@ -15,7 +15,8 @@ from sagan.model.config import ModelConfig
 
 LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "relativistic"]
 AugmentName = Literal["color", "translation", "cutout"]
-BUILT_IN_FEATURES = ("auto", "inception", "efficientnet-lite0")  # all others are files, with code in them
+BUILT_IN_FEATURES = ("auto", "inception", "efficientnet-lite0", "efficientnet-lite2")
+"""Names of feature networks; all others are files, with code in them."""
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
 # The help of these options states their default in words, so tyro's "(default: ...)" is dropped.
@@ -172,7 +173,8 @@ class OutputConfig:
     evaluate_count: int = 1000
     """Number of real and of generated images per evaluation."""
     evaluate_features: Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")] = "efficientnet-lite0"
-    """Features of these evaluations: efficientnet-lite0 (cheap), inception (FID), or a TorchScript file."""
+    """Features of these evaluations: efficientnet-lite0 (cheap), efficientnet-lite2, inception (FID), or a TorchScript
+    file."""
 
     def __post_init__(self) -> None:
         minimum = dict.fromkeys(("log_every", "sample_every", "checkpoint_every", "keep"), 1)
@@ -188,7 +190,8 @@ class EvaluationConfig:
     """
 
     features: Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")] = "auto"
-    """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are in the cache."""
+    """inception (FID), efficientnet-lite0, efficientnet-lite2, a TorchScript file, or auto: inception if its weights
+    are in the cache, else efficientnet-lite0."""
     inception: FileOption = None
     """Weights of the Inception network, for a machine that cannot download them."""
     resize: Literal["auto", "bicubic", "bilinear", "legacy"] = "auto"

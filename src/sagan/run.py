@@ -52,6 +52,7 @@ from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.text import printable
+from sagan.trained import find, shipped_name
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class GeneratorInfo:
 
 
 class Run:
-    """A run directory.
+    """A run directory; the name of a trained model that comes with the package means its folder.
 
     `info` has no data.cache: config.json may come from elsewhere, and no path in it is written to. The command line of
     today names the cache folder (`use_cache`).
@@ -100,13 +101,14 @@ class Run:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = find(path)
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
         self.events_path = self.path / "events"
         self.samples_path = self.path / "samples.png"
         self.animation_path = self.path / "samples.gif"
         self.generator_path = self.path / "generator.safetensors"
+        self.discriminator_path = self.path / "discriminator.safetensors"  # of a trained model without checkpoints
         self.curve_path = self.path / "evaluation.png"
         self.curves_path = self.path / "curves.png"
         self.film_strip_path = self.path / "samples-over-time.png"
@@ -115,7 +117,8 @@ class Run:
         self.evaluations_path = self.path / "evaluations"
         if not self.config_path.is_file():
             raise UserError(
-                f"{self.path} is not a run: it has no config.json; pass a folder that sagan train or sagan import wrote"
+                f"{self.path} is not a run: it has no config.json; pass a folder that sagan train or sagan import "
+                "wrote, or a name that sagan list shows"
             )
         self.info = read_as(RunInfo, self.config_path, "a run's configuration")
         self.use_cache("")
@@ -262,7 +265,12 @@ def read_count(metadata: dict[str, Any], name: str, path: Path) -> int:
 
 
 def default_output(path: str | Path, name: str) -> Path:
-    """Return where a file made from a run is written by default: in its folder, or next to a single file."""
+    """Return where a file made from a run is written by default: in its folder, or next to a single file.
+
+    Of a trained model that comes with the package it is written here, NAME-`name`.
+    """
+    if shipped := shipped_name(path):
+        return Path(f"{shipped}-{name}")
     path = Path(path)
     return (path if path.is_dir() else path.parent) / name
 
@@ -271,14 +279,14 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
     """Read a run's generator as it was trained. Return it with its class names and its step.
 
     Args:
-        path: the run's folder, its generator.safetensors, or one of its checkpoints.
+        path: the run's folder, its generator.safetensors, one of its checkpoints, or a trained model's name.
         averaged: read the moving average, which draws the samples; False: the generator without averaging, which only
             checkpoints contain (for a folder, the newest).
 
     Raises:
         UserError: there is no generator, or the file is damaged.
     """
-    path = Path(path)
+    path = find(path)
     if path.is_dir() or not path.exists():
         run = Run(path)
         path = run.generator_path if averaged else (run.checkpoints() or [run.generator_path])[-1]
@@ -338,23 +346,28 @@ def read_discriminator(path: str | Path) -> Discriminator:
     """Read a run's discriminator as it was trained.
 
     Args:
-        path: the run's folder (for its newest checkpoint), or one of its checkpoints.
+        path: the run's folder (for its newest checkpoint), one of its checkpoints, or a trained model's name.
 
     Raises:
         UserError: there is no run or no checkpoint, or the checkpoint is damaged.
     """
-    path = Path(path)
+    path = find(path)
     is_checkpoint = path.parent.name == "checkpoints"
     run = Run(path.parent.parent if is_checkpoint else path)
     checkpoints = [path] if is_checkpoint else run.checkpoints()
-    if not checkpoints:
+    if checkpoints:
+        file = checkpoints[-1]
+        tensors = _select("discriminator/", load_tensors(file)[0])
+    elif run.discriminator_path.exists():
+        file = run.discriminator_path
+        tensors = load_tensors(file)[0]
+    else:
         raise UserError(
             f"{run.path} has no checkpoint in {run.path / 'checkpoints'}, which would contain the discriminator"
         )
-    tensors = _select("discriminator/", load_tensors(checkpoints[-1])[0])
-    check_sizes(build_discriminator, run.info.config.model, tensors, checkpoints[-1])
+    check_sizes(build_discriminator, run.info.config.model, tensors, file)
     discriminator = build_discriminator(run.info.config.model)
-    load_into(discriminator, tensors, checkpoints[-1])
+    load_into(discriminator, tensors, file)
     return discriminator
 
 

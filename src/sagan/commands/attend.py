@@ -17,7 +17,7 @@ class Attend:
     """
 
     run: RunArgument
-    """Folder of the run; for the generator, its generator.safetensors is enough."""
+    """Folder of the run, or a name that sagan list shows; for the generator, its generator.safetensors is enough."""
     out: FileOption = None
     """File to write, .png or .svg; default: attend.png in the run."""
     network: Literal["generator", "discriminator", "both"] = "generator"

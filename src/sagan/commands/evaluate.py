@@ -16,7 +16,8 @@ class Evaluate:
     """Measure FID and other metrics of a run against its data, or of one folder against another."""
 
     generated: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FOLDER")]
-    """A run, its generator.safetensors or one of its checkpoints; or a folder or .zip of images."""
+    """A run, its generator.safetensors or one of its checkpoints; a name that sagan list shows; or a folder or .zip of
+    images."""
     reference: Annotated[
         str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[REFERENCE]", help_behavior_hint="")
     ] = None

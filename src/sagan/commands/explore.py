@@ -1,17 +1,23 @@
 """The command `sagan explore`."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
-from sagan.commands.arguments import DeviceOption, RunArgument
+import tyro
+
+from sagan.commands.arguments import DeviceOption
 from sagan.config import IntOption
+from sagan.errors import UserError
 
 
 @dataclass(frozen=True)
 class Explore:
     """Serve a web page to generate images, click on pixels and see what they attend to."""
 
-    run: RunArgument
-    """Folder of the run, or its generator.safetensors (then without the discriminator)."""
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]", help_behavior_hint="")] = None
+    """Folder of the run, its generator.safetensors (then without the discriminator), or a name that sagan list shows;
+    default: the first of these names."""
     host: str = "127.0.0.1"
     """Address to listen on; the default is reachable only from this machine."""
     port: IntOption = None
@@ -28,5 +34,9 @@ class Explore:
 def explore(options: Explore) -> None:
     """Run `sagan explore`."""
     from sagan.explorer import launch
+    from sagan.trained import names
 
-    launch(options.run, host=options.host, port=options.port, open_browser=options.open, device=options.device)
+    run = options.run or next(map(Path, names()), None)
+    if run is None:
+        raise UserError("this package has no trained model: pass a RUN to explore")
+    launch(run, host=options.host, port=options.port, open_browser=options.open, device=options.device)

@@ -15,7 +15,7 @@ class Export:
     """
 
     run: RunArgument
-    """Folder of the run, or its generator.safetensors."""
+    """Folder of the run, its generator.safetensors, or a name that sagan list shows."""
     to: Literal["onnx", "safetensors", "torch-export"] = "onnx"
     """onnx, torch-export (.pt2; needs PyTorch but not sagan) or safetensors (plain weights, for sagan.load)."""
     out: FileOption = None

@@ -15,7 +15,7 @@ class Interpolate:
     """
 
     run: RunArgument
-    """Folder of the run, its generator.safetensors, or one of its checkpoints."""
+    """Folder of the run, its generator.safetensors, one of its checkpoints, or a name that sagan list shows."""
     out: FileOption = None
     """File to write: .png (a row per walk), .gif or .mp4; default: interpolation.png in the run."""
     steps: IntOption = None

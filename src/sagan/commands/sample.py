@@ -15,7 +15,7 @@ class Sample:
     """Draw images from a trained run."""
 
     run: RunArgument
-    """Folder of the run, its generator.safetensors, or one of its checkpoints."""
+    """Folder of the run, its generator.safetensors, one of its checkpoints, or a name that sagan list shows."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """A .png (a labelled grid), a .npz (arrays) or a folder (single PNGs); default: samples-SEED.png in the run."""
     count: int = 8

@@ -33,7 +33,8 @@ class Study:
     count: int = 2000
     """Number of generated and of real images in the evaluation at the end of a run."""
     features: Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")] = "auto"
-    """inception (FID), efficientnet-lite0, a TorchScript file, or auto: inception if its weights are in the cache."""
+    """inception (FID), efficientnet-lite0, efficientnet-lite2, a TorchScript file, or auto: inception if its weights
+    are in the cache, else efficientnet-lite0."""
     jobs: IntOption = None
     """Number of runs at a time; default: one per GPU, or one per CPU core."""
     out: FolderOption = None

@@ -114,12 +114,15 @@ def _open_run(options: Train, out: Path, processes: "Processes", locks: contextl
     from sagan.device import choose_precision
     from sagan.distributed import check_batch
     from sagan.run import Run, RunInfo, lock_for_training
+    from sagan.trained import shipped_name
     from sagan.training.finetune import check_source
 
     if options.go_on and options.out is None:
         raise UserError("--go-on requires --out, the folder of the run to resume")
     resumes_out = options.go_on and (out / "config.json").exists()
     run = Run(out) if options.resume or resumes_out or not processes.is_first else None
+    if run and shipped_name(run.path):
+        raise UserError(f"{out} has no training to resume: start a new run with --from {out}")
     if run:
         run.use_cache(options.config.data.cache)
         check_features(run, options.config.output.evaluate_features)

@@ -13,6 +13,7 @@ from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, load_generator, read_discriminator
+from sagan.trained import find
 
 WHITE = (255, 255, 255)
 _LOGIT_ROWS = 10  # rows at the end of the metrics log that the logits are averaged over
@@ -45,7 +46,7 @@ class Networks:
 
 
 def read_networks(path: Path, device: torch.device = CPU) -> Networks:
-    """Read a run's folder, its generator.safetensors, or one of its checkpoints.
+    """Read a run's folder, its generator.safetensors, one of its checkpoints, or a trained model by name.
 
     Raises:
         UserError: there is no generator. A missing discriminator is not an error; `missing` says why.
@@ -55,7 +56,7 @@ def read_networks(path: Path, device: torch.device = CPU) -> Networks:
     missing: dict[str, str] = {}
     background = WHITE
     logits: dict[str, float] = {}
-    if path.is_dir():
+    if find(path).is_dir():
         run = Run(path)
         background = run.info.config.data.background
         logits = _mean_logits(run.metrics())

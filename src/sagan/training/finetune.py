@@ -16,6 +16,7 @@ from sagan.model.generator import Generator
 from sagan.model.spectral_norm import SNEmbedding
 from sagan.presets import option_arguments
 from sagan.run import Run, read_discriminator, read_generator
+from sagan.trained import find
 from sagan.training.step import Trainer
 
 
@@ -61,17 +62,20 @@ class Transfer:
 
 
 def read_source(start: str | Path) -> Source:
-    """Read the networks of a run's newest checkpoint, of a checkpoint, or of a generator.safetensors (generator only).
+    """Read the networks of a run's newest checkpoint, of a checkpoint, or of a trained model by name.
+
+    A generator.safetensors holds the generator only.
 
     Raises:
         UserError: there is nothing to load, or the file is damaged.
     """
-    path = Path(start)
+    path = find(start)
     if path.is_dir() or not path.exists():
         path = (Run(path).checkpoints() or [path])[-1]
     average, class_names, step = read_generator(path)
-    if path.parent.name != "checkpoints":  # a generator.safetensors, which holds the average only
-        return Source(path, average, average, None, class_names, step)
+    if path.parent.name != "checkpoints":  # there is no generator but the average
+        discriminator = read_discriminator(path) if path.is_dir() and Run(path).discriminator_path.exists() else None
+        return Source(path, average, average, discriminator, class_names, step)
     generator, _, _ = read_generator(path, averaged=False)
     return Source(path, generator, average, read_discriminator(path), class_names, step)
 

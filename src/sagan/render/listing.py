@@ -1,0 +1,86 @@
+"""List trained models and runs: a line with the images, the step, the distance and a grid of samples of each."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sagan.errors import UserError
+from sagan.files import read_json
+from sagan.metric_names import best_step, distance_key
+from sagan.run import Run
+from sagan.text import format_count, printable, short
+from sagan.trained import names
+
+RUNS = Path("runs")
+"""The folder whose runs are listed by default."""
+
+
+def list_models(folder: Path | None = None) -> str:
+    """Return a table of the package's trained models and of the runs under a folder; None: `RUNS`, if it exists.
+
+    Raises:
+        UserError: there is no such folder, or there is nothing to list.
+    """
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: pass one that contains runs")
+    paths = [Path(name) for name in names()] + list(find_runs(folder or RUNS))
+    if not paths:
+        raise UserError(f"there are no runs in {folder or RUNS}: start with sagan train --preset demo")
+    rows = [("name", "images", "step", "distance", "samples"), *map(describe, paths)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Yield the folders of runs under a folder, sorted; links are not followed."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        if "config.json" in files:
+            folders.clear()
+            yield Path(place)
+
+
+def describe(path: Path) -> tuple[str, str, str, str, str]:
+    """Return name, images, step, distance and grid of samples of a run; '-' for what it does not have."""
+    name = printable(str(path))
+    try:
+        run = Run(path)
+    except UserError:  # another program's config.json
+        return name, "not a run", "-", "-", "-"
+    model, count = run.info.config.model, len(run.info.class_names)
+    classes = f", {format_count(count, 'class', 'classes')}" if count else ""
+    rows = run.metrics()
+    steps = [row["step"] for row in rows]
+    grids = [grid for grid in (run.samples_path, *reversed(run.samples())) if grid.exists()]
+    return (
+        name,
+        f"{model.resolution} px{classes}",
+        f"{max(steps):,}" if steps else "-",
+        _evaluated(run) or _logged(rows) or "-",
+        printable(str(grids[0])) if grids else "-",
+    )
+
+
+def _evaluated(run: Run) -> str:
+    """Return the distances of `sagan evaluate`, the last of each network; '' if there is none."""
+    distances = {}
+    for path in sorted(run.evaluations_path.glob("*.json")):
+        try:
+            evaluation = read_json(path)
+            values = {metric["name"]: metric["value"] for metric in evaluation["figures"]}
+            step, network = evaluation["generated"]["step"], evaluation["features"]["network"]
+            value = short(values["FID"] if "FID" in values else values["Frechet distance"])
+            count = min(evaluation[images]["pictures"] for images in ("generated", "reference"))
+        except (OSError, ValueError, KeyError, TypeError):  # not a file of ours
+            continue
+        distances[str(network)] = f"{value} ({printable(str(network))}, step {step:,}, {count:,} images)"
+    return "; ".join(distances.values())
+
+
+def _logged(rows: list[dict[str, float]]) -> str:
+    """Return the smallest distance of the log, and its step; '' if there is none."""
+    key, step = distance_key(rows), best_step(rows)
+    if key is None:
+        return ""
+    value = min(row[key] for row in rows if key in row)
+    return f"{short(value)} ({printable(key.rpartition('/')[2])}, step {step:,}, during training)"
