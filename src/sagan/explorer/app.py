@@ -35,7 +35,10 @@ _PAGE = {  # URL path: (file, media type)
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
-    **{f"/{name}": (name, "text/javascript") for name in ("page.js", "server.js", "stage.js", "state.js")},
+    **{
+        f"/{name}": (name, "text/javascript")
+        for name in ("bar.js", "effect.js", "page.js", "server.js", "stage.js", "state.js")
+    },
 }
 _HEADERS = {
     "x-content-type-options": "nosniff",
