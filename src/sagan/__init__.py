@@ -1,5 +1,6 @@
 """Self-Attention GANs (Zhang et al. 2019): train, sample, evaluate and inspect them."""
 
+from sagan.attention_effect import AttentionEffect, attention_effect
 from sagan.attention_maps import (
     LayerStatistics,
     attention_layers,
@@ -23,6 +24,7 @@ from sagan.version import __version__
 
 __all__ = [
     "PRESETS",
+    "AttentionEffect",
     "ChannelAttention2d",
     "Config",
     "DataConfig",
@@ -37,6 +39,7 @@ __all__ = [
     "TrainingConfig",
     "UserError",
     "__version__",
+    "attention_effect",
     "attention_layers",
     "attention_maps",
     "attention_statistics",

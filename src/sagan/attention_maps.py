@@ -26,6 +26,9 @@ Points = Sequence[tuple[float, float]] | NDArray[Any] | Tensor
 
 BLOCK_ELEMENTS = 1 << 22  # elements of a map computed at once where all of its rows are needed
 
+SMALL_SHARE = 0.05
+"""|gamma o| / |x| below which a layer is called small: its maps then say little about the image."""
+
 _WITHOUT_MAPS = {ChannelAttention2d: "channel attention", MatchedResidual2d: "a residual block"}
 
 
@@ -157,21 +160,36 @@ class Observation:
 
     def maps(self, queries: Points | Literal["all"]) -> dict[str, Tensor]:
         """Compute maps (N, Q, K', K') of every layer, as `attention_maps` describes them."""
-        maps = {}
+        with evaluation(self.network):
+            return {
+                name: layer.attention_rows(self.inputs[name], self._locations(queries, self.inputs[name]))
+                for name, layer in self.layers.items()
+            }
+
+    def shares(self, queries: Points | Literal["all"]) -> dict[str, Tensor]:
+        """Compute |gamma · o| / |x| of every layer at query points, (N, Q): how much it adds to its input there."""
+        found = {}
         with evaluation(self.network):
             for name, layer in self.layers.items():
                 x = self.inputs[name]
-                size = x.shape[-1]
-                if isinstance(queries, str) and queries == "all":
-                    locations = torch.arange(size**2)
-                else:
-                    locations = to_locations(queries, self.resolution, size)
-                if locations.dim() == 2 and len(locations) != len(x):
-                    raise UserError(
-                        f"query points were given for {len(locations)} images, but there are {len(x)} images"
-                    )
-                maps[name] = layer.attention_rows(x, locations.to(x.device).expand(len(x), -1))
-        return maps
+                found[name] = _share(layer(x) - x, x).flatten(1).gather(1, self._locations(queries, x))
+        return found
+
+    def strengths(self) -> dict[str, Tensor]:
+        """Compute |gamma · o| / |x| of every layer over whole images, (N,)."""
+        with evaluation(self.network):
+            return {name: _strength(layer, self.inputs[name]) for name, layer in self.layers.items()}
+
+    def _locations(self, queries: Points | Literal["all"], x: Tensor) -> Tensor:
+        """Return the locations (N, Q) of queries on the grid of a layer's input x."""
+        size = x.shape[-1]
+        if isinstance(queries, str) and queries == "all":
+            locations = torch.arange(size**2)
+        else:
+            locations = to_locations(queries, self.resolution, size)
+        if locations.dim() == 2 and len(locations) != len(x):
+            raise UserError(f"query points were given for {len(locations)} images, but there are {len(x)} images")
+        return locations.to(x.device).expand(len(x), -1)
 
     def statistics(self) -> dict[str, LayerStatistics]:
         """Compute the statistics of every layer over all queries, exactly, in blocks of rows."""
@@ -180,12 +198,11 @@ class Observation:
             for name, layer in self.layers.items():
                 x = self.inputs[name]
                 keys = x.shape[-1] // 2 if layer.pooled else x.shape[-1]
-                change = (layer(x) - x).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1).clamp_min(1e-30)
                 found[name] = LayerStatistics(
                     x.shape[-1],
                     keys,
                     layer.gamma.item(),
-                    change.mean().item(),
+                    _strength(layer, x).mean().item(),
                     *_summarise(layer, x, keys, self.resolution),
                 )
         return found
@@ -241,6 +258,17 @@ def to_locations(points: Points | str, resolution: int, size: int) -> Tensor:
     return torch.from_numpy(cells[..., 0] + size * cells[..., 1])
 
 
+def format_share(share: float) -> str:
+    """Write |gamma o| / |x| in percent, with two significant digits."""
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.1f} %" if percent >= 0.095 else f"{percent:.1g} %"
+
+
+def describe_small_share(share: float) -> str:
+    """Return a sentence if a layer changes its features by little, or ''."""
+    return f"this layer changes its features by {format_share(share)}" if share < SMALL_SHARE else ""
+
+
 @contextmanager
 def evaluation(network: nn.Module) -> Iterator[None]:
     """Put a network in evaluation mode, in full precision and without gradients; restore every mode afterwards."""
@@ -252,6 +280,16 @@ def evaluation(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _share(added: Tensor, x: Tensor) -> Tensor:
+    """Return |added| / |x| along dimension 1."""
+    return added.norm(dim=1) / x.norm(dim=1).clamp_min(1e-30)
+
+
+def _strength(layer: SelfAttention2d, x: Tensor) -> Tensor:
+    """Return |gamma · o| / |x| over each image (N,)."""
+    return _share((layer(x) - x).flatten(1), x.flatten(1))
 
 
 def _summarise(layer: SelfAttention2d, x: Tensor, keys: int, resolution: int) -> tuple[float, float, float]:

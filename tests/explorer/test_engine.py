@@ -19,12 +19,16 @@ from sagan.cli import main
 from sagan.explorer import engine as module
 from sagan.explorer.engine import Explorer, to_base64, to_png
 from sagan.explorer.networks import read_networks
+from sagan.explorer.point_maps import MapStyle
 from sagan.explorer.schemas import Grid, Look, Sample, Strip, Upload, Walk, parse_request
-from sagan.figures.attention import COLOURS, choose_points, draw_maps, overlay
+from sagan.figures.attention import choose_points, draw_maps
 from sagan.figures.interpolation import slerp
+from sagan.figures.map_colours import paint_map
 from sagan.run import read_discriminator
 from sagan.sampling import sample
 
+ROUNDING = 3  # a step of the colour ramp
+CELLS = MapStyle(smooth=False)
 POINTS = [(3.0, 4.0), (20.0, 31.0), (31.0, 0.0)]
 
 
@@ -54,33 +58,89 @@ def test_an_opened_image_is_that_of_the_grid(explorer):
 
 def test_maps_are_those_of_attention_maps_in_both_networks(run, explorer):
     spec = Sample(seed=4, index=2, label=1, truncation=0.8)
-    found = {(layer.network, layer.name): layer.maps for layer in explorer.maps(spec, POINTS, smooth=False)}
+    found = {(layer.network, layer.name): layer.maps for layer in explorer.maps(spec, POINTS, style=CELLS)}
     generator, discriminator = load(run), read_discriminator(run).eval().requires_grad_(False)
     z, y = draw_latents(3, 8, seed=4, truncation=0.8)[2:], torch.tensor([1])
     x = generator(z, y)
     wanted = {("generator", n): m for n, m in attention_maps(generator, z, y, queries=POINTS).items()}
     wanted |= {("discriminator", n): m for n, m in attention_maps(discriminator, x, y, queries=POINTS).items()}
     assert list(found) == [("generator", "16.0"), ("discriminator", "16.0"), ("discriminator", "4.0")] == list(wanted)
-    image = sample(generator, z, y)[0]
     for layer, maps in wanted.items():
         laid = resize_maps(maps, 32).numpy()[0]
         for i in range(3):
             shown = found[layer][i]
-            assert np.abs(shown.overlay.astype(int) - overlay(image, laid[i], COLOURS[i])).max() <= 1
+            assert np.abs(shown.painted.astype(int) - paint_map(laid[i] * 32**2)).max() <= ROUNDING
             assert shown.peak == pytest.approx(maps[0, i].max().item() * maps[0, i].numel(), rel=1e-4)
 
 
 def test_smooth_and_only_are_heeded(explorer):
     spec = Sample(seed=0, index=0)
-    whole = explorer.maps(spec, POINTS, smooth=True)[0].maps
-    assert list(explorer.maps(spec, POINTS, [2], smooth=True)[0].maps) == [2]
-    assert np.array_equal(explorer.maps(spec, POINTS, [2], smooth=True)[0].maps[2].overlay, whole[2].overlay)
-    assert not np.array_equal(explorer.maps(spec, POINTS, smooth=False)[0].maps[2].overlay, whole[2].overlay)
-    assert explorer.maps(spec, [], smooth=True)[0].maps == {}
+    whole = explorer.maps(spec, POINTS)[0].maps
+    assert list(explorer.maps(spec, POINTS, [2])[0].maps) == [2]
+    assert np.array_equal(explorer.maps(spec, POINTS, [2])[0].maps[2].painted, whole[2].painted)
+    assert not np.array_equal(explorer.maps(spec, POINTS, style=CELLS)[0].maps[2].painted, whole[2].painted)
+    assert explorer.maps(spec, [])[0].maps == {}
     with pytest.raises(UserError, match=r"\b3 points\b"):
-        explorer.maps(spec, POINTS, [3], smooth=True)
+        explorer.maps(spec, POINTS, [3])
     with pytest.raises(UserError, match=r"point 32,1\b.*\b32 x 32\b"):
-        explorer.maps(spec, [(32.0, 1.0)], smooth=True)
+        explorer.maps(spec, [(32.0, 1.0)])
+
+
+def test_maps_on_their_own_scale_and_over_the_image(explorer):
+    spec = Sample(seed=0, index=0)
+    image = explorer.view(spec).image
+    z, y = explorer.generator_inputs(spec)
+    maps = attention_maps(explorer.networks.generator, z, y, queries=POINTS)["16.0"]
+    weights = resize_maps(maps, 32).numpy()[0, 0] * 32**2
+    for style, options in (
+        (MapStyle(False, own_scale=True), {"top": None}),
+        (MapStyle(False, over_image=True), {"image": image}),
+    ):
+        shown = explorer.maps(spec, POINTS, style=style)[0].maps[0].painted
+        assert np.abs(shown.astype(int) - paint_map(weights, **options)).max() <= ROUNDING
+
+
+def test_scaled_gammas_reach_everything_and_are_taken_back(run, explorer):
+    spec, gammas = Sample(seed=3, index=1), {"generator/16.0": 0.0, "discriminator/4.0": 2.0}
+    trained, score = explorer.view(spec).image, explorer.view(spec).scores
+    changed = explorer.view(spec, gammas)
+    off, discriminator = load(run), read_discriminator(run).eval().requires_grad_(False)
+    with torch.no_grad():
+        off.attention["16"][0].gamma.zero_()
+        discriminator.attention["4"][0].gamma.mul_(2)
+    z, y = draw_latents(2, 8, seed=3)[1:], torch.tensor([0])
+    wanted = sample(off, z, y)[0]
+    assert np.abs(changed.image.astype(int) - wanted).max() <= 1
+    assert np.abs(wanted.astype(int) - trained).max() > 3
+    scores = discriminator(off(z, y).expand(3, -1, -1, -1), torch.arange(3))
+    assert changed.scores.by_class == pytest.approx(scores.tolist(), rel=1e-4)
+    grid = explorer.grid(Grid(labels=(0,), count=2, seed=3, gammas=gammas))
+    assert np.abs(grid[1].astype(int) - wanted).max() <= 1
+    walk = Walk(start=spec, end=spec, latent=0.0, label=0.0)
+    assert np.abs(explorer.strip(Strip(walk=walk, steps=2, gammas=gammas))[0].astype(int) - wanted).max() <= 1
+    first, *_, last = explorer.maps(spec, POINTS, gammas=gammas)
+    assert (first.strength, first.maps[0].share) == (0, 0)
+    usual = explorer.maps(spec, POINTS)
+    assert usual[0].strength > 0.05
+    assert last.strength > usual[-1].strength
+    assert np.array_equal(explorer.view(spec).image, trained)
+    assert explorer.view(spec).scores == score
+
+    effect = explorer.effect(spec, {"generator/16.0": 0.5})
+    assert np.array_equal(effect.on, trained)
+    assert np.abs(effect.off.astype(int) - wanted).max() <= 1
+    apart = np.abs(effect.on.astype(int) - effect.off)
+    assert effect.difference.mean == pytest.approx(apart.mean())
+    assert np.array_equal(effect.amplified, np.minimum(apart * effect.gain, 255))
+    assert 0 < effect.now.mean < effect.difference.mean
+    assert explorer.effect(spec, {}).now.largest == 0
+
+    for unknown in ("generator/32.0", "other/16.0", "generator"):
+        with pytest.raises(UserError, match=r"layer\b"):
+            explorer.view(spec, {unknown: 0.5})
+    own = Upload(png=to_base64(trained))
+    with pytest.raises(UserError, match="generator"):
+        explorer.effect(own, {})
 
 
 def test_the_distance_of_a_known_map(explorer):
@@ -90,7 +150,7 @@ def test_the_distance_of_a_known_map(explorer):
     try:
         with torch.no_grad():
             layer.query.weight.zero_()
-        shown = explorer.maps(Sample(seed=77, index=0), [(5.0, 9.0)], smooth=True)[0].maps[0]
+        shown = explorer.maps(Sample(seed=77, index=0), [(5.0, 9.0)])[0].maps[0]
     finally:
         with torch.no_grad():
             layer.query.weight.copy_(kept)
@@ -136,7 +196,7 @@ def test_an_image_of_ones_own_goes_to_the_discriminator_alone(run, explorer):
     assert (image.shape, size) == ((32, 32, 3), (60, 40))
     own = Upload(png=to_base64(image))
     assert np.array_equal(explorer.view(own).image, image)  # there and back again unchanged
-    found = explorer.maps(own, POINTS, smooth=True)
+    found = explorer.maps(own, POINTS)
     assert [(layer.network, layer.name) for layer in found] == [("discriminator", "16.0"), ("discriminator", "4.0")]
     x = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
     discriminator = read_discriminator(run).eval().requires_grad_(False)
@@ -228,6 +288,7 @@ def test_uploads_that_are_no_images_are_refused_in_words(explorer, data, message
         (Look, b'{"image": {"kind": "sample", "seed": 0, "index": 0}, "points": [[1]]}', "points.0"),
         (Look, b'{"image": {"kind": "sample", "seed": 0, "index": 0}, "points": [[1, Infinity]]}', "points.0.1: "),
         (Strip, b'{"steps": 1000}', "walk: "),
+        (Grid, b'{"count": 1, "seed": 0, "gammas": {"generator/16.0": 2.1}}', r"gammas.generator/16.0: .*2"),
     ],
 )
 def test_bad_requests_are_one_line_that_names_the_field(kind, body, message):
@@ -253,9 +314,9 @@ def test_a_generator_alone_is_enough_for_the_rest(run, tmp_path):
     explorer = Explorer(read_networks(tmp_path / "generator.safetensors"))
     view = explorer.view(Sample(seed=0, index=0))
     assert view.scores is None
-    assert [layer.network for layer in explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True)] == ["generator"]
+    assert [layer.network for layer in explorer.maps(Sample(seed=0, index=0), POINTS)] == ["generator"]
     assert re.search(r"\bdiscriminator\b.*\brun\b", explorer.describe()["missing"]["discriminator"])
-    assert explorer.maps(Upload(png=to_base64(view.image)), POINTS, smooth=True) == []
+    assert explorer.maps(Upload(png=to_base64(view.image)), POINTS) == []
 
 
 def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
@@ -264,7 +325,7 @@ def test_a_run_without_checkpoints_or_maps_says_so(tmp_path):
     missing = explorer.describe()["missing"]
     assert "checkpoint" in missing["discriminator"]
     assert re.search(r"8\.0\b.*channel attention", missing["generator_maps"])
-    assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True) == []
+    assert explorer.maps(Sample(seed=0, index=0), POINTS) == []
     assert explorer.grid(Grid(count=3, seed=0)).shape == (3, 32, 32, 1)
     assert image_of(to_base64(explorer.view(Sample(seed=0, index=0)).image)).shape == (32, 32)
     walk = Walk(start=Sample(seed=0, index=0), end=Sample(seed=0, index=1), latent=0.5, label=0.5)
@@ -276,7 +337,7 @@ def test_transparent_images_keep_their_alpha(tmp_path):
     image = explorer.grid(Grid(labels=(0,), count=1, seed=0))[0]
     assert np.array_equal(image_of(to_base64(image)), image)
     assert np.array_equal(explorer.view(Upload(png=to_base64(image))).image.shape, (32, 32, 4))
-    assert explorer.maps(Sample(seed=0, index=0), POINTS, smooth=True)[0].maps[0].overlay.shape == (32, 32, 3)
+    assert explorer.maps(Sample(seed=0, index=0), POINTS)[0].maps[0].painted.shape == (32, 32, 3)
 
 
 def test_a_generator_that_diverged_is_said_in_words(run, tmp_path):
@@ -291,12 +352,12 @@ def test_a_generator_that_diverged_is_said_in_words(run, tmp_path):
 def test_many_threads_each_get_their_own(explorer):
     """Images and maps asked for side by side are those asked for one after the other."""
     asked = [Sample(seed=seed, index=0, label=seed % 3) for seed in range(100, 124)]  # more than are kept
-    wanted = [explorer.maps(one, POINTS, smooth=True) for one in asked]
+    wanted = [explorer.maps(one, POINTS) for one in asked]
     found = [None] * len(asked)
 
     def work(first):
         for i in range(first, len(asked), 6):
-            found[i] = explorer.maps(asked[i], POINTS, smooth=True)
+            found[i] = explorer.maps(asked[i], POINTS)
 
     threads = [threading.Thread(target=work, args=[first]) for first in range(6)]
     for thread in threads:
@@ -305,7 +366,7 @@ def test_many_threads_each_get_their_own(explorer):
         thread.join()
     for one, other in zip(wanted, found, strict=True):
         for a, b in zip(one, other, strict=True):
-            assert all(np.array_equal(a.maps[i].overlay, b.maps[i].overlay) for i in range(3))
+            assert all(np.array_equal(a.maps[i].painted, b.maps[i].painted) for i in range(3))
     assert not any(layer._forward_pre_hooks for layer in attention_layers(explorer.networks.generator).values())
 
 

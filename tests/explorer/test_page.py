@@ -110,3 +110,83 @@ def test_an_image_of_one_s_own_and_files_that_are_none(page, tmp_path):
         page.until(f"document.querySelector('#error p').textContent.includes({words!r})")
     page.click("#grid button")
     page.until(f"!{TITLE}.startsWith('mine')")
+
+
+def test_every_control_has_a_name(page):
+    page.click("#stage", 0.3, 0.3)
+    page.until(f"{MAPS} === {page.layers}")
+    page.until("document.querySelectorAll('#pair img').length === 3")
+    page.run("document.getElementById('commands').open = true")
+    assert page.nameless() == []
+    page.click("#clear")
+    page.until(f"{MAPS} === 0")
+
+
+def test_gamma_changes_the_image_and_back_undoes_it(page):
+    page.until("document.querySelectorAll('#pair img').length === 3")
+    page.run("new Promise((done) => setTimeout(done, 500))")  # a change of its own in the history
+    image, grid = page.run("document.querySelector('#image').src"), page.run("document.querySelector('#grid img').src")
+    assert "grey levels of 255" in page.text("#effect-text")
+    page.click("#gamma-off")
+    page.until(f"document.querySelector('#image').src !== {image!r}")
+    page.until(f"document.querySelector('#grid img').src !== {grid!r}")
+    page.until("document.querySelector('#image').src === document.querySelector('#pair figure:nth-child(2) img').src")
+    page.until("document.getElementById('gamma-effect').textContent.includes('grey levels')")
+    page.until('decodeURIComponent(location.hash).includes(\'"gammas":{"generator/16.0":0}\')')
+    page.run("history.back()")
+    page.until(f"document.querySelector('#image').src === {image!r}")
+    page.until(f"document.querySelector('#grid img').src === {grid!r}")
+    assert page.run("document.getElementById('gamma-0').value") == "1"
+    page.run("history.forward()")
+    page.until(f"document.querySelector('#image').src !== {image!r}")
+    page.click("#gamma-trained")
+    page.until(f"document.querySelector('#image').src === {image!r}")
+
+
+def test_back_undoes_a_point(page):
+    page.run("new Promise((done) => setTimeout(done, 500))")
+    page.click("#stage", 0.4, 0.6)
+    page.until("decodeURIComponent(location.hash).includes('\"points\":[[')")
+    page.run("history.back()")
+    page.until(f"document.querySelectorAll('.point').length === 0 && {MAPS} === 0")
+
+
+def test_images_are_enlarged_smoothly_by_choice(page):
+    rendering = "getComputedStyle(document.getElementById('image')).imageRendering"
+    assert page.run(rendering) == "pixelated"
+    page.click("#smooth-image")
+    assert page.run(rendering) == "auto"
+    page.click("#smooth-image")
+
+
+def test_maps_are_in_sight_of_a_click(address):
+    """On a laptop's screen, the maps of two layers and their colour bar lie right of the image, without scrolling."""
+    with Chromium(1366, 768) as page:
+        page.open(address)
+        page.until(READY)
+        page.click("#five")
+        page.until(f"{MAPS} === 15")
+        page.run("scrollTo(0, 0)")
+        box = "JSON.parse(JSON.stringify(document.querySelector({!r}).getBoundingClientRect()))"
+        stage, bar, tiles = (
+            page.run(box.format(name)) for name in ("#stage", "#bar", "#maps h3:nth-of-type(2) ~ .tiles")
+        )
+        for part in (bar, tiles):
+            assert part["left"] > stage["right"]
+            assert part["bottom"] <= 768
+
+
+def test_a_phone_s_targets_are_large_enough(address):
+    """44 px, and at least 24 px with room around them for markers and ticks (WCAG 2.2, 2.5.8)."""
+    with Chromium(375, 812) as page:
+        page.open(address)
+        page.until(READY)
+        page.click("#stage", 0.5, 0.5)
+        page.until(f"{MAPS} > 0")
+        page.run("document.getElementById('commands').open = true")
+        heights = """Object.fromEntries([...document.querySelectorAll(
+            "#options input, select, .tools button, input[type=range], .tick, .code button, summary"
+          )].filter((e) => e.offsetParent).map((e, i) => [`${e.id || e.textContent} ${i}`, e.offsetHeight]))"""
+        assert {name: height for name, height in page.run(heights).items() if height < 44} == {}
+        assert page.run("document.querySelector('.point').offsetHeight") >= 32
+        assert page.run("document.querySelector('.tick input').offsetHeight") >= 24

@@ -94,11 +94,13 @@ def test_what_the_page_asks_is_what_the_explorer_answers(client, explorer):
     spec = {"kind": "sample", "seed": 5, "index": 4, "label": 2}
     status, _, found = client.ask("/api/look", {"image": spec, "points": [[1, 2], [30, 3]], "only": [1]})
     assert status == 200
-    drawn = explorer.maps(Sample(seed=5, index=4, label=2), [(1, 2), (30, 3)], smooth=True)
+    drawn = explorer.maps(Sample(seed=5, index=4, label=2), [(1, 2), (30, 3)])
     assert len(found["layers"]) == 3
     for layer, wanted in zip(found["layers"], drawn, strict=True):
         assert list(layer["maps"]) == ["1"]
-        assert np.array_equal(pixels(layer["maps"]["1"]["png"]), wanted.maps[1].overlay)
+        assert (
+            np.abs(pixels(layer["maps"]["1"]["png"]).astype(int) - wanted.maps[1].painted).max() <= 3
+        )  # threads round differently
     assert found["points"] == [[1, 2], [30, 3]]
     assert found["scores"] == pytest.approx(explorer.view(Sample(seed=5, index=4, label=2)).scores.by_class)
     assert "30,3" in found["commands"][1]
@@ -191,8 +193,7 @@ def test_several_clients_at_once_get_their_own(client, explorer):
     asked = [{"kind": "sample", "seed": 200 + i, "index": 0, "label": i % 3} for i in range(24)]
     points = [[[i % 32, (5 * i) % 32]] for i in range(24)]
     wanted = [
-        explorer.maps(Sample(**one), [tuple(at) for at in where], smooth=True)
-        for one, where in zip(asked, points, strict=True)
+        explorer.maps(Sample(**one), [tuple(at) for at in where]) for one, where in zip(asked, points, strict=True)
     ]
 
     def ask(i):
@@ -203,7 +204,9 @@ def test_several_clients_at_once_get_their_own(client, explorer):
     for i, answer in enumerate(found):
         assert np.array_equal(pixels(answer["png"]), explorer.view(Sample(**asked[i])).image)
         for layer, drawn in zip(answer["layers"], wanted[i], strict=True):
-            assert np.array_equal(pixels(layer["maps"]["0"]["png"]), drawn.maps[0].overlay)
+            assert (
+                np.abs(pixels(layer["maps"]["0"]["png"]).astype(int) - drawn.maps[0].painted).max() <= 3
+            )  # threads round differently
 
 
 def test_the_next_free_port_is_taken():

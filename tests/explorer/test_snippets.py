@@ -50,7 +50,7 @@ def test_the_image_s_commands_write_the_image_and_its_maps(explorer, tmp_path, m
     execute(attend)
     assert "--points 3,4 20,31" in attend
     assert Image.open("attend.png").format == "PNG"
-    shown = [layer for layer in explorer.maps(spec, POINTS, smooth=True) if layer.network == "generator"]
+    shown = [layer for layer in explorer.maps(spec, POINTS) if layer.network == "generator"]
     for section, layer in zip(drawn, shown, strict=True):
         assert np.abs(section.images[-1].astype(int) - explorer.view(spec).image).max() <= 1
         assert section.points[-1].tolist() == [[3, 4], [20, 31]]
@@ -90,10 +90,22 @@ def test_the_program_computes_the_image_its_maps_and_scores(explorer, spec):
     found = values(python_program(explorer.networks, spec, POINTS))
     view = explorer.view(spec)
     assert np.abs(found["image"].astype(int) - view.image).max() <= 1
-    drawn = explorer.maps(spec, POINTS, smooth=True)
+    drawn = explorer.maps(spec, POINTS)
     close(found["maps"], [layer for layer in drawn if layer.network == "generator"])
     close(found["discriminator_maps"], [layer for layer in drawn if layer.network == "discriminator"])
     assert torch.allclose(found["scores"], torch.tensor(view.scores.by_class), rtol=1e-3, atol=1e-4)
+
+
+def test_the_program_scales_gammas_where_no_command_can(explorer):
+    spec, gammas = Sample(seed=4, index=2, label=1), {"generator/16.0": 0.5, "discriminator/4.0": 0.0}
+    found = values(python_program(explorer.networks, spec, POINTS, gammas))
+    view = explorer.view(spec, gammas)
+    assert np.abs(found["image"].astype(int) - view.image).max() <= 1
+    assert np.abs(explorer.view(spec).image.astype(int) - view.image).max() > 1
+    assert torch.allclose(found["scores"], torch.tensor(view.scores.by_class), rtol=1e-3, atol=1e-4)
+    assert image_commands(explorer.networks, spec, POINTS, gammas) == []
+    assert image_commands(explorer.networks, spec, POINTS, {"generator/16.0": 1.0}) != []
+    assert grid_command(explorer.networks, Grid(count=3, seed=0, gammas=gammas)) == ""
 
 
 def test_the_program_for_an_image_of_ones_own(explorer, tmp_path, monkeypatch):
@@ -102,7 +114,7 @@ def test_the_program_for_an_image_of_ones_own(explorer, tmp_path, monkeypatch):
     (tmp_path / UPLOAD_NAME).write_bytes(to_png(image))
     own = Upload(png=to_base64(image))
     found = values(python_program(explorer.networks, own, POINTS))
-    close(found["discriminator_maps"], explorer.maps(own, POINTS, smooth=True))
+    close(found["discriminator_maps"], explorer.maps(own, POINTS))
     assert torch.allclose(found["scores"], torch.tensor(explorer.view(own).scores.by_class), rtol=1e-3, atol=1e-4)
     assert image_commands(explorer.networks, own, POINTS) == []
 
@@ -125,4 +137,4 @@ def test_without_classes(tmp_path):
     explorer, spec = Explorer(networks), Sample(seed=0, index=1)
     found = values(python_program(networks, spec, POINTS))
     assert np.abs(found["image"].astype(int) - explorer.view(spec).image).max() <= 1
-    close(found["maps"], explorer.maps(spec, POINTS, smooth=True))
+    close(found["maps"], explorer.maps(spec, POINTS))

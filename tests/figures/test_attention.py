@@ -1,11 +1,14 @@
 """What of the attention figure is drawn where, and where its points are put."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sagan.errors import UserError
-from sagan.figures.attention import COLOURS, MapSection, choose_points, draw_maps, overlay, save_figure, to_image
+from sagan.figures.attention import MapSection, choose_points, draw_maps, save_figure, to_image
+from sagan.figures.map_colours import COLOURS, TOP, paint_map, ramp_colours, scale_position
 
 RNG = np.random.default_rng(0)
 
@@ -22,8 +25,12 @@ def one_hot(row, column, side=8):
     return one
 
 
+def rgb(colour):
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
 def colour(number):
-    return [int(COLOURS[number][i : i + 2], 16) for i in (1, 3, 5)]
+    return rgb(COLOURS[number])
 
 
 def tiles(figure, page):
@@ -58,16 +65,28 @@ def test_points_and_maps_lie_where_they_belong():
         for page in (image, tile):
             assert (np.abs(page[area(x, y, 1, 0)] - colour(number)).sum(2) < 10).any()  # the dot
         peak = tile[area(4 * column, 4 * row, 4, 4)]
-        assert (peak == peak[0, 0]).all()
-        assert peak[0, 0].sum() > 600
-        tile[area(4 * column, 4 * row, 4, -4)] = tile[area(x, y, 1, -16)] = 0
-        assert tile[4:-4, 4:-4].max() < 90  # dimmed, and nothing else on it
+        assert (peak == rgb(ramp_colours(2)[1])).all()  # far above the top of the scale
+        tile[area(4 * column, 4 * row, 4, -4)] = tile[area(x, y, 1, -16)] = rgb(ramp_colours(2)[0])
+        assert (tile[4:-4, 4:-4] == rgb(ramp_colours(2)[0])).all()  # nothing else on it
+
+
+def test_an_even_map_looks_even_and_other_maps_have_its_scale():
+    even, peaked = np.full((8, 8), 1 / 64), np.full((8, 8), 0.5 / 64)
+    peaked[0, 0] = 32.5 / 64
+    found, _ = drawn(section([[(31, 31), (31, 0)]], [[even, peaked]]))
+    own, _ = drawn(section([[(31, 31), (31, 0)]], [[even, peaked]]), own_scale=True)
+    centre = [tile[len(tile) // 2, len(tile) // 2].tolist() for tile in (*found[1:], *own[1:])]
+    ramp = [rgb(colour) for colour in ramp_colours(256)]
+    assert centre[0] == ramp[round(255 * (1 / TOP) ** 0.5)]
+    assert centre[1] == ramp[round(255 * (0.5 / TOP) ** 0.5)]
+    assert centre[2] == ramp[255]  # its own peak
+    assert centre[3] == ramp[round(255 * (0.5 / 32.5) ** 0.5)]
 
 
 def test_smooth_maps_peak_at_the_same_place():
     (_, tile), _ = drawn(section([[(0, 0)]], [[one_hot(2, 5)]]), smooth=True)
     pixel = len(tile) // 32
-    weight = tile[32:-8, 32:-8].sum(2) - tile[32:-8, 32:-8].sum(2).min()  # without the dot and the frame
+    weight = tile[32:-8, 32:-8, 1] - tile[32:-8, 32:-8, 1].min()  # green; without the dot and the frame
     down, across = (np.average(np.arange(len(weight)) + 32.5, weights=weight.sum(axis)) / pixel for axis in (1, 0))
     assert (across, down) == (pytest.approx(4 * 5.5, abs=0.1), pytest.approx(4 * 2.5, abs=0.1))
 
@@ -84,17 +103,41 @@ def test_any_images_in_several_sections(channels, resolution):
     assert (np.asarray(page)[:, -4:] == 255).all()
 
 
-def test_overlay_shows_weight_by_colour():
-    laid = np.linspace(0, 2, 64, dtype=np.float32).reshape(8, 8)
-    shown = overlay(np.full((8, 8, 3), 50, np.uint8), laid, COLOURS[1]).astype(int)
-    assert shown.shape == (8, 8, 3)
-    assert (np.diff(shown.reshape(-1, 3)[:, 1]) >= 0).all()
-    assert shown[0, 0].max() - shown[0, 0].min() <= 1  # no weight: grey
-    assert shown[4, 0, 1] > shown[4, 0, 0] + 40  # some: the point's colour
+def test_maps_are_painted_by_the_root_of_their_weight():
+    weights = np.array([[0, 0.5, 1, 2, 8, 99]], np.float32)
+    shown = paint_map(weights)
+    ramp = [rgb(colour) for colour in ramp_colours(256)]
+    assert shown[0].tolist() == [ramp[round(255 * scale_position(float(w)))] for w in weights[0]]
+    assert (scale_position(0), scale_position(2), scale_position(TOP), scale_position(99)) == (0, 0.5, 1, 1)
+    luma = np.array(ramp) @ (0.299, 0.587, 0.114)
+    assert (np.diff(luma[::8]) > 0).all()  # lighter with every step, so without colours too
 
 
-def test_no_weight_at_all_is_no_error():
-    assert overlay(np.zeros((8, 8, 1), np.uint8), np.zeros((8, 8), np.float32)).max() < 60
+def test_an_image_under_a_map_and_a_map_without_weight():
+    image = np.zeros((1, 2, 1), np.uint8)
+    image[0, 1] = 255
+    under = paint_map(np.ones((1, 2), np.float32), image=image).astype(int)[0]
+    alone = paint_map(np.ones((1, 2), np.float32))[0]
+    assert (alone[0] == alone[1]).all()  # nothing of the image
+    assert (under[1] - under[0] > 100).all()
+    assert (paint_map(np.zeros((1, 1), np.float32), top=None) == rgb(ramp_colours(2)[0])).all()
+
+
+def test_white_numbers_can_be_read_on_every_marker():
+    """WCAG 2.2, 1.4.3: a contrast of 4.5:1."""
+    for number in range(len(COLOURS)):
+        channels = np.array(colour(number)) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        assert 1.05 / (linear @ (0.2126, 0.7152, 0.0722) + 0.05) >= 4.5
+
+
+def test_shares_stand_below_the_maps():
+    one = section([[(1, 1), (30, 30)]], [[one_hot(0, 0), one_hot(7, 7)]])
+    figure = draw_maps([replace(one, shares=np.array([[0.027, 0.4]], np.float32))])
+    texts = [text.get_text() for text in figure.texts]
+    assert {"64× · adds 2.7 %", "64× · adds 40 %"} <= set(texts)
+    assert any("|γ·o| / |x|" in text for text in texts)
+    assert not any("|γ·o| / |x|" in text.get_text() for text in draw_maps([one]).texts)
 
 
 def scene():

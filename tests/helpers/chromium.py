@@ -72,6 +72,14 @@ class Chromium:
         """Puts a file into a file input."""
         self.driver.find_element(By.CSS_SELECTOR, selector).send_keys(str(path.resolve()))
 
+    def nameless(self) -> list[str]:
+        """The controls that have no accessible name, by their role, as a screen reader would be told them."""
+        roles = {"button", "checkbox", "combobox", "link", "slider", "spinbutton", "textbox", "image"}
+        nodes = self.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        found = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
+        assert found
+        return [node["role"]["value"] for node in found if not node.get("name", {}).get("value")]
+
     def screenshot(self, path: Path) -> None:
         self.driver.save_screenshot(str(path))
 

@@ -1,5 +1,6 @@
 """From a run to the attention figure: sagan attend from one end to the other, and what can go wrong."""
 
+import copy
 import re
 import shutil
 from dataclasses import replace
@@ -14,7 +15,7 @@ from sagan import Discriminator, Generator, ModelConfig, TrainingConfig, UserErr
 from sagan.data import prepare
 from sagan.render.attention import draw_attention, format_table, real_subject
 from sagan.run import Run, read_discriminator
-from sagan.sampling import draw_latents
+from sagan.sampling import draw_latents, sample
 from sagan.training.checkpoint import save_checkpoint
 from sagan.training.step import Trainer
 
@@ -36,7 +37,7 @@ def test_from_a_run_to_the_figure(command, tmp_path, train_options, image_folder
 
     command("attend", folder, "--out", tmp_path / "again.png", "--count", 1, "--classes", "0", "1")
     assert np.array_equal(default, Image.open(tmp_path / "again.png"))
-    for number, other in enumerate(["--seed 1", "--smooth False"]):
+    for number, other in enumerate(["--seed 1", "--smooth False", "--own-scale True"]):
         assert command("attend", folder, "--out", tmp_path / f"{number}.png", *other.split())[0] == 0
         assert not np.array_equal(default, Image.open(tmp_path / f"{number}.png"))
 
@@ -85,6 +86,10 @@ def test_from_a_run_to_the_figure(command, tmp_path, train_options, image_folder
         ("attend run --classes d", r"--classes d\b.*\ba\b.*\bb\b.*\bc\b"),
         ("attend run --truncation 0", r"truncation\b.*\b0\b"),
         ("attend run --network x", "'x'"),
+        ("attend run --off --points 1,1", r"off\b.*points"),
+        ("attend run --off --network both", r"off\b.*both"),
+        ("attend run --off --layer 32", r"layer 32\b.*16\.0"),
+        ("attend run --off --count 34", r"\b102 rows\b.*--count\b"),
         ("attend run --layer 32", r"layer 32\b.*\bgenerator\b.*16\.0"),
         ("attend run --out x.jpeg", r"\.png\b.*\.svg\b.*x\.jpeg"),
         ("attend run --network discriminator", r"\brun\b.*checkpoint"),
@@ -102,6 +107,31 @@ def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, 
     assert re.search(message, errors)
     assert sorted((tmp_path / "run").iterdir()) == before
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_off_draws_images_with_and_without_the_layer(command, tmp_path):
+    folder = make_run(tmp_path / "run", generator_attention=((8, "self"), (16, "self"))).path
+    status, output, errors = command("attend", folder, "--off", "--classes", "1", "0")
+    assert (status, errors) == (0, "")
+    *lines, path = output.splitlines()
+    assert path == str(folder / "attend-off.png")
+    assert Image.open(path).format == "PNG"
+    generator, z, y = load(folder), draw_latents(64, 8, seed=0), torch.arange(64) % 3
+    off = copy.deepcopy(generator)
+    with torch.no_grad():
+        off.attention["16"][0].gamma.zero_()
+    apart = np.abs(sample(generator, z, y).astype(int) - sample(off, z, y))
+    mean, largest = re.fullmatch(
+        r"attention off changes the images by (\S+) grey levels.*, (\d+) at most.*", lines[0]
+    ).groups()
+    assert (float(mean), int(largest)) == (pytest.approx(apart.mean(), abs=0.05), apart.max())
+    share = attention_statistics(generator, z, y)["16.0"].strength
+    assert re.match(rf"layer 16\.0: .* {share:.4f}", lines[1])
+    assert len(lines) == 2
+    status, output, _ = command("attend", folder, "--off", "--layer", "all", "--out", tmp_path / "all.svg")
+    assert (status, len(output.splitlines())) == (0, 4)
+    assert output.splitlines()[0] != lines[0]
+    assert (tmp_path / "all.svg").read_text().count("<image") == 3 * 3  # a row per class
 
 
 def test_a_run_without_maps(command, tmp_path):

@@ -16,3 +16,5 @@ DeviceOption = Annotated[
         help="Where the networks run: cpu, cuda, cuda:1, mps, or auto (CUDA if there is a GPU, else the CPU).",
     ),
 ]
+Flag = Annotated[tyro.conf.UseCounterAction[int], tyro.conf.arg(help_behavior_hint="")]
+"""An option without a value; not 0 if it is present."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sagan.commands.arguments import ClassesOption, DeviceOption, RunArgument
+from sagan.commands.arguments import ClassesOption, DeviceOption, Flag, RunArgument
 from sagan.config import FileOption, FloatOption, IntOption, check_ranges
 
 
@@ -13,13 +13,16 @@ from sagan.config import FileOption, FloatOption, IntOption, check_ranges
 class Attend:
     """Draw attention maps: images with query points, and what each point attends to.
 
-    Also prints a table of how strongly each layer is used, and how far it looks.
+    Also prints a table of how strongly each layer is used, and how far it looks. With --off, draw what the layer does:
+    images with and without it.
     """
 
     run: RunArgument
     """Folder of the run, or a name that sagan list shows; for the generator, its generator.safetensors is enough."""
     out: FileOption = None
-    """File to write, .png or .svg; default: attend.png in the run."""
+    """File to write, .png or .svg; default: attend.png in the run, with --off attend-off.png."""
+    off: Flag = 0
+    """Draw the generator's images with and without --layer, and their difference, instead of maps."""
     network: Literal["generator", "discriminator", "both"] = "generator"
     """The generator is shown its own images, the discriminator images of the run's data."""
     layer: str = "last"
@@ -36,6 +39,8 @@ class Attend:
     """Truncate latents to this magnitude; default: no truncation."""
     smooth: bool = True
     """Interpolate maps between the centres of the keys; False: draw the keys as cells."""
+    own_scale: bool = False
+    """Scale each map to its own peak, instead of all to 0 to 8 times even attention."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE", help_behavior_hint="")] = None
     """Images that the discriminator is shown, as for sagan train; default: the run's data."""
     device: DeviceOption = "auto"
@@ -47,6 +52,10 @@ class Attend:
         if len(self.points) > 8:
             raise ValueError(f"points must be 8 or fewer, got {len(self.points)}")
         self.query_points()
+        if self.off and self.network != "generator":
+            raise ValueError(f"off draws images of the generator, got network {self.network}")
+        if self.off and self.points:
+            raise ValueError("off draws images, not maps: omit points")
 
     def query_points(self) -> list[tuple[float, float]] | None:
         """Return the points as numbers; None if there are none."""
@@ -64,8 +73,24 @@ def attend(options: Attend) -> None:
     """Run `sagan attend`."""
     from sagan.device import DRAW_LESS, choose_device, enough_memory
     from sagan.render.attention import write_attention
+    from sagan.render.attention_effect import write_attention_effect
 
     device = choose_device(options.device)
+    if options.off:
+        with enough_memory(DRAW_LESS):
+            out, text = write_attention_effect(
+                options.run,
+                options.out,
+                layer=options.layer,
+                count=options.count,
+                classes=options.classes,
+                seed=options.seed,
+                truncation=options.truncation,
+                device=device,
+            )
+        print(text)
+        print(out)
+        return
     with enough_memory(DRAW_LESS):
         out, table = write_attention(
             options.run,
@@ -78,6 +103,7 @@ def attend(options: Attend) -> None:
             seed=options.seed,
             truncation=options.truncation,
             smooth=options.smooth,
+            own_scale=options.own_scale,
             data=options.data,
             device=device,
         )

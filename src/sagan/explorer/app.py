@@ -15,12 +15,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sagan.attention_maps import describe_small_share, format_share
 from sagan.device import enough_memory
 from sagan.errors import UserError
 from sagan.explorer.engine import MAX_PIXELS, Explorer, to_base64, to_png
-from sagan.explorer.schemas import Grid, Look, Strip, parse_request
+from sagan.explorer.point_maps import MapStyle
+from sagan.explorer.schemas import Compare, Grid, Look, Strip, parse_request
 from sagan.explorer.snippets import grid_command, image_commands, python_program
-from sagan.figures.attention import COLOURS
+from sagan.figures.map_colours import COLOURS, TOP, ramp_colours, scale_position
 from sagan.version import __version__
 
 JSON = "application/json"
@@ -33,7 +35,10 @@ _PAGE = {  # URL path: (file, media type)
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
-    **{f"/{name}": (name, "text/javascript") for name in ("page.js", "server.js", "stage.js", "state.js")},
+    **{
+        f"/{name}": (name, "text/javascript")
+        for name in ("bar.js", "effect.js", "page.js", "server.js", "stage.js", "state.js")
+    },
 }
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -69,6 +74,7 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
         return JSONResponse(
             explorer.describe()
             | {"version": __version__, "colours": COLOURS, "max_upload": MAX_UPLOAD, "max_pixels": MAX_PIXELS}
+            | {"ramp": ramp_colours(17), "ticks": [[t, scale_position(t)] for t in (0, 1, 2, 4, TOP)]}
         )
 
     async def grid(request: Request) -> Response:
@@ -82,6 +88,10 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
     async def look(request: Request) -> Response:
         parsed = parse_request(Look, await _body(request, MAX_REQUEST, JSON))
         return JSONResponse(await work(_look, explorer, parsed))
+
+    async def effect(request: Request) -> Response:
+        parsed = parse_request(Compare, await _body(request, MAX_REQUEST, JSON))
+        return JSONResponse(await work(_effect, explorer, parsed))
 
     async def figure(request: Request) -> Response:
         parsed = parse_request(Look, await _body(request, MAX_REQUEST, JSON))
@@ -101,7 +111,7 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
     files = importlib.resources.files("sagan.explorer") / "page"
     routes = [Route(path, _file(files.joinpath(name).read_bytes(), kind)) for path, (name, kind) in _PAGE.items()]
     routes.append(Route("/api/about", about))
-    for endpoint in (grid, grid_page, look, figure, strip, upload):
+    for endpoint in (grid, grid_page, look, effect, figure, strip, upload):
         routes.append(Route(f"/api/{endpoint.__name__.replace('_', '-')}", endpoint, methods=["POST"]))
     return Starlette(
         routes=routes,
@@ -133,8 +143,9 @@ def _grid(explorer: Explorer, request: Grid) -> dict[str, Any]:
 def _look(explorer: Explorer, request: Look) -> dict[str, Any]:
     """Return an image, its scores and maps, and the code that computes the same, as JSON values."""
     points = explorer.points(request)
-    layers = explorer.maps(request.image, points, request.only, smooth=request.smooth)
-    view = explorer.view(request.image)
+    style = MapStyle(request.smooth, request.own_scale, request.over_image)
+    layers = explorer.maps(request.image, points, request.only, style=style, gammas=request.gammas)
+    view = explorer.view(request.image, request.gammas)
     return {
         "png": to_base64(view.image),
         "points": points,
@@ -143,15 +154,35 @@ def _look(explorer: Explorer, request: Look) -> dict[str, Any]:
             {
                 "network": layer.network,
                 "name": layer.name,
+                "share": format_share(layer.strength),
+                "small": describe_small_share(layer.strength),
                 "maps": {
-                    number: {"png": to_base64(m.overlay), "peak": m.peak, "distance": m.distance}
+                    number: {
+                        "png": to_base64(m.painted),
+                        "peak": m.peak,
+                        "distance": m.distance,
+                        "share": format_share(m.share),
+                    }
                     for number, m in layer.maps.items()
                 },
             }
             for layer in layers
         ],
-        "commands": image_commands(explorer.networks, request.image, points),
-        "python": python_program(explorer.networks, request.image, points),
+        "commands": image_commands(explorer.networks, request.image, points, request.gammas),
+        "python": python_program(explorer.networks, request.image, points, request.gammas),
+    }
+
+
+def _effect(explorer: Explorer, request: Compare) -> dict[str, Any]:
+    """Return what attention does to an image, as JSON values."""
+    effect = explorer.effect(request.image, request.gammas)
+    return {
+        "on": to_base64(effect.on),
+        "off": to_base64(effect.off),
+        "difference": to_base64(effect.amplified),
+        "gain": effect.gain,
+        "size": str(effect.difference),
+        "now": str(effect.now),
     }
 
 

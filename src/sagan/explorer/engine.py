@@ -4,11 +4,11 @@ import base64
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +17,31 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sagan.attention_maps import Observation, attention_layers, observe_attention, resize_maps
+from sagan.attention_effect import difference_of, scaled_gammas
+from sagan.attention_maps import Observation, attention_layers, describe_small_share, format_share, observe_attention
 from sagan.data.decode import Unreadable, decode
 from sagan.device import full_precision
 from sagan.errors import UserError
+from sagan.explorer.effect import Effect
 from sagan.explorer.networks import Networks
-from sagan.explorer.schemas import MAX_IMAGES, Grid, ImageSpec, Look, Sample, Strip, Upload, Walk
-from sagan.figures.attention import COLOURS, MapSection, choose_points, draw_maps, overlay, to_image
+from sagan.explorer.point_maps import LayerMaps, MapStyle, draw_point_maps
+from sagan.explorer.schemas import (
+    MAX_IMAGES,
+    Gammas,
+    Grid,
+    ImageSpec,
+    Look,
+    NetworkName,
+    Sample,
+    Strip,
+    Upload,
+    Walk,
+)
+from sagan.figures.attention import MapSection, choose_points, draw_maps, to_image
 from sagan.figures.grid import draw_grid
 from sagan.figures.interpolation import slerp
 from sagan.pixels import to_bytes, to_signed
 from sagan.sampling import draw_latents, sample
-
-NetworkName = Literal["generator", "discriminator"]
 
 MAX_PIXELS = 40_000_000  # in an uploaded image
 CHOSEN_POINTS = 5  # points that the page chooses by itself
@@ -56,28 +68,6 @@ class View:
     scores: Scores | None
 
 
-@dataclass(frozen=True)
-class PointMap:
-    """The attention map of one query point in one layer."""
-
-    overlay: NDArray[np.uint8]
-    """(R, R, 3): the map in its point's colour over the dimmed image."""
-    peak: float
-    """The largest weight, in multiples of uniform attention."""
-    distance: float
-    """Mean attention distance, in pixels of the image."""
-
-
-@dataclass(frozen=True)
-class LayerMaps:
-    """The maps of one layer."""
-
-    network: NetworkName
-    name: str
-    maps: dict[int, PointMap]
-    """Number of the point -> map."""
-
-
 class Explorer:
     """Answer the page's requests with a run's networks.
 
@@ -90,7 +80,7 @@ class Explorer:
         self.model = networks.generator.config
         self._network_lock = threading.Lock()
         self._upload_lock = threading.Lock()
-        self._cache: OrderedDict[ImageSpec, View] = OrderedDict()
+        self._cache: OrderedDict[Any, View] = OrderedDict()
         self.seconds = self._warm_up()
 
     def _warm_up(self) -> float:
@@ -118,7 +108,7 @@ class Explorer:
         if len(y) > MAX_IMAGES:
             raise UserError(f"{len(y)} images are too many for one grid: ask for {MAX_IMAGES} or fewer")
         z = draw_latents(len(y), self.model.latent_dim, seed=request.seed, truncation=request.truncation)
-        with self._network_lock:
+        with self._scaled(request.gammas):
             return sample(self.networks.generator, z, y)
 
     def grid_page(self, request: Grid) -> Image.Image:
@@ -137,7 +127,7 @@ class Explorer:
             z, y = self.generator_inputs(request.walk.model_copy(update={"latent": t, "label": label}))
             latents.append(z)
             classes.append(y)
-        with self._network_lock:
+        with self._scaled(request.gammas):
             return sample(self.networks.generator, torch.cat(latents), torch.cat(classes))
 
     def generator_inputs(self, spec: Sample | Walk) -> tuple[Tensor, Tensor]:
@@ -155,17 +145,48 @@ class Explorer:
         end = F.one_hot(y_end, self.model.num_classes).float()
         return z, torch.lerp(start, end, spec.label)
 
-    def view(self, spec: ImageSpec) -> View:
+    @contextmanager
+    def _scaled(self, gammas: Gammas) -> Iterator[None]:
+        """Hold the networks, with the gammas of their layers multiplied by factors.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        with self._network_lock, ExitStack() as scaled:
+            for key, factor in gammas.items():
+                name, _, layer = key.partition("/")
+                network = {"generator": self.networks.generator, "discriminator": self.networks.discriminator}.get(name)
+                if network is None:
+                    raise UserError(f"gammas: {key!r} is not a layer of this run")
+                scaled.enter_context(scaled_gammas(network, {layer: factor}))
+            yield
+
+    def view(self, spec: ImageSpec, gammas: Gammas | None = None) -> View:
         """Return an image with its forward passes and scores, from the cache if it was viewed recently."""
-        with self._network_lock:
-            if spec in self._cache:
-                self._cache.move_to_end(spec)
-                return self._cache[spec]
+        changed = {name: factor for name, factor in (gammas or {}).items() if factor != 1}
+        key = spec, tuple(sorted(changed.items()))
+        with self._scaled(changed):
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
             view = self._compute_view(spec)
-            self._cache[spec] = view
+            self._cache[key] = view
             while len(self._cache) > _CACHE_SIZE:
                 self._cache.popitem(last=False)
             return view
+
+    def effect(self, spec: ImageSpec, gammas: Gammas) -> Effect:
+        """Compare a generated image as trained with the same image with the generator's attention off.
+
+        Raises:
+            UserError: the image is not generated, or the generator has no self-attention layer.
+        """
+        layers = self.networks.layers("generator")
+        if isinstance(spec, Upload) or not layers:
+            raise UserError("the generator's attention has no part in this image")
+        on, now = self.view(spec).image, self.view(spec, gammas).image
+        off = self.view(spec, {f"generator/{name}": 0.0 for name in layers}).image
+        return Effect(on, off, difference_of(on, off), difference_of(on, now))
 
     def _compute_view(self, spec: ImageSpec) -> View:
         networks = self.networks
@@ -207,7 +228,7 @@ class Explorer:
         """Return the request's points (x, y) in pixels, or choose them from the image's content if it asks so."""
         if not request.choose:
             return request.points
-        chosen = choose_points(self.view(request.image).image[None], CHOSEN_POINTS)[0]
+        chosen = choose_points(self.view(request.image, request.gammas).image[None], CHOSEN_POINTS)[0]
         return [(float(x), float(y)) for x, y in chosen]
 
     def maps(
@@ -216,13 +237,16 @@ class Explorer:
         points: Sequence[tuple[float, float]],
         only: Sequence[int] | None = None,
         *,
-        smooth: bool,
+        style: MapStyle | None = None,
+        gammas: Gammas | None = None,
     ) -> list[LayerMaps]:
-        """Compute an image's maps in every layer of each network that processed it, each in its point's colour.
+        """Compute an image's maps in every layer of each network that processed it.
 
         Args:
             points: all points of the image; their order determines their colours.
             only: numbers of the points whose maps to compute; None: all.
+            style: how maps are painted.
+            gammas: factors of the layers' gammas.
 
         Raises:
             UserError: a point lies outside of the image, or a number has no point.
@@ -231,18 +255,21 @@ class Explorer:
         if not all(0 <= i < len(points) for i in numbers):
             raise UserError(f"only: there are {len(points)} points, numbered from 0")
         queries = {i: points[i] for i in numbers}
-        view = self.view(spec)
+        view = self.view(spec, gammas)
         layers = []
         for network, observation in view.observations.items():
-            if not queries:
-                layers += [LayerMaps(network, name, {}) for name in observation.layers]
-                continue
-            with self._network_lock:
-                maps = observation.maps(list(queries.values()))
-            for name, maps_1QKK in maps.items():
-                grid = observation.inputs[name].shape[-1]
-                point_maps = _draw_point_maps(view.image, maps_1QKK[0].float().cpu(), queries, grid, smooth)
-                layers.append(LayerMaps(network, name, point_maps))
+            with self._scaled(gammas or {}):
+                strengths = observation.strengths()
+                maps = observation.maps(list(queries.values())) if queries else {}
+                shares = observation.shares(list(queries.values())) if queries else {}
+            for name, strength in strengths.items():
+                point_maps = {}
+                if queries:
+                    grid = observation.inputs[name].shape[-1]
+                    maps_QKK = maps[name][0].float().cpu()
+                    at_points = shares[name][0].tolist()
+                    point_maps = draw_point_maps(view.image, maps_QKK, at_points, queries, grid, style or MapStyle())
+                layers.append(LayerMaps(network, name, strength.item(), point_maps))
         return layers
 
     def figure(self, request: Look) -> Image.Image:
@@ -254,22 +281,28 @@ class Explorer:
         points = self.points(request)
         if not points:
             raise UserError("no points: set one on the image first")
-        view = self.view(request.image)
+        view = self.view(request.image, request.gammas)
         pixels = np.floor(np.asarray(points)).astype(np.int64)[None]
         sections = []
         for network, observation in view.observations.items():
-            with self._network_lock:
-                maps = observation.maps(points)
+            with self._scaled(request.gammas):
+                maps, shares = observation.maps(points), observation.shares(points)
+                strengths = observation.strengths()
             for name, maps_1QKK in maps.items():
-                grid = observation.inputs[name].shape[-1]
-                keys = maps_1QKK.shape[-1]
-                gamma = observation.layers[name].gamma.item()
+                grid, keys = observation.inputs[name].shape[-1], maps_1QKK.shape[-1]
+                gamma = observation.layers[name].gamma.item() * request.gammas.get(f"{network}/{name}", 1.0)
+                share = strengths[name].item()
+                subtitle = (
+                    f"{grid} × {grid} queries, {keys} × {keys} keys\nγ {gamma:+.3g}   ·   "
+                    f"{describe_small_share(share).capitalize() or f'adds {format_share(share)} to its features'}"
+                )
+                maps_NQKK, shares_NQ = (t.float().cpu().numpy() for t in (maps_1QKK, shares[name]))
                 title = f"{network.capitalize()}, layer {name}"
-                subtitle = f"{grid} × {grid} queries, {keys} × {keys} keys   ·   γ {gamma:+.3g}"
-                sections.append(MapSection(title, subtitle, view.image[None], pixels, maps_1QKK.float().cpu().numpy()))
+                image = view.image[None]
+                sections.append(MapSection(title, subtitle, image, pixels, maps_NQKK, shares=shares_NQ))
         if not sections:
             raise UserError("no self-attention layer has processed this image, so there are no maps to draw")
-        return to_image(draw_maps(sections, smooth=request.smooth))
+        return to_image(draw_maps(sections, smooth=request.smooth, own_scale=request.own_scale))
 
     def read_upload(self, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Decode an uploaded file to the networks' size (R, R, C); also return its own (width, height).
@@ -362,29 +395,3 @@ def _record_inputs(layer: torch.nn.Module) -> Iterator[list[Tensor]]:
         yield inputs
     finally:
         hook.remove()
-
-
-def _draw_point_maps(
-    image: NDArray[np.uint8], maps_QKK: Tensor, points: Mapping[int, tuple[float, float]], grid: int, smooth: bool
-) -> dict[int, PointMap]:
-    """Draw maps over their image, and measure them.
-
-    Args:
-        points: number -> (x, y) in pixels, in the order of the maps.
-        grid: side of the layer's grid of queries.
-    """
-    resolution = image.shape[0]
-    keys = maps_QKK.shape[-1]
-    upsampled_QRR = resize_maps(maps_QKK, resolution, smooth=smooth).numpy()
-    centres = (torch.arange(keys) + 0.5) * (resolution / keys)  # of the keys, px
-    point_maps = {}
-    for (number, point), map_KK, map_RR in zip(points.items(), maps_QKK, upsampled_QRR, strict=True):
-        # The query is the grid location that holds the point; distances are from its centre.
-        x, y = ((int(c * grid / resolution) + 0.5) * (resolution / grid) for c in point)
-        distances = torch.hypot(centres[None, :] - x, centres[:, None] - y)
-        point_maps[number] = PointMap(
-            overlay=overlay(image, map_RR, COLOURS[number]),
-            peak=float(map_KK.max()) * keys**2,
-            distance=float((map_KK * distances).sum()),
-        )
-    return point_maps

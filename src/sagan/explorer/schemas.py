@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sagan.errors import UserError
-from sagan.figures.attention import COLOURS
+from sagan.figures.map_colours import COLOURS
 
 MAX_IMAGES = 128  # in one grid
 MAX_STEPS = 16  # in a strip
@@ -17,6 +17,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Truncation = Annotated[float, Field(gt=0, le=10)] | None
 Share = Annotated[float, Field(ge=0, le=1)]
 Coordinate = Annotated[float, Field(ge=0)]  # px
+NetworkName = Literal["generator", "discriminator"]
+Gammas = Annotated[dict[str, Annotated[float, Field(ge=0, le=2)]], Field(max_length=64)]
+"""Factors of the layers' gammas, by the layer: {"generator/16.0": 0.5}; 1, and no entry: as trained."""
 
 
 class _Request(BaseModel):
@@ -73,6 +76,7 @@ class Grid(_Request):
     count: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
     seed: Seed
     truncation: Truncation = None
+    gammas: Gammas = {}
 
 
 class Look(_Request):
@@ -87,6 +91,18 @@ class Look(_Request):
     """Choose five points from the image's content, as `sagan attend` does, instead of `points`."""
     smooth: bool = True
     """Interpolate maps between the keys' centres instead of drawing cells."""
+    own_scale: bool = False
+    """Scale each map to its own peak, instead of all to multiples of even attention."""
+    over_image: bool = False
+    """Composite maps over the image, in grey."""
+    gammas: Gammas = {}
+
+
+class Compare(_Request):
+    """A generated image, to be compared with itself without attention."""
+
+    image: ImageSpec
+    gammas: Gammas = {}
 
 
 class Strip(_Request):
@@ -96,6 +112,7 @@ class Strip(_Request):
     steps: Annotated[int, Field(ge=2, le=MAX_STEPS)]
     label: Share | None = None
     """Position of all images between the classes; None: the same as their latent's."""
+    gammas: Gammas = {}
 
 
 Request = TypeVar("Request", bound=_Request)

@@ -4,22 +4,29 @@ import shlex
 from collections.abc import Sequence
 
 from sagan.explorer.networks import Networks
-from sagan.explorer.schemas import Grid, ImageSpec, Sample, Upload, Walk
+from sagan.explorer.schemas import Gammas, Grid, ImageSpec, Sample, Upload, Walk
 from sagan.figures.attention import MOST_ROWS
 
 UPLOAD_NAME = "own.png"  # the file name under which the page saves an uploaded image
 
 
 def grid_command(networks: Networks, request: Grid) -> str:
-    """Return the `sagan sample` command that writes the same grid."""
+    """Return the `sagan sample` command that writes the same grid; '' if gammas are scaled, which it cannot do."""
+    if _changed(request.gammas):
+        return ""
     all_classes = list(request.labels) == list(range(len(networks.class_names)))
     labels = () if all_classes else request.labels
     return _command("sample", networks, labels, request.count, request.seed, request.truncation, ["--out", "grid.png"])
 
 
-def image_commands(networks: Networks, spec: ImageSpec, points: Sequence[tuple[float, float]]) -> list[str]:
-    """Return the commands that write the image and its maps, each as the last of its output; [] unless a sample."""
-    if not isinstance(spec, Sample):
+def image_commands(
+    networks: Networks, spec: ImageSpec, points: Sequence[tuple[float, float]], gammas: Gammas | None = None
+) -> list[str]:
+    """Return the commands that write the image and its maps, each as the last of its output.
+
+    There are none unless the image is a sample with all gammas as trained.
+    """
+    if not isinstance(spec, Sample) or _changed(gammas):
         return []
     labels = (spec.label,) if networks.class_names else ()
     count = spec.index + 1
@@ -34,13 +41,19 @@ def image_commands(networks: Networks, spec: ImageSpec, points: Sequence[tuple[f
     return commands
 
 
-def python_program(networks: Networks, spec: ImageSpec, points: Sequence[tuple[float, float]]) -> str:
+def python_program(
+    networks: Networks, spec: ImageSpec, points: Sequence[tuple[float, float]], gammas: Gammas | None = None
+) -> str:
     """Return a program that computes the same image, maps and scores."""
-    lines = _upload_lines(networks) if isinstance(spec, Upload) else _generator_lines(networks, spec, points)
+    changed = _changed(gammas)
+    if isinstance(spec, Upload):
+        lines = _upload_lines(networks)
+    else:
+        lines = _generator_lines(networks, spec, points, _gamma_lines("generator", changed))
     if networks.discriminator is not None and (points or isinstance(spec, Upload)):
         if not isinstance(spec, Upload):
             lines += ["", "x = generator(z, y)"]
-        lines += _discriminator_lines(networks, points)
+        lines += _discriminator_lines(networks, points, _gamma_lines("discriminator", changed))
     return "\n".join(lines) + "\n"
 
 
@@ -61,13 +74,28 @@ def _upload_lines(networks: Networks) -> list[str]:
     ]
 
 
-def _generator_lines(networks: Networks, spec: Sample | Walk, points: Sequence[tuple[float, float]]) -> list[str]:
+def _changed(gammas: Gammas | None) -> dict[str, float]:
+    return {name: factor for name, factor in (gammas or {}).items() if factor != 1}
+
+
+def _gamma_lines(network: str, changed: dict[str, float]) -> list[str]:
+    """Return the lines that scale the gammas of a network."""
+    return [
+        f"sagan.attention_layers({network})[{key.partition('/')[2]!r}].gamma.data *= {factor!r}"
+        for key, factor in changed.items()
+        if key.startswith(f"{network}/")
+    ]
+
+
+def _generator_lines(
+    networks: Networks, spec: Sample | Walk, points: Sequence[tuple[float, float]], scaling: Sequence[str]
+) -> list[str]:
     """Return the lines that generate an image from z and y, and compute the generator's maps."""
     latent_dim = networks.generator.config.latent_dim
     lines = ["import sagan", "import torch"]
     if isinstance(spec, Walk):
         lines += ["from sagan.figures.interpolation import slerp"]
-    lines += ["", f"generator = sagan.load({str(networks.path)!r})"]
+    lines += ["", f"generator = sagan.load({str(networks.path)!r})", *scaling]
     if isinstance(spec, Sample):
         lines += [f"z = {_latent(spec, latent_dim)}"]
     else:
@@ -83,11 +111,14 @@ def _generator_lines(networks: Networks, spec: Sample | Walk, points: Sequence[t
     return lines
 
 
-def _discriminator_lines(networks: Networks, points: Sequence[tuple[float, float]]) -> list[str]:
+def _discriminator_lines(
+    networks: Networks, points: Sequence[tuple[float, float]], scaling: Sequence[str]
+) -> list[str]:
     """Return the lines that compute the discriminator's scores and maps of x."""
     count = max(1, len(networks.class_names))
     lines = [
         f"discriminator = sagan.run.read_discriminator({str(networks.path)!r}).eval().requires_grad_(False)",
+        *scaling,
         f"scores = torch.cat([discriminator(x, torch.tensor([i])) for i in range({count})])",
     ]
     if points and networks.layers("discriminator"):

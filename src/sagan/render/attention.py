@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sagan.attention_maps import LayerStatistics, Points, attention_layers, observe_attention, to_locations
+from sagan.attention_maps import (
+    LayerStatistics,
+    Points,
+    attention_layers,
+    describe_small_share,
+    observe_attention,
+    to_locations,
+)
 from sagan.data import Store, prepare
 from sagan.data.sources import BUILT_IN
 from sagan.device import CPU
@@ -65,6 +72,7 @@ def write_attention(
     seed: int = 0,
     truncation: float | None = None,
     smooth: bool = True,
+    own_scale: bool = False,
     data: str | None = None,
     device: torch.device = CPU,
 ) -> tuple[Path, str]:
@@ -81,6 +89,7 @@ def write_attention(
         seed: seed of the latents, as for `sagan sample`, and of the choice of real images.
         truncation: magnitude to which latents are truncated.
         smooth: interpolate maps between the centres of the keys; False: draw the keys as cells.
+        own_scale: scale each map to its own peak, instead of all to multiples of even attention.
         data: source of the images that the discriminator is shown; None: the run's data.
         device: where the networks run.
 
@@ -115,7 +124,7 @@ def write_attention(
         statistics = observe_attention(subject.network, *subject.measured).statistics()
         measured.append((subject.name, statistics))
         sections += _sections(subject, names, points, statistics)
-    save_figure(draw_maps(sections, smooth=smooth), out)
+    save_figure(draw_maps(sections, smooth=smooth, own_scale=own_scale), out)
     return out, format_table(measured)
 
 
@@ -128,6 +137,7 @@ def draw_attention(
     layer: str = "last",
     labels: Sequence[str] | None = None,
     smooth: bool = True,
+    own_scale: bool = False,
 ) -> Image.Image:
     """Draw what a generator attends to, one row per latent.
 
@@ -139,13 +149,15 @@ def draw_attention(
         layer: 'last', 'all', a name ('16.0') or a size ('16').
         labels: one per row.
         smooth: interpolate maps between the centres of the keys; False: draw the keys as cells.
+        own_scale: scale each map to its own peak, instead of all to multiples of even attention.
 
     Raises:
         UserError: there is no such layer, no self-attention layer at all, or a point lies outside the image.
     """
     subject = Subject("generator", generator, z, y, (z, y), labels)
     statistics = observe_attention(generator, z, y).statistics()
-    return to_image(draw_maps(_sections(subject, choose_layers(generator, layer), points, statistics), smooth=smooth))
+    sections = _sections(subject, choose_layers(generator, layer), points, statistics)
+    return to_image(draw_maps(sections, smooth=smooth, own_scale=own_scale))
 
 
 def choose_layers(network: Generator | Discriminator, layer: str) -> list[str]:
@@ -166,15 +178,20 @@ def generated_subject(
     seed: int,
     truncation: float | None,
     device: torch.device = CPU,
+    *,
+    measured: int = MEASURED,
 ) -> Subject:
-    """Read a run's generator, with the latents of `count` images of each class, as `sagan sample` draws them."""
+    """Read a run's generator, with the latents of `count` images of each class, as `sagan sample` draws them.
+
+    `measured` is the number of images to measure.
+    """
     generator, names, _ = load_generator(path, device)
     numbers, count = _choose_rows(classes, names, count)
     latent_dim = generator.config.latent_dim
     y = torch.tensor(numbers or [0]).repeat_interleave(count)
     z = draw_latents(len(y), latent_dim, seed=seed, truncation=truncation)
-    y_measured = torch.arange(MEASURED) % max(1, len(names))  # all classes equally often
-    z_measured = draw_latents(MEASURED, latent_dim, seed=seed, truncation=truncation)
+    y_measured = torch.arange(measured) % max(1, len(names))  # all classes equally often
+    z_measured = draw_latents(measured, latent_dim, seed=seed, truncation=truncation)
     return Subject("generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None)
 
 
@@ -260,19 +277,23 @@ def _sections(
     generated = subject.name == "generator"
     images = to_bytes(observed.output if generated else subject.inputs).permute(0, 2, 3, 1).contiguous().numpy()
     queries = choose_points(images, POINTS) if points is None else points
-    maps = observed.maps(queries)
+    maps, shares = observed.maps(queries), observed.shares(queries)
     pixels = np.floor(np.asarray(queries)).astype(np.int64)
     pixels = np.broadcast_to(pixels, (len(images), *pixels.shape[-2:]))
     sections = []
     for name in layers:
         title = f"{subject.name.capitalize()}, layer {name}" + ("" if generated else ", on real images")
         maps_NQKK = maps[name].float().cpu().numpy()
-        sections.append(MapSection(title, _describe(statistics[name]), images, pixels, maps_NQKK, subject.labels))
+        shares_NQ = shares[name].float().cpu().numpy()
+        subtitle = _describe(statistics[name])
+        sections.append(MapSection(title, subtitle, images, pixels, maps_NQKK, subject.labels, shares_NQ))
     return sections
 
 
 def _describe(s: LayerStatistics) -> str:
+    small = describe_small_share(s.strength)
+    share = f"|γ·o| / |x| {s.strength:.2g}" + (f": {small}" if small else "")
     return (
-        f"{s.grid} × {s.grid} queries, {s.keys} × {s.keys} keys   ·   γ {s.gamma:+.3g}   ·   "
-        f"|γ·o| / |x| {s.strength:.2g}   ·   mean distance {s.distance:.1f} px, if uniform {s.uniform_distance:.1f} px"
+        f"{s.grid} × {s.grid} queries, {s.keys} × {s.keys} keys   ·   "
+        f"mean distance {s.distance:.1f} px, if uniform {s.uniform_distance:.1f} px\nγ {s.gamma:+.3g}   ·   {share}"
     )

@@ -2,7 +2,9 @@
 
 import { getAbout, newestOnly, pngUrl, post, postForFile, upload } from "./server.js";
 import { Stage } from "./stage.js";
-import { imageSpec, loadFromAddress, restore, saveToAddress, state, TRUNCATION_OFF } from "./state.js";
+import { Bar } from "./bar.js";
+import { Effect } from "./effect.js";
+import { imageSpec, loadFromAddress, markStored, restore, saveToAddress, state, TRUNCATION_OFF } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, properties = {}, ...children) => {
@@ -15,12 +17,14 @@ const STRIP_STEPS = 9; // images in a strip
 
 let run; // the server's description of the run
 let stage;
+let bar;
+let effect;
 let grid = []; // the images of the grid: {label, index, png}
 let gridRequest = null; // the request that `grid` answers
 let gridCommand = "";
 let view = null; // the server's last answer about the image
 let maps = new Map(); // "network/layer" -> [{png, peak, distance}], by the points' numbers
-let mapsRequest = { image: null, smooth: null, points: [] }; // the request that `maps` answer
+let mapsRequest = { style: null, points: [] }; // the request that `maps` answer
 let enlarged = null; // the map that the stage shows instead of the image: {layer, point}
 let picking = false; // whether the user is choosing the end of a walk
 
@@ -49,10 +53,10 @@ function gridParameters() {
   const labels = !classes ? [] : state.grid.label === null ? [...Array(Math.min(classes, ROWS)).keys()] : [state.grid.label];
   const affordable = Math.max(4, Math.min(24, Math.floor(1.5 / run.seconds))); // images that take about 1.5 s
   const count = labels.length > 1 ? Math.max(1, Math.min(6, Math.floor((2 * affordable) / labels.length))) : affordable;
-  return { labels, count, seed: state.grid.seed, truncation: state.grid.truncation };
+  return { labels, count, seed: state.grid.seed, truncation: state.grid.truncation, gammas: state.gammas };
 }
 
-const drawGrid = newestOnly(async (open) => {
+const drawGrid = newestOnly(async ({ open = false, keep = false } = {}) => {
   $("grid").classList.add("busy");
   try {
     const request = gridParameters();
@@ -66,7 +70,7 @@ const drawGrid = newestOnly(async (open) => {
     gridRequest = request;
     showGrid(request);
     if (open || !state.start) openImage(grid[0]);
-    else if (start >= 0) { // the image at the same position is opened, which shows the effect of an option
+    else if (start >= 0 && !keep) { // the image at the same position is opened, which shows the effect of an option
       state.start = sampleOf(grid[Math.min(start, grid.length - 1)]);
       if (end >= 0) state.end = sampleOf(grid[Math.min(end, grid.length - 1)]);
       showAll();
@@ -143,12 +147,16 @@ function showOpened(byUser) {
   if ($("grid").contains(document.activeElement) && document.activeElement.matches(":focus-visible")) $("stage").focus({ preventScroll: true });
 }
 
+const lookRequest = () => ({
+  image: imageSpec(), smooth: state.smooth, over_image: state.overImage, own_scale: state.ownScale, gammas: state.gammas,
+});
+
 // Requests the image, and those maps that are not here yet.
 const look = newestOnly(async (choose = false) => {
-  const request = { image: imageSpec(), smooth: state.smooth };
+  const request = lookRequest();
   if (!request.image) return;
-  const key = JSON.stringify(request.image);
-  const reset = mapsRequest.image !== key || mapsRequest.smooth !== state.smooth;
+  const key = JSON.stringify(request);
+  const reset = mapsRequest.style !== key;
   const points = state.points.map((point) => [...point]);
   const known = (i) => !reset && mapsRequest.points[i]?.[0] === points[i][0] && mapsRequest.points[i]?.[1] === points[i][1];
   const only = points.map((_, i) => i).filter((i) => !known(i));
@@ -163,14 +171,15 @@ const look = newestOnly(async (choose = false) => {
     const name = `${layer.network}/${layer.name}`;
     return [name, view.points.map((_, i) => layer.maps[i] ?? previous.get(name)?.[i])];
   }));
-  mapsRequest = { image: key, smooth: request.smooth, points: view.points };
+  mapsRequest = { style: key, points: view.points };
   showImage();
   showMaps();
   showScores();
+  effect.compare(state.own ? null : request.image, state.gammas);
   showCommands();
   saveToAddress();
 }, (error) => {
-  mapsRequest = { image: null, smooth: null, points: [] };
+  mapsRequest = { style: null, points: [] };
   showError(error);
 });
 
@@ -178,7 +187,7 @@ function showImage() {
   $("title").textContent = title();
   const map = enlarged && maps.get(enlarged.layer)?.[enlarged.point];
   if (!map) enlarged = null;
-  stage.show(pngUrl(map ? map.png : view.png), map ? `Map of point ${enlarged.point + 1} over the image` : title());
+  stage.show(pngUrl(map ? map.png : view.png), map ? `Map of point ${enlarged.point + 1}` : title());
   $("stage").classList.toggle("map", Boolean(map));
   $("stage").style.setProperty("--of", map ? run.colours[enlarged.point] : "");
   $("place").textContent = map ? `Point ${enlarged.point + 1} in ${layerName(enlarged.layer)}. Press Esc to return to the image.` : "";
@@ -193,20 +202,26 @@ function layerName(key) {
 
 function showMaps() {
   const parts = [];
-  for (const { network, name, grid: size, keys, gamma } of run.layers) {
+  const layers = new Map(view.layers.map((layer) => [`${layer.network}/${layer.name}`, layer]));
+  for (const { network, name, gamma } of run.layers) {
     const key = `${network}/${name}`;
     const layerMaps = maps.get(key);
     if (!layerMaps) continue;
-    const facts = make("span", { className: "facts", textContent: ` ${size} × ${size} queries, ${keys} × ${keys} keys, γ ${gamma.toFixed(3)}` });
-    parts.push(make("h3", {}, layerName(key), facts));
-    parts.push(make("div", { className: "tiles" }, ...layerMaps.map((map, i) => tile(key, map, i))));
+    const { share, small } = layers.get(key);
+    const facts = ` γ ${(gamma * (state.gammas[key] ?? 1)).toFixed(3)}${small ? "" : `, adds ${share} to its features`}`;
+    parts.push(make("h3", {}, layerName(key), make("span", { className: "facts", textContent: facts })));
+    if (small) parts.push(make("p", { className: "small", textContent: `${small}.` }));
+    const tiles = make("div", { className: "tiles" }, ...layerMaps.map((map, i) => tile(key, map, i)));
+    parts.push(tiles);
   }
   const notes = [];
   if (state.own && run.layers.some(({ network }) => network === "generator")) notes.push(`The generator did not generate this image, so ${run.missing.discriminator ? "it has no maps" : "only the discriminator has maps"}.`);
   for (const key of ["generator_maps", "discriminator_maps"]) if (run.missing[key]) notes.push(`No maps: ${run.missing[key]}.`);
   if (run.missing.discriminator) notes.push(`No discriminator, so neither its maps nor its scores: ${run.missing.discriminator}.`);
-  if (!state.points.length && maps.size) parts.splice(0, parts.length, make("p", { className: "none", textContent: "Set a point on the image to show its maps here. The brighter a location, the more the point attends to it." }));
-  else if (parts.length) parts.push(make("p", { className: "help", textContent: "The brighter a location, the more the point attends to it; each map is scaled to its own peak. Below each map: its peak in multiples of uniform attention, and the mean attention distance. Click a map to enlarge it." }));
+  const drawn = state.points.length > 0 && parts.length > 0;
+  bar.show(drawn, state.ownScale);
+  if (!drawn && maps.size) parts.splice(0, parts.length, make("p", { className: "none", textContent: "Set a point on the image to see here what it attends to." }));
+  if (drawn) parts.push(make("p", { className: "help", textContent: "Weights in multiples of even attention: 1× everywhere is no preference. Below each map: its peak, the mean attention distance, and what the layer adds to the features at the point. Click a map to enlarge it." }));
   const focused = document.activeElement?.dataset?.map;
   $("maps").replaceChildren(...parts, ...notes.map((text) => make("p", { className: "help", textContent: text })));
   if (focused) $("maps").querySelector(`[data-map="${CSS.escape(focused)}"]`)?.focus();
@@ -223,7 +238,7 @@ function tile(key, map, i) {
     showMaps();
   });
   const peak = map ? (map.peak < 9.95 ? map.peak.toFixed(1) : map.peak.toFixed(0)) : "";
-  const figure = make("figure", {}, button, make("figcaption", {}, make("b", { textContent: i + 1 }), map ? `${peak}× · ${map.distance.toFixed(0)} px` : ""));
+  const figure = make("figure", {}, button, make("figcaption", {}, make("b", { textContent: i + 1 }), map ? make("span", { textContent: `${peak}×\n${map.distance.toFixed(0)} px\nadds ${map.share}` }) : ""));
   figure.style.setProperty("--of", run.colours[i]);
   return figure;
 }
@@ -285,14 +300,14 @@ function showWalk() {
 const drawStrip = newestOnly(async () => {
   if (state.own || !state.start) return;
   const sample = (side) => ({ kind: "sample", ...state[side] });
-  const request = { walk: { kind: "walk", start: sample("start"), end: sample("end"), latent: 0, label: 0 }, steps: STRIP_STEPS };
+  const request = { walk: { kind: "walk", start: sample("start"), end: sample("end"), latent: 0, label: 0 }, steps: STRIP_STEPS, gammas: state.gammas };
   if (!state.together) request.label = state.label;
   const { images } = await post("strip", request);
   if (state.together) {
     $("start").src = pngUrl(images[0]);
     $("end").src = pngUrl(images.at(-1));
   } else for (const side of ["start", "end"]) { // the strip has mixed classes, so its ends are other images
-    const { images: [image] } = await post("strip", { walk: { ...request.walk, start: sample(side), end: sample(side) }, steps: 2 });
+    const { images: [image] } = await post("strip", { walk: { ...request.walk, start: sample(side), end: sample(side) }, steps: 2, gammas: state.gammas });
     $(side).src = pngUrl(image);
   }
   $("start").alt = nameOf(state.start);
@@ -353,7 +368,7 @@ async function openFile(file) {
       restore(saved, run);
       showOptions();
       stage.setPoints(state.points);
-      await drawGrid(!state.start && !state.own);
+      await drawGrid({ open: !state.start && !state.own, keep: true });
       if (state.start || state.own) showAll();
       return;
     }
@@ -402,6 +417,11 @@ function showOptions() {
   $("truncation").value = state.grid.truncation === null ? TRUNCATION_OFF : Math.round(state.grid.truncation * 10);
   showTruncation();
   $("smooth").checked = state.smooth;
+  $("smooth-image").checked = state.smoothImages;
+  $("over-image").checked = state.overImage;
+  $("own-scale").checked = state.ownScale;
+  document.body.classList.toggle("smooth-images", state.smoothImages);
+  effect.showGammas(state.gammas);
 }
 
 function showTruncation() {
@@ -444,7 +464,14 @@ function addListeners() {
   $("five").addEventListener("click", () => look(true));
   $("remove").addEventListener("click", () => stage.update(state.points.slice(0, -1)));
   $("clear").addEventListener("click", () => stage.update([]));
-  $("smooth").addEventListener("change", () => { state.smooth = $("smooth").checked; look(); });
+  for (const [id, key] of [["smooth", "smooth"], ["over-image", "overImage"], ["own-scale", "ownScale"]]) {
+    $(id).addEventListener("change", () => { state[key] = $(id).checked; look(); });
+  }
+  $("smooth-image").addEventListener("change", () => {
+    state.smoothImages = $("smooth-image").checked;
+    document.body.classList.toggle("smooth-images", state.smoothImages);
+    saveToAddress();
+  });
 
   $("latent").addEventListener("input", () => { const share = Number($("latent").value) / 100; walkTo(share, state.together ? share : state.label); });
   $("class").addEventListener("input", () => { const share = Number($("class").value) / 100; walkTo(state.together ? share : state.latent, share); });
@@ -467,7 +494,7 @@ function addListeners() {
     save(new Blob([bytes], { type: "image/png" }), `${fileName()}.png`);
   }));
   $("save-maps").addEventListener("click", () => saveOrShowError(async () =>
-    save(await postForFile("figure", { image: imageSpec(), points: state.points, smooth: state.smooth }), `${fileName()}-maps.png`)));
+    save(await postForFile("figure", { ...lookRequest(), points: state.points }), `${fileName()}-maps.png`)));
   $("save-grid").addEventListener("click", () => saveOrShowError(async () => save(await postForFile("grid-page", gridParameters()), `grid-${state.grid.seed}.png`)));
   $("save-settings").addEventListener("click", () => save(new Blob([`${JSON.stringify(settings(), null, 2)}\n`], { type: "application/json" }), `${fileName()}.json`));
   for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", async () => {
@@ -512,13 +539,38 @@ async function initialise() {
     onFull: () => showError(new Error(`There can be at most ${run.colours.length} points: remove one first.`)),
   });
   stage.resolution = run.resolution;
+  bar = new Bar(run.ramp, run.ticks);
+  effect = new Effect(run.layers, {
+    name: layerName,
+    onError: showError,
+    onChange: (gammas) => {
+      state.gammas = gammas;
+      drawGrid({ keep: true });
+      look();
+      drawStrip();
+    },
+  });
   const saved = loadFromAddress();
   if (saved) restore(saved, run);
   showOptions();
   addListeners();
   stage.setPoints(state.points);
-  await drawGrid(!state.start);
+  await drawGrid({ open: !state.start, keep: true });
   if (state.start) showAll();
+  addEventListener("popstate", goTo);
+}
+
+// Shows the state of the entry of the browser's history that the user went to.
+async function goTo() {
+  const saved = loadFromAddress();
+  if (!saved) return;
+  restore(saved, run);
+  markStored();
+  enlarged = null;
+  showOptions();
+  stage.setPoints(state.points);
+  if (JSON.stringify(gridParameters()) !== JSON.stringify(gridRequest)) await drawGrid({ open: !state.start, keep: true });
+  if (state.start || state.own) showAll();
 }
 
 initialise();

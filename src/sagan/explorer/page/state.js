@@ -11,7 +11,11 @@ export const state = {
   together: true,
   own: null, // {png, name, width, height}: an uploaded image, shown instead
   points: [], // [x, y] in pixels
-  smooth: true,
+  smooth: true, // maps
+  smoothImages: false,
+  overImage: false, // maps are composited over the image
+  ownScale: false, // each map is scaled to its own peak
+  gammas: {}, // "network/layer" -> factor of the layer's gamma; none: as trained
 };
 
 const sampleSpec = (sample) => ({ kind: "sample", ...sample });
@@ -47,17 +51,38 @@ export function restore(saved, about) {
   state.points = (Array.isArray(saved.points) ? saved.points : [])
     .filter((point) => Array.isArray(point) && inside(point[0]) && inside(point[1])).slice(0, about.colours.length);
   state.smooth = saved.smooth !== false;
+  state.smoothImages = saved.smoothImages === true;
+  state.overImage = saved.overImage === true;
+  state.ownScale = saved.ownScale === true;
+  state.gammas = {};
+  for (const { network, name } of about.layers) {
+    const factor = saved.gammas?.[`${network}/${name}`];
+    if (typeof factor === "number" && factor >= 0 && factor <= 2 && factor !== 1) state.gammas[`${network}/${name}`] = factor;
+  }
 }
 
+// An entry of the browser's history for every change, so that Back undoes it. Changes within 300 ms, such as the steps
+// of a slider, are one. An uploaded image is too long for an address: the entry itself holds it.
 let timer = null;
+let stored = null;
 export function saveToAddress() {
   clearTimeout(timer);
   timer = setTimeout(() => {
-    const { own, ...rest } = state; // an uploaded image is too long for an address
-    history.replaceState(null, "", `#${encodeURIComponent(JSON.stringify(rest))}`);
+    const { own, ...rest } = state;
+    const text = JSON.stringify(state);
+    if (text === stored) return;
+    const entry = [{ own }, "", `#${encodeURIComponent(JSON.stringify(rest))}`];
+    if (stored === null) history.replaceState(...entry);
+    else history.pushState(...entry);
+    stored = text;
   }, 300);
 }
 
+// The state of the current entry, or null.
 export function loadFromAddress() {
-  try { return JSON.parse(decodeURIComponent(location.hash.slice(1))); } catch { return null; }
+  clearTimeout(timer);
+  try { return { ...JSON.parse(decodeURIComponent(location.hash.slice(1))), own: history.state?.own }; } catch { return null; }
 }
+
+// Marks the state as stored in the current entry.
+export function markStored() { stored = JSON.stringify(state); }

@@ -1,0 +1,81 @@
+"""Lay figures out in units that align image tiles with whole pixels."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from numpy.typing import NDArray
+
+from sagan.figures.grid import opaque
+
+INK, GREY = "#28282e", "#6b6b73"
+GUTTER, MARGIN = 6, 14  # layout units
+LABEL_SIZE = 7.5  # points
+_TILE = 112  # layout units; a tile is the smallest multiple of the image of at least this
+_LABEL_WIDTH = 120  # layout units to which a label is shortened
+_UNITS_PER_INCH, _DPI = 100, 200
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the warning per glyph that the font lacks; such glyphs are drawn as boxes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
+
+
+class Page:
+    """A figure laid out in units from the upper left corner, so that tiles align with whole pixels."""
+
+    def __init__(self, width: float, height: float):
+        self.width, self.height = width, height
+        self.figure = Figure((width / _UNITS_PER_INCH, height / _UNITS_PER_INCH), dpi=_DPI, facecolor="white")
+
+    def text(self, x: float, y: float, text: str, *, size: float, colour: str = INK, **options: Any) -> None:
+        options = {"ha": "left", "va": "center", **options}
+        place = (x / self.width, 1 - y / self.height)
+        self.figure.text(*place, text, fontsize=size, color=colour, parse_math=False, **options)
+
+    def image(self, image: NDArray[np.uint8], x: float, y: float, side: float, frame: str) -> Axes:
+        """Place a square image; its axes are in pixels of the image, (0, 0) the corner of the upper left pixel."""
+        place = (x / self.width, 1 - (y + side) / self.height, side / self.width, side / self.height)
+        axes = self.figure.add_axes(place)
+        resolution = image.shape[0]
+        axes.imshow(image, interpolation="nearest", extent=(0, resolution, resolution, 0))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set(color=frame, linewidth=1.5)
+        return axes
+
+
+def tile_side(resolution: int) -> int:
+    """Return the side of a tile: a whole number of units per pixel, so that all pixels have the same size."""
+    return resolution * max(1, -(-_TILE // resolution))
+
+
+def shorten(label: str) -> str:
+    """Shorten a row's label to the width that it may have."""
+    if label_width(label) <= _LABEL_WIDTH:
+        return label
+    while label and label_width(label + "...") > _LABEL_WIDTH:
+        label = label[:-1]
+    return label.rstrip() + "..."
+
+
+def label_width(label: str) -> float:
+    """Return the width of a row's label, layout units."""
+    with quiet():
+        points = text_to_path.get_text_width_height_descent(label, FontProperties(size=LABEL_SIZE), ismath=False)[0]
+    return points / 72 * _UNITS_PER_INCH
+
+
+def rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert an image (H, W, C) to RGB, alpha composited over a checkerboard."""
+    return np.asarray(opaque(image).convert("RGB"))

@@ -1,0 +1,75 @@
+"""Draw what a run's self-attention does to its images: with the layers, without them, and the difference."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from sagan.attention_effect import attention_effect
+from sagan.attention_maps import describe_small_share, observe_attention
+from sagan.device import CPU
+from sagan.errors import UserError
+from sagan.figures.attention import MOST_ROWS, save_figure
+from sagan.figures.attention_effect import draw_effect
+from sagan.model.generator import Generator
+from sagan.render.attention import choose_layers, generated_subject
+from sagan.run import default_output
+
+MEASURED = 64  # images that the average is over, beside those that are drawn
+
+
+def write_attention_effect(
+    path: Path,
+    out: Path | None,
+    *,
+    layer: str = "last",
+    count: int | None = None,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+    truncation: float | None = None,
+    device: torch.device = CPU,
+) -> tuple[Path, str]:
+    """Draw images of a run's generator with and without self-attention layers, and write the figure.
+
+    Args:
+        path: the run's folder, or its generator.safetensors.
+        out: .png or .svg file to write; None: attend-off.png in the run.
+        layer: the layers that are turned off together: 'last', 'all', a name ('16.0') or a size ('16').
+        count: images of each class, or in total without classes; None: 1, or 6 without classes.
+        classes: names or numbers; none: the first eight.
+        seed: seed of the latents, as for `sagan sample`.
+        truncation: magnitude to which latents are truncated.
+        device: where the generator runs.
+
+    Returns:
+        The file, and sentences on the size of the effect.
+
+    Raises:
+        UserError: there is no such run, class or layer, or the file cannot be written.
+    """
+    out = out or default_output(path, "attend-off.png")
+    subject = generated_subject(path, count, classes, seed, truncation, device, measured=MEASURED)
+    if len(subject.inputs) > MOST_ROWS:
+        raise UserError(
+            f"a figure of {len(subject.inputs)} rows is too long (at most {MOST_ROWS}): "
+            "lower --count or choose fewer --classes"
+        )
+    generator = cast(Generator, subject.network)
+    names = choose_layers(generator, layer)
+
+    # Measure over a fixed number of images of all classes, so that the size does not depend on what is drawn.
+    measured = attention_effect(generator, *subject.measured, layers=names)
+    lines = [f"attention off changes the images by {measured.total} ({len(measured.on)} images)"]
+    strengths = observe_attention(generator, *subject.measured, layers=names).strengths()
+    for name, strength in strengths.items():
+        share = strength.mean().item()
+        small = describe_small_share(share)
+        lines.append(f"layer {name}: |gamma o| / |x| {share:.4f}" + (f": {small}" if small else ""))
+
+    drawn = attention_effect(generator, subject.inputs, subject.y, layers=names)
+    title = f"Generator, layer{'s' if len(names) > 1 else ''} {', '.join(names)}: as trained and off"
+    subtitle = [f"The images change by {measured.total}"]
+    subtitle += [line.replace("gamma o", "γ·o").capitalize() for line in lines[1:]]
+    save_figure(draw_effect(drawn, title=title, subtitle="\n".join(subtitle), labels=subject.labels), out)
+    return out, "\n".join(lines)
