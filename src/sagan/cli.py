@@ -29,6 +29,8 @@ from sagan.commands.sample import Sample, sample
 from sagan.commands.study import Study, study
 from sagan.commands.train import Train, train
 from sagan.errors import UserError
+from sagan.files import expand_home
+from sagan.locate import expand_options
 from sagan.presets import PRESETS
 from sagan.text import is_text, printable
 
@@ -78,7 +80,7 @@ def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train |
     if known.start:
         from sagan.training.finetune import read_model
 
-        config = replace(config, model=read_model(known.start))
+        config = replace(config, model=read_model(expand_home(known.start)))
     return options(preset=known.preset, config=config, **required)
 
 
@@ -93,11 +95,20 @@ def _parse(options: type, name: str, arguments: list[str]) -> Any:
     default = _preset(options, arguments) if options in (Train, Study) else None
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)
+            parsed: Any = tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)
     except SystemExit as error:
         if not error.code:
             raise
         raise UserError(f"{_one_line(errors.getvalue())}; see sagan {name} --help") from None
+    if options is Train:
+        parsed = replace(parsed, given=_given(arguments))
+    return expand_options(parsed)
+
+
+def _given(arguments: list[str]) -> tuple[str, ...]:
+    """Return the names of the options in arguments that tyro has accepted: no value of its begins with '--'."""
+    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    return tuple(dict.fromkeys(name.replace("_", "-") for name in names))
 
 
 def _one_line(box: str) -> str:

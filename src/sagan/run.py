@@ -131,8 +131,7 @@ class Run:
         path = Path(path)
         if (path / "config.json").exists():
             raise UserError(f"{path} contains a run already: resume it with --resume {path}, or choose another --out")
-        text = json.dumps(asdict(info), indent=2) + "\n"
-        write_atomically(path / "config.json", lambda temporary: temporary.write_text(text))
+        _write_info(path / "config.json", info)
         run = cls(path)
         run.use_cache(info.config.data.cache)
         return run
@@ -141,6 +140,17 @@ class Run:
         """Set the folder of the packed image stores that this process uses; '': the default one."""
         config = self.info.config
         self.info = replace(self.info, config=replace(config, data=replace(config.data, cache=cache)))
+
+    def reconfigure(self, config: Config) -> None:
+        """Replace the configuration, in config.json too, except for the cache folder there.
+
+        Raises:
+            UserError: the file cannot be written; it is then unchanged.
+        """
+        stored = read_as(RunInfo, self.config_path, "a run's configuration")
+        data = replace(config.data, cache=stored.config.data.cache)
+        _write_info(self.config_path, replace(stored, config=replace(config, data=data)))
+        self.info = replace(self.info, config=config)
 
     def sweep(self) -> None:
         """Remove files that were half-written when an earlier process of this run was killed."""
@@ -202,6 +212,11 @@ class Run:
     def best_step(self) -> int | None:
         """Return the step of the smallest distance logged so far; None without evaluations."""
         return best_step(self.metrics())
+
+
+def _write_info(path: Path, info: RunInfo) -> None:
+    text = json.dumps(asdict(info), indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def _files_by_step(folder: Path, suffix: str) -> list[Path]:

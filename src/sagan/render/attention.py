@@ -13,9 +13,11 @@ from torch import Tensor
 
 from sagan.attention_maps import LayerStatistics, Points, attention_layers, observe_attention, to_locations
 from sagan.data import Store, prepare
+from sagan.data.diff import note_on_changes
 from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.figures.attention import MOST_ROWS, MapSection, choose_points, draw_maps, save_figure, to_image
+from sagan.locate import check_present
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
@@ -49,6 +51,8 @@ class Subject:
     """Other inputs, and their classes, that the table averages over."""
     labels: Sequence[str] | None
     """Class name of each row."""
+    note: str | None = None
+    """A caution about the inputs."""
 
 
 def write_attention(
@@ -83,7 +87,7 @@ def write_attention(
         device: where the networks run.
 
     Returns:
-        The file, and the table of the layers.
+        The file, and the table of the layers, with a line below it if the run's data changed since training.
 
     Raises:
         UserError: there is no such run, class, layer, point or data, or the file cannot be written.
@@ -114,7 +118,8 @@ def write_attention(
         measured.append((subject.name, statistics))
         sections += _sections(subject, names, points, statistics)
     save_figure(draw_maps(sections, smooth=smooth), out)
-    return out, format_table(measured)
+    notes = [f"note: {subject.note}" for subject in subjects if subject.note]
+    return out, "\n".join([format_table(measured), *notes])
 
 
 def draw_attention(
@@ -200,6 +205,8 @@ def real_subject(
             f"{path} was imported and has no images of its own: pass --data with images to show its discriminator"
         )
     numbers, count = _choose_rows(classes, names, count)
+    if data is None:
+        check_present(images.source, "show the discriminator other images with --data")
     store = prepare(images, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if store.class_names != as_class_names(names):
         if data is None:
@@ -213,7 +220,8 @@ def real_subject(
         raise UserError(f"--classes {' '.join(classes)}: the run's data have no images of this class")
     x, y = _load_images(store, positions)
     measured = _load_images(store, order[-MEASURED:])
-    return Subject("discriminator", discriminator, x, y, measured, [names[i] for i in y] if names else None)
+    note = note_on_changes(info.data_key, store) if data is None and not info.origin else None
+    return Subject("discriminator", discriminator, x, y, measured, [names[i] for i in y] if names else None, note)
 
 
 def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> str:

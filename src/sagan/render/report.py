@@ -22,6 +22,7 @@ from sagan.model.build import count_parameters
 from sagan.model.config import ModelConfig
 from sagan.presets import compare_with_preset, train_command
 from sagan.render.curves import read_film_strip
+from sagan.render.public import public_info, public_name
 from sagan.run import Run, RunInfo, read_generator
 from sagan.text import short
 
@@ -66,7 +67,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
 def collect_content(run: Run) -> dict[str, Any]:
     """Return the content of the page by the names that the template uses, as plain text, which the template escapes."""
     problems: list[str] = []
-    info = run.info
+    info = public_info(run.info)
     rows = run.metrics()
     preset, differences = compare_with_preset(info.config)
     paths = sorted(run.evaluations_path.glob("*.json"))
@@ -126,7 +127,7 @@ def list_facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]
     if run.info.origin:
         yield "Imported from", run.info.origin
     else:
-        yield "Data", config.data.source
+        yield "Data", public_name(config.data.source)
     if names:
         more = f" and {len(names) - FEW_CLASSES} more" if len(names) > FEW_CLASSES else ""
         yield f"{len(names)} classes" if len(names) > 1 else "Class", ", ".join(names[:FEW_CLASSES]) + more
