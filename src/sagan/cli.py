@@ -32,7 +32,7 @@ from sagan.errors import UserError
 from sagan.files import expand_home
 from sagan.locate import expand_options
 from sagan.presets import PRESETS
-from sagan.text import is_text, printable
+from sagan.text import PrintableStream, is_text, printable
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {  # name: (options, function)
     "train": (Train, train),
@@ -153,7 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
                 if not is_first:  # the first of several processes reports it
                     return 2
                 raise
-            run(parsed)
+            with contextlib.redirect_stdout(PrintableStream(sys.stdout)):  # type: ignore[type-var]
+                run(parsed)  # whose prints may repeat names from outside
         else:
             near = difflib.get_close_matches(name, COMMANDS, 1)
             advice = f"did you mean {near[0]}?" if near else "see sagan --help"
