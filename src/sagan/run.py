@@ -5,7 +5,7 @@ metrics.jsonl           one line per logged step
 events/                 the same values for TensorBoard
 samples/step-*.png      grids of samples from fixed latents during training
 samples.gif             an animation of these grids
-samples.png             the last grid
+samples.png             a grid of samples of generator.safetensors
 checkpoints/step-*.safetensors   everything that resuming needs
 generator.safetensors   the averaged generator, for inference
 evaluation.png          the distance to the data during training
@@ -353,7 +353,8 @@ def read_discriminator(path: str | Path) -> Discriminator:
     """Read a run's discriminator as it was trained.
 
     Args:
-        path: the run's folder (for its newest checkpoint), or one of its checkpoints.
+        path: the run's folder (for the checkpoint of generator.safetensors if it is kept, else the newest), or one of
+            its checkpoints.
 
     Raises:
         UserError: there is no run or no checkpoint, or the checkpoint is damaged.
@@ -362,6 +363,9 @@ def read_discriminator(path: str | Path) -> Discriminator:
     is_checkpoint = path.parent.name == "checkpoints"
     run = Run(path.parent.parent if is_checkpoint else path)
     checkpoints = [path] if is_checkpoint else run.checkpoints()
+    if not is_checkpoint and run.generator_path.exists() and checkpoints:
+        step = read_count(load_tensors(run.generator_path)[1], "step", run.generator_path)
+        checkpoints += [path for path in checkpoints if path == run.checkpoint_path(step)]
     if not checkpoints:
         raise UserError(
             f"{run.path} has no checkpoint in {run.path / 'checkpoints'}, which would contain the discriminator"

@@ -48,6 +48,7 @@ def train(options: Train) -> None:
     """Run `sagan train`."""
     from sagan.device import choose_algorithms
     from sagan.distributed import join
+    from sagan.run import read_generator
     from sagan.training.loop import train as train_run
 
     if _is_deterministic(options):  # again in training, but cuBLAS needs it before CUDA starts
@@ -65,12 +66,14 @@ def train(options: Train) -> None:
         if not processes.is_first:
             return
         if complete:
-            print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
+            step = read_generator(run.path)[2]
+            best = "" if step == config.training.steps else f", the best of {config.training.steps:,}"
+            print(f"done: {run.samples_path} (step {step:,}{best}); more of it with: sagan sample {run.path}")
             if any(kind == "self" for _, kind in config.model.attention_at("generator")):
                 from sagan.render.attention import write_attention
 
                 figure, _ = write_attention(run.path, None, device=processes.device)
-                print(f"attention maps of the last layer: {figure}")
+                print(f"attention maps of the last layer, step {step:,}: {figure}")
         else:
             print(f"stopped and saved; resume with: sagan train --resume {run.path}")
 

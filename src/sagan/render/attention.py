@@ -51,6 +51,8 @@ class Subject:
     """Other inputs, and their classes, that the table averages over."""
     labels: Sequence[str] | None
     """Class name of each row."""
+    step: int | None = None
+    """Step of the network."""
     note: str | None = None
     """A caution about the inputs."""
 
@@ -117,7 +119,7 @@ def write_attention(
         statistics = observe_attention(subject.network, *subject.measured).statistics()
         measured.append((subject.name, statistics))
         sections += _sections(subject, names, points, statistics)
-    save_figure(draw_maps(sections, smooth=smooth), out)
+    save_figure(draw_maps(sections, smooth=smooth), out, step=subjects[0].step)
     notes = [f"note: {subject.note}" for subject in subjects if subject.note]
     return out, "\n".join([format_table(measured), *notes])
 
@@ -171,14 +173,16 @@ def generated_subject(
     device: torch.device = CPU,
 ) -> Subject:
     """Read a run's generator, with the latents of `count` images of each class, as `sagan sample` draws them."""
-    generator, names, _ = load_generator(path, device)
+    generator, names, step = load_generator(path, device)
     numbers, count = _choose_rows(classes, names, count)
     latent_dim = generator.config.latent_dim
     y = torch.tensor(numbers or [0]).repeat_interleave(count)
     z = draw_latents(len(y), latent_dim, seed=seed, truncation=truncation)
     y_measured = torch.arange(MEASURED) % max(1, len(names))  # all classes equally often
     z_measured = draw_latents(MEASURED, latent_dim, seed=seed, truncation=truncation)
-    return Subject("generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None)
+    return Subject(
+        "generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None, step
+    )
 
 
 def real_subject(
@@ -221,7 +225,8 @@ def real_subject(
     x, y = _load_images(store, positions)
     measured = _load_images(store, order[-MEASURED:])
     note = note_on_changes(info.data_key, store) if data is None and not info.origin else None
-    return Subject("discriminator", discriminator, x, y, measured, [names[i] for i in y] if names else None, note)
+    labels = [names[i] for i in y] if names else None
+    return Subject("discriminator", discriminator, x, y, measured, labels, note=note)
 
 
 def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> str:
