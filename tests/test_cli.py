@@ -1,5 +1,6 @@
 """The command line: what it says, its exit status, and its commands from one end to the other."""
 
+import html
 import json
 import os
 import re
@@ -7,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import sagan
 from sagan.cli import COMMANDS
 from sagan.figures.curves import draw_curves, save_figure
 from sagan.figures.grid import cut_grid
-from sagan.run import Run, lock_for_training
+from sagan.marks import step_of
+from sagan.run import Run, lock_for_training, read_discriminator, read_generator
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
@@ -186,6 +189,49 @@ def test_the_best_checkpoint_is_kept(command, tmp_path, train_options, monkeypat
     from sagan.files import load_tensors
 
     assert load_tensors(trained.generator_path)[1]["step"] == 4
+
+
+def test_samples_maps_and_the_command_that_repeats_them_are_of_the_best_step(
+    command, tmp_path, train_options, monkeypatch
+):
+    from sagan.training import recorder
+
+    class Given:
+        distance_key = "fid"
+
+        def __init__(self, store, features, count, device, **_):
+            self.values = iter([9.0, 3.0, 5.0])
+
+        def __call__(self, generator, seed):
+            return {"fid": next(self.values), "diversity": 1.0}
+
+    monkeypatch.setattr(recorder, "Monitor", Given)
+    options = ["--steps", 6, "--evaluate-every", 2, "--seed", 3, "--out", tmp_path / "run"]
+    output = command("train", *train_options, *options)[1]
+    assert re.search(r"samples\.png \(step 4, the best of 6\)", output)
+    assert re.search(r"maps\b.*\bstep 4: .*attend\.png", output)
+    run = Run(tmp_path / "run")
+    assert step_of(run.samples_path.read_bytes()) == step_of((run.path / "attend.png").read_bytes()) == 4
+    assert run.samples_path.read_bytes() != run.sample_path(6).read_bytes()
+
+    assert command("interpolate", run.path)[0] == 0
+    assert command("report", run.path)[0] == 0
+    page = html.unescape(run.report_path.read_text(encoding="utf-8"))
+    assert len(re.findall(r"<figcaption>[^<]*; step 4</figcaption>", page)) == 3
+    (repeat,) = re.findall(r"sagan (sample .*)", page)
+    words = repeat.split()
+    assert command(words[0], run.path, *words[2:], "--out", tmp_path / "again.png")[0] == 0
+    pages = [np.asarray(Image.open(path)).astype(int) for path in (run.samples_path, tmp_path / "again.png")]
+    assert np.abs(pages[0] - pages[1]).max() <= 1  # spectral norms are folded into the weights: rounding
+
+    (best,) = (read_discriminator(path) for path in [run.checkpoint_path(4)])
+    chosen = read_discriminator(run.path)
+    assert all(torch.equal(t, best.state_dict()[name]) for name, t in chosen.state_dict().items())
+    assert command("attend", run.path, "--out", run.path / "attend.png")[0] == 0
+    run.save_generator(read_generator(run.path)[0], 6)
+    assert command("report", run.path)[0] == 0
+    page = html.unescape(run.report_path.read_text(encoding="utf-8"))
+    assert len(re.findall(r"; step 4, other than the saved weights' 6</figcaption>", page)) == 3
 
 
 def test_without_the_packages_of_evaluation_training_goes_on_and_says_what_to_install(

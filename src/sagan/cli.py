@@ -30,8 +30,10 @@ from sagan.commands.sample import Sample, sample
 from sagan.commands.study import Study, study
 from sagan.commands.train import Train, train
 from sagan.errors import UserError
+from sagan.files import expand_home
+from sagan.locate import expand_options
 from sagan.presets import PRESETS
-from sagan.text import is_text, printable
+from sagan.text import PrintableStream, is_text, printable
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {  # name: (options, function)
     "train": (Train, train),
@@ -80,7 +82,7 @@ def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train |
     if known.start:
         from sagan.training.finetune import read_model
 
-        config = replace(config, model=read_model(known.start))
+        config = replace(config, model=read_model(expand_home(known.start)))
     return options(preset=known.preset, config=config, **required)
 
 
@@ -95,11 +97,20 @@ def _parse(options: type, name: str, arguments: list[str]) -> Any:
     default = _preset(options, arguments) if options in (Train, Study) else None
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)
+            parsed: Any = tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)
     except SystemExit as error:
         if not error.code:
             raise
         raise UserError(f"{_one_line(errors.getvalue())}; see sagan {name} --help") from None
+    if options is Train:
+        parsed = replace(parsed, given=_given(arguments))
+    return expand_options(parsed)
+
+
+def _given(arguments: list[str]) -> tuple[str, ...]:
+    """Return the names of the options in arguments that tyro has accepted: no value of its begins with '--'."""
+    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    return tuple(dict.fromkeys(name.replace("_", "-") for name in names))
 
 
 def _one_line(box: str) -> str:
@@ -144,7 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
                 if not is_first:  # the first of several processes reports it
                     return 2
                 raise
-            run(parsed)
+            with contextlib.redirect_stdout(PrintableStream(sys.stdout)):  # type: ignore[type-var]
+                run(parsed)  # whose prints may repeat names from outside
         else:
             near = difflib.get_close_matches(name, COMMANDS, 1)
             advice = f"did you mean {near[0]}?" if near else "see sagan --help"

@@ -1,6 +1,9 @@
-"""Private functions of libraries, called from here alone; each was last seen in PyTorch 2.13."""
+"""Private functions of libraries, called from here alone; each was last seen in PyTorch 2.13, datasets 5.2."""
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,3 +25,26 @@ def has_amx() -> bool:
 def rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
     """Return torchrun's store, the rank of this process and the number of processes, from the environment."""
     return next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def few_seconds_of_hub(timeout: float = 4.0) -> Iterator[None]:
+    """Let `datasets` use its cache alone if the Hugging Face Hub does not answer within `timeout` seconds.
+
+    `datasets` would try each of several files six times, and wait in between; its own options are read at import.
+    """
+    import datasets
+    import huggingface_hub
+
+    flags: tuple[Any, Any] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in flags]
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=timeout)
+    except Exception:  # each version has its own types; offline, the reason is told by `datasets`
+        for module in flags:
+            module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(flags, before, strict=True):
+            module.HF_HUB_OFFLINE = value

@@ -87,6 +87,12 @@ def compare_with_preset(config: Config) -> tuple[PresetName, list[tuple[str, str
     return name, differences(PRESETS[name])
 
 
+def different_options(a: Config, b: Config) -> list[str]:
+    """Return the names of the options in which two configurations differ."""
+    theirs = _flatten(b)
+    return [_option_name(key) for key, value in _flatten(a).items() if value != theirs[key]]
+
+
 def train_command(config: Config, out: str) -> str:
     """Return the `sagan train` command that trains a run with this configuration in the folder `out`."""
     preset, differences = compare_with_preset(config)

@@ -5,7 +5,7 @@ metrics.jsonl           one line per logged step
 events/                 the same values for TensorBoard
 samples/step-*.png      grids of samples from fixed latents during training
 samples.gif             an animation of these grids
-samples.png             the last grid
+samples.png             a grid of samples of generator.safetensors
 checkpoints/step-*.safetensors   everything that resuming needs
 generator.safetensors   the averaged generator, for inference
 evaluation.png          the distance to the data during training
@@ -134,8 +134,7 @@ class Run:
         path = Path(path)
         if (path / "config.json").exists():
             raise UserError(f"{path} contains a run already: resume it with --resume {path}, or choose another --out")
-        text = json.dumps(asdict(info), indent=2) + "\n"
-        write_atomically(path / "config.json", lambda temporary: temporary.write_text(text))
+        _write_info(path / "config.json", info)
         run = cls(path)
         run.use_cache(info.config.data.cache)
         return run
@@ -144,6 +143,17 @@ class Run:
         """Set the folder of the packed image stores that this process uses; '': the default one."""
         config = self.info.config
         self.info = replace(self.info, config=replace(config, data=replace(config.data, cache=cache)))
+
+    def reconfigure(self, config: Config) -> None:
+        """Replace the configuration, in config.json too, except for the cache folder there.
+
+        Raises:
+            UserError: the file cannot be written; it is then unchanged.
+        """
+        stored = read_as(RunInfo, self.config_path, "a run's configuration")
+        data = replace(config.data, cache=stored.config.data.cache)
+        _write_info(self.config_path, replace(stored, config=replace(config, data=data)))
+        self.info = replace(self.info, config=config)
 
     def sweep(self) -> None:
         """Remove files that were half-written when an earlier process of this run was killed."""
@@ -205,6 +215,11 @@ class Run:
     def best_step(self) -> int | None:
         """Return the step of the smallest distance logged so far; None without evaluations."""
         return best_step(self.metrics())
+
+
+def _write_info(path: Path, info: RunInfo) -> None:
+    text = json.dumps(asdict(info), indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def _files_by_step(folder: Path, suffix: str) -> list[Path]:
@@ -346,7 +361,8 @@ def read_discriminator(path: str | Path) -> Discriminator:
     """Read a run's discriminator as it was trained.
 
     Args:
-        path: the run's folder (for its newest checkpoint), one of its checkpoints, or a trained model's name.
+        path: the run's folder (for the checkpoint of generator.safetensors if it is kept, else the newest), one of its
+            checkpoints, or a trained model's name.
 
     Raises:
         UserError: there is no run or no checkpoint, or the checkpoint is damaged.
@@ -355,6 +371,9 @@ def read_discriminator(path: str | Path) -> Discriminator:
     is_checkpoint = path.parent.name == "checkpoints"
     run = Run(path.parent.parent if is_checkpoint else path)
     checkpoints = [path] if is_checkpoint else run.checkpoints()
+    if not is_checkpoint and run.generator_path.exists() and checkpoints:
+        step = read_count(load_tensors(run.generator_path)[1], "step", run.generator_path)
+        checkpoints += [path for path in checkpoints if path == run.checkpoint_path(step)]
     if checkpoints:
         file = checkpoints[-1]
         tensors = _select("discriminator/", load_tensors(file)[0])

@@ -3,11 +3,26 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any, TextIO
 
 
 def printable(text: str) -> str:
     """Replace every character of a name from outside that could control a terminal with '?'."""
     return "".join(char if char.isprintable() else "?" for char in text)
+
+
+class PrintableStream:
+    """A text stream in front of another, which replaces what could control a terminal; line breaks and tabs pass."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write text to the stream."""
+        return self._stream.write("".join(c if c.isprintable() or c in "\n\r\t" else "?" for c in text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def one_line(text: str) -> str:

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import socket
 import struct
 import sys
+import time
 import tracemalloc
 import unicodedata
 import zipfile
@@ -12,6 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from sagan.compat import few_seconds_of_hub
 from sagan.config import DataConfig
 from sagan.data import prepare
 from sagan.data.sources import LABEL_BYTES, natural_key, open_source
@@ -303,6 +306,19 @@ class TestHub:
         with pytest.raises(UserError, match="hf:nobody/nothing") as caught:
             load("hf:nobody/nothing")
         assert "\n" not in str(caught.value)
+
+    def test_a_hub_that_never_answers_takes_seconds(self, monkeypatch):
+        """`datasets` alone tries each of several files six times, each until a time-out of its own."""
+        constants = pytest.importorskip("huggingface_hub").constants
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+            since = time.monotonic()
+            with few_seconds_of_hub(0.5):
+                assert constants.HF_HUB_OFFLINE
+            assert not constants.HF_HUB_OFFLINE
+            with pytest.raises(UserError, match="hf:nobody/nothing"):
+                open_source("hf:nobody/nothing", True)
+        assert time.monotonic() - since < 20  # 30 without it
 
     def test_not_installed(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "datasets", None)

@@ -198,7 +198,7 @@ def test_a_run_that_has_only_begun(command, tmp_path):
 
 
 def test_nothing_from_outside_is_markup(command, tmp_path):
-    run = make_run(tmp_path / "a<b>&'c", (HOSTILE, "dogs"), source=HOSTILE, weights=False)
+    run = make_run(tmp_path / "a<b>&'c", (HOSTILE, "dogs"), source="hf:" + HOSTILE, weights=False)
     run.metrics_path.write_text(json.dumps({"step": 1, HOSTILE: 2.0, "fid": 1.0}) + "\n")
     images = np.zeros((16, 32, 32, 3), np.uint8)
     save(draw_grid(images, columns=8, row_labels=run.info.class_names), run.sample_path(1))
@@ -279,6 +279,14 @@ def test_where_it_cannot_be_written(command, tmp_path):
         assert re.search(message, errors)
     assert command("report", tmp_path)[0] == 2
     assert command("report", run.path, "--out", tmp_path / "new" / "x.html")[0] == 0
+
+
+def test_folders_of_the_training_machine_are_not_in_it(command, tmp_path):
+    run = make_run(tmp_path / "run", source="/home/me/robots", weights=False)
+    assert command("report", run.path)[0] == 0
+    page = read(run.report_path)
+    assert "/home/me" not in page.text
+    assert page.text.count("robots") >= 3  # as data, in the command, in the configuration
 
 
 def test_the_weights_step_is_that_of_the_file(command, tmp_path):

@@ -68,7 +68,7 @@ def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
     # Another study does not fit in the same folder.
     capsys.readouterr()
     assert main([*arguments, "--seed", "5"]) == 2
-    assert re.search(r"\bstudy\b.*\bbase\b.*\bseeds\b", capsys.readouterr().err)
+    assert re.search(r"\bstudy\b.*--seed\b.*\bseeds\b", capsys.readouterr().err)
 
 
 def test_stopping_a_study_stops_and_saves_all_its_runs(arguments, tmp_path):

@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from sagan import Discriminator, ModelConfig
+from sagan.config import TrainingConfig
 from sagan.training.penalties import LeCam, one_centred, zero_centred
 from sagan.training.rng import StepRNG
+from sagan.training.step import Trainer
 
 
 class Quadratic(torch.nn.Module):
@@ -92,3 +94,31 @@ def test_lecam_pulls_towards_the_other_side_s_moving_average():
     a_real, a_fake = 2 * 0.1 * (1 + 0.9), -1.5 * 0.1 * (1 + 0.9)
     wanted = ((real - a_fake) ** 2).mean() + ((fake - a_real) ** 2).mean()
     assert got.item() == pytest.approx(wanted.item())
+
+
+def test_lecam_s_averages_move_once_a_step_by_the_mean_of_its_micro_batches():
+    whole, parts = LeCam(decay=0.9), LeCam(decay=0.9)
+    for step in range(3):
+        real, fake = torch.arange(8.0) + step, -torch.arange(8.0).square()
+        whole(real, fake)
+        for i, (x, y) in enumerate(zip(real.chunk(4), fake.chunk(4), strict=True)):
+            parts(x, y, micro_batch=i)
+        assert parts.real.item() == pytest.approx(whole.real.item(), rel=1e-6)
+        assert parts.fake.item() == pytest.approx(whole.fake.item(), rel=1e-6)
+    assert set(whole.state_dict()) == {"real", "fake"}  # a checkpoint between steps needs no more
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_lecam_s_averages_move_once_a_step_of_training(accumulate):
+    config = TrainingConfig(batch_size=8, accumulate=accumulate, lecam=0.1, precision="fp32")
+    trainer = Trainer(
+        ModelConfig(resolution=32, num_classes=2, base_channels=4, latent_dim=8), config, torch.device("cpu")
+    )
+    logits = []
+    trainer.lecam.register_forward_pre_hook(lambda _, given: logits.append([x.mean().item() for x in given]))
+    images = torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8)
+    trainer.train_step(0, lambda _: (images, torch.arange(8) % 2))
+    assert len(logits) == accumulate
+    real, fake = torch.tensor(logits).mean(0)
+    assert trainer.lecam.real.item() == pytest.approx(0.01 * real.item(), rel=1e-5)
+    assert trainer.lecam.fake.item() == pytest.approx(0.01 * fake.item(), rel=1e-5)

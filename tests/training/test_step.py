@@ -154,7 +154,7 @@ def written_out(generator, discriminator, step, *, parts=1, r1=0.0, r2=0.0, grad
         at = at.detach().requires_grad_(True)
         return torch.autograd.grad(discriminator(at, labels).sum(), at, create_graph=True)[0].flatten(1)
 
-    averages = [torch.zeros(()), torch.zeros(())]  # of the logits of real and of generated images
+    means = ([], [])  # of the logits of real and of generated images, of every part so far
     for real, y_real in zip((x / 127.5 - 1).chunk(parts), y.chunk(parts), strict=True):
         n = len(real)
         z, y_fake = rng.normal(n, 8), rng.integers(n, 0, 3)
@@ -162,7 +162,9 @@ def written_out(generator, discriminator, step, *, parts=1, r1=0.0, r2=0.0, grad
         logits = discriminator(torch.cat([real, fake]), torch.cat([y_real, y_fake]))
         on_real, on_fake = logits[:n], logits[n:]
         loss = (1 + (-on_real).exp()).log().mean() + (1 + on_fake.exp()).log().mean()
-        averages = [0.99 * a + 0.01 * t.detach().mean() for a, t in zip(averages, (on_real, on_fake), strict=True)]
+        for of_parts, t in zip(means, (on_real, on_fake), strict=True):
+            of_parts.append(t.detach().mean())
+        averages = [0.01 * torch.stack(of_parts).mean() for of_parts in means]  # from 0, moved once
         towards = (on_real - averages[1]).square().mean() + (on_fake - averages[0]).square().mean()
         loss = loss + lecam * towards
         if lazy and r1:

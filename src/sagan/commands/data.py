@@ -38,9 +38,9 @@ def data(options: Data) -> None:
 
     config = DataConfig(options.source, options.labels, options.background, cache=options.cache)
     store = prepare(config, resolution=options.resolution, image_channels=options.image_channels)
-    print(summarise(store))
     out = options.out or _sheet_path(options.source, store.path)
     save(contact_sheet(store), out)
+    print(summarise(store))
     print(f"contact sheet: {out}")
 
 

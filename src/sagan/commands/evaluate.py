@@ -46,9 +46,10 @@ def evaluate(options: Evaluate) -> None:
     if evaluation is None:  # only the first process has the result
         return
     out = options.out or default_path(Path(options.generated), evaluation)
+    if out:  # saved before it is printed, which may fail: a closed pipe, say
+        evaluation.save(out)
     print(evaluation)
     if out:
-        evaluation.save(out)
         written = [out]
         if evaluation.nearest:
             written.append(out.with_suffix(".png"))

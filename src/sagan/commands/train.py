@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sagan.commands.arguments import DeviceOption, FolderOption
-from sagan.config import BUILT_IN_FEATURES, Config
+from sagan.commands.resume import change_steps, check_features, check_options, check_same
+from sagan.config import Config
 from sagan.errors import UserError
 from sagan.presets import PRESETS, PresetName
 from sagan.text import printable
@@ -32,19 +33,22 @@ class Train:
     preset: PresetName = "small"
     """Preset that sets the defaults of all options below."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
-    """Folder of a run to resume, exactly as it was configured; options other than --device are ignored."""
+    """Folder of a run to resume as it was configured; --steps N continues it to N, --data names data that moved."""
     out: FolderOption = None
     """Folder of the new run; default: runs/DATE-TIME."""
     go_on: bool = False
     """If --out already contains this run, resume it (for requeued jobs)."""
     device: DeviceOption = "auto"
     config: Config = field(default_factory=lambda: PRESETS["small"])
+    given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of the options on the command line."""
 
 
 def train(options: Train) -> None:
     """Run `sagan train`."""
     from sagan.device import choose_algorithms
     from sagan.distributed import join
+    from sagan.run import read_generator
     from sagan.training.loop import train as train_run
 
     if _is_deterministic(options):  # again in training, but cuBLAS needs it before CUDA starts
@@ -62,12 +66,14 @@ def train(options: Train) -> None:
         if not processes.is_first:
             return
         if complete:
-            print(f"done: {run.samples_path}; more with: sagan sample {run.path}")
+            step = read_generator(run.path)[2]
+            best = "" if step == config.training.steps else f", the best of {config.training.steps:,}"
+            print(f"done: {run.samples_path} (step {step:,}{best}); more of it with: sagan sample {run.path}")
             if any(kind == "self" for _, kind in config.model.attention_at("generator")):
                 from sagan.render.attention import write_attention
 
                 figure, _ = write_attention(run.path, None, device=processes.device)
-                print(f"attention maps of the last layer: {figure}")
+                print(f"attention maps of the last layer, step {step:,}: {figure}")
         else:
             print(f"stopped and saved; resume with: sagan train --resume {run.path}")
 
@@ -83,58 +89,51 @@ def _is_deterministic(options: Train) -> bool:
     return False
 
 
-def check_features(run: "Run", named: str) -> None:
-    """Check that a run's config.json names no program to run for its evaluations, unless the command line does too.
-
-    Args:
-        named: --evaluate-features of this command line.
-
-    Raises:
-        UserError: the run measures with a TorchScript file, which the command line does not name.
-    """
-    features = run.info.config.output.evaluate_features
-    if features not in (*BUILT_IN_FEATURES, named):
-        raise UserError(
-            f"{run.config_path} evaluates with the program {printable(features)}: to run it, if you trust it, name it "
-            "again with --evaluate-features"
-        )
-
-
 def _open_run(options: Train, out: Path, processes: "Processes", locks: contextlib.ExitStack) -> "tuple[Run, Store]":
     """Open or create the run to train, and its images.
 
-    The first process creates a new run, and locks its folder in `locks`.
+    The first process creates a new run, or changes the steps or the source of one that is resumed; it locks the run's
+    folder in `locks`.
 
     Raises:
         UserError: options, run and data do not fit together, or another process is training the run.
     """
     from sagan.data import prepare
-    from sagan.data.diff import describe_changes
     from sagan.data.summary import list_skipped
     from sagan.device import choose_precision
     from sagan.distributed import check_batch
+    from sagan.locate import absolute_features, absolute_paths, check_present
     from sagan.run import Run, RunInfo, lock_for_training
     from sagan.trained import shipped_name
     from sagan.training.finetune import check_source
 
-    if options.go_on and options.out is None:
+    # Find the run to resume, if any, and its configuration.
+    if options.go_on and options.out is None and not options.resume:
         raise UserError("--go-on requires --out, the folder of the run to resume")
+    if options.resume:
+        check_options(options.given)
     resumes_out = options.go_on and (out / "config.json").exists()
     run = Run(out) if options.resume or resumes_out or not processes.is_first else None
     if run and shipped_name(run.path):
         raise UserError(f"{out} has no training to resume: start a new run with --from {out}")
+    lines: list[str] = []
     if run:
         run.use_cache(options.config.data.cache)
-        check_features(run, options.config.output.evaluate_features)
-    config = run.info.config if run else options.config
+        named = absolute_features(options.config.output.evaluate_features)
+        check_features(run, named, given="--evaluate-features" in options.given)
+        config, lines = _continued(options, run)
+        if resumes_out:
+            check_same(run, absolute_paths(options.config))
+    else:
+        config = absolute_paths(options.config)
     check_batch(config.training.batch_size, config.training.accumulate, processes)
     choose_precision(config.training.precision, processes.device)  # raises before a new run is created
-    if run and run.info.origin:
-        raise UserError(
-            f"{run.path} was imported, so it has no training to resume: start a new run with --from {run.path}"
-        )
     if not config.data.source:
         raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
+    if run:
+        check_present(config.data.source, "name the moved data with --data")
+
+    # Open the images, and check that they are the run's.
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if run is None:
         if store.skipped:
@@ -143,19 +142,56 @@ def _open_run(options: Train, out: Path, processes: "Processes", locks: contextl
         if config.training.start:
             check_source(config.training.start, model, config.training.freeze_discriminator)
         info = RunInfo(replace(config, model=model), store.class_names, store.key)
-    elif store.key != run.info.data_key:
-        changes = describe_changes(run.info.data_key, store)
-        raise UserError(
-            f"{config.data.source} has changed since {run.path} was started ({changes}): restore it, "
-            f"or start a new run on the changed data with --from {run.path} --data {config.data.source}"
-        )
-    elif (
-        resumes_out
-        and replace(options.config, model=replace(options.config.model, num_classes=store.num_classes)) != config
-    ):
-        raise UserError(
-            f"{run.path} contains a run with other options: pass those of its config.json, or choose another --out"
-        )
+    else:
+        _check_data(run, config, store)
+
+    # Write the configuration, after everything was checked.
     if processes.is_first:
         locks.enter_context(lock_for_training(out))
+        if run and config != run.info.config:
+            run.reconfigure(config)
+            for line in lines:
+                print(line)
     return run or Run.create(out, info), store
+
+
+def _continued(options: Train, run: "Run") -> tuple[Config, list[str]]:
+    """Return the configuration with which a run is resumed, and a line for each change.
+
+    Raises:
+        UserError: the run was imported, or has done more steps than --steps.
+    """
+    from sagan.locate import absolute_source
+
+    if run.info.origin:
+        raise UserError(
+            f"{run.path} was imported, so it has no training to resume: start a new run with --from {run.path}"
+        )
+    config, lines = run.info.config, []
+    if ("--steps" in options.given or options.go_on) and options.config.training.steps != config.training.steps:
+        config, line = change_steps(run, options.config.training.steps)
+        lines.append(line)
+    source = absolute_source(options.config.data.source)
+    if "--data" in options.given and source != config.data.source:
+        config = replace(config, data=replace(config.data, source=source))
+        lines.append(f"the data are the same in {printable(source)}")
+    return config, lines
+
+
+def _check_data(run: "Run", config: Config, store: "Store") -> None:
+    """Check that images are those that a run was started with.
+
+    Raises:
+        UserError: they are not.
+    """
+    from sagan.data.diff import describe_changes
+
+    if store.key == run.info.data_key:
+        return
+    source, changes = printable(config.data.source), describe_changes(run.info.data_key, store)
+    if config.data.source != run.info.config.data.source:
+        raise UserError(f"--data {source} is not what {run.path} was started with ({changes}): name the same images")
+    raise UserError(
+        f"{source} has changed since {run.path} was started ({changes}): restore it, "
+        f"or start a new run on the changed data with --from {run.path} --data {source}"
+    )

@@ -38,6 +38,18 @@ def describe_changes(key: str, now: Store) -> str:
     return "; ".join(filter(None, parts)) or "the same images in other files, or other images skipped"
 
 
+def note_on_changes(key: str, now: Store) -> str | None:
+    """Return a line that says how the data changed since a run was trained; None if they did not.
+
+    Args:
+        key: the run's data key.
+        now: the store of the run's source as it is now.
+    """
+    if key == now.key:
+        return None
+    return f"{printable(now.source)} has changed since training ({describe_changes(key, now)})"
+
+
 def _first_and_count(what: str, names: Sequence[str]) -> str:
     if not names:
         return ""

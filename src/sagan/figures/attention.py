@@ -122,14 +122,14 @@ def to_image(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, *, step: int | None = None) -> None:
     """Write a figure as .png or .svg, atomically; the same figure gives the same bytes.
 
     Raises:
         UserError: another suffix, or the file cannot be written.
     """
     with quiet():
-        curves.save_figure(figure, path)
+        curves.save_figure(figure, path, step=step)
 
 
 def _draw_section(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sagan.errors import UserError
 from sagan.files import write_atomically
-from sagan.marks import FIGURE, FIGURE_KEY
+from sagan.marks import FIGURE_KEY, figure_text
 from sagan.metric_names import is_distance
 
 Rows = Sequence[Mapping[str, Any]]
@@ -142,8 +142,10 @@ def figure_format(path: Path) -> str:
     return kind
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, *, step: int | None = None) -> None:
     """Write a figure as .png or .svg, atomically; the same figure gives the same bytes.
+
+    A .png is marked with the step of the networks that it shows, if it is given.
 
     Raises:
         UserError: another suffix, or the file cannot be written.
@@ -151,7 +153,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     if figure_format(path) == "svg":
         write_atomically(path, lambda temporary: temporary.write_bytes(to_svg(figure)))
     else:
-        about = {"Software": None, FIGURE_KEY: FIGURE}
+        about = {"Software": None, FIGURE_KEY: figure_text(step)}
         write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata=about))
 
 

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sagan.errors import UserError
 from sagan.files import write_atomically
-from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY
+from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY, figure_text
 
 _INK, _PAPER = (40, 40, 46), (255, 255, 255)
 _MARGIN, _GUTTER = 12, 3  # pixels
@@ -21,6 +21,8 @@ _LABEL_SIZE, _TITLE_SIZE, _LABEL_WIDTH = 15, 19, 180  # pixels
 _CHECKER = (255, 226)  # the two greys under transparent pixels
 GRID_COLUMNS = 8
 """Columns of a grid of samples."""
+GRID_ROWS = 12
+"""Classes in a grid of samples at most: the first ones."""
 
 
 def draw_grid(
@@ -116,14 +118,16 @@ def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]
     return pixels[y[:, None, :, None], x[None, :, None, :]]
 
 
-def save(image: Image.Image, path: Path | str) -> None:
+def save(image: Image.Image, path: Path | str, *, step: int | None = None) -> None:
     """Write a PNG file atomically, creating its folder; a page of `draw_grid` is marked as a figure of sagan.
+
+    The mark names the step of the generator that drew it, if it is given.
 
     Raises UserError if the file cannot be written.
     """
     info = PngInfo()
     if image.info.get(FIGURE_KEY) == FIGURE:
-        info.add_text(FIGURE_KEY, FIGURE)
+        info.add_text(FIGURE_KEY, figure_text(step))
     write_atomically(Path(path), lambda temporary: image.save(temporary, format="PNG", pnginfo=info))
 
 

@@ -3,17 +3,16 @@
 import html
 import re
 from contextlib import suppress
-from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from sagan.files import read_json, sha256
 from sagan.presets import train_command
+from sagan.render.public import public_info, public_name
 from sagan.render.report import describe_run, format_evaluation, list_facts
-from sagan.run import Run, RunInfo
+from sagan.run import Run
 from sagan.text import one_line
 
 MAX_CLASSES = 100  # that the card lists
@@ -53,11 +52,7 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
         lead=describe_run(info),
         samples=samples,
         shape=f"(8, {model.image_channels}, {model.resolution}, {model.resolution})",
-        facts=[
-            (term, info.config.data.source if term == "Data" else value)
-            for term, value in list_facts(run, rows)
-            if not term.endswith(("classes", "Class"))
-        ],
+        facts=[(term, value) for term, value in list_facts(run, rows) if not term.endswith(("classes", "Class"))],
         class_names=info.class_names,
         max_classes=MAX_CLASSES,
         origin=info.origin,
@@ -80,20 +75,6 @@ def read_evaluations(run: Run) -> list[dict[str, Any]]:
                 reference["source"] = public_name(str(reference["source"]))
                 evaluations.append(format_evaluation(evaluation))
     return evaluations
-
-
-def public_info(info: RunInfo) -> RunInfo:
-    """Remove the folders of the training machine from a run's configuration."""
-    config = info.config
-    data = replace(config.data, source=public_name(config.data.source), cache="")
-    training = replace(config.training, start=public_name(config.training.start))
-    output = replace(config.output, evaluate_features=Path(config.output.evaluate_features).name)
-    return replace(info, config=replace(config, data=data, training=training, output=output))
-
-
-def public_name(source: str) -> str:
-    """Return the last component of a path; the name of a Hub data set (hf:...) is returned unchanged."""
-    return source if source.startswith("hf:") else Path(source).name
 
 
 def escape_markdown(text: object) -> str:

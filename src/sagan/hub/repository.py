@@ -126,7 +126,8 @@ def push(
 
 def collect_files(run: Run, repo: str, folder: Path, *, licence: str) -> dict[str, Path]:
     """Return the files to upload, name -> local path; those that the run lacks are written into `folder`."""
-    from sagan.hub.card import public_info, write_card  # imported here: matplotlib and jinja2 are slow to import
+    from sagan.hub.card import write_card  # imported here: matplotlib and jinja2 are slow to import
+    from sagan.render.public import public_info
     from sagan.render.samples import write_samples
 
     names = run.info.class_names[:ROWS]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sagan.config import DataConfig, EvaluationConfig
 from sagan.data import Store, prepare
+from sagan.data.diff import note_on_changes
 from sagan.data.sources import BUILT_IN
 from sagan.data.store import cache_folder, first_size
 from sagan.device import choose_device, keep_memory
@@ -26,6 +27,7 @@ from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
 from sagan.files import sha256, write_atomically
+from sagan.locate import check_present
 from sagan.metric_names import HIDDEN_FACTS, join_facts
 from sagan.metrics.features import BATCH, Features, extract, open_features
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
@@ -155,6 +157,8 @@ class _ImageSet:
     features: np.ndarray
     patches: NDArray[np.float64] | None
     """Patch values (N, D); None: not wanted."""
+    remarks: tuple[str, ...] = ()
+    """Cautions for the reader of the metrics."""
 
 
 def evaluate(
@@ -252,10 +256,12 @@ def _of_generator(
     model = generator.config
     if config.resolution not in (None, model.resolution):
         raise UserError(f"--resolution {config.resolution}: the images of {path} are {model.resolution} px wide")
+    run = _run_of(path) if reference is None else None
     if reference is not None:
         data = DataConfig(source=reference)
-    elif run := _run_of(path):
+    elif run:
         data = run.info.config.data
+        check_present(data.source, "name images to compare with after the run")
     else:
         raise UserError(f"{path} is not in a run, so its data are unknown: give a folder of images to compare with")
     data_config = replace(data, cache=cache)
@@ -263,6 +269,8 @@ def _of_generator(
         lambda: prepare(data_config, resolution=model.resolution, image_channels=model.image_channels)
     )
     theirs = _of_store(store, config.reference_count or len(store), config, network, processes, "real images")
+    if run and not run.info.origin and (note := note_on_changes(run.info.data_key, store)):
+        theirs = replace(theirs, remarks=(f"{note}: the metrics compare with the images as they are now",))
     if not names:
         shares, labels = "none", np.zeros(config.count, np.int64)
     elif config.class_shares == "reference" and store.class_names == as_class_names(names):
@@ -379,7 +387,7 @@ def _measure(ours: _ImageSet, theirs: _ImageSet, config: EvaluationConfig, netwo
     a, b = ours.features, theirs.features
     is_inception = network.name == "Inception"
     metrics: list[Measurement] = []
-    remarks: list[str] = []
+    remarks = [*ours.remarks, *theirs.remarks]
     classes: dict[str, float] = {}
 
     def add(name: str, inception_name: str, value: float, spread: float | None, about: str) -> None:

@@ -20,10 +20,12 @@ from sagan.attention_maps import (
     to_locations,
 )
 from sagan.data import Store, prepare
+from sagan.data.diff import note_on_changes
 from sagan.data.sources import BUILT_IN
 from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.figures.attention import MOST_ROWS, MapSection, choose_points, draw_maps, save_figure, to_image
+from sagan.locate import check_present
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
@@ -58,6 +60,10 @@ class Subject:
     """Other inputs, and their classes, that the table averages over."""
     labels: Sequence[str] | None
     """Class name of each row."""
+    step: int | None = None
+    """Step of the network."""
+    note: str | None = None
+    """A caution about the inputs."""
 
 
 def write_attention(
@@ -94,7 +100,7 @@ def write_attention(
         device: where the networks run.
 
     Returns:
-        The file, and the table of the layers.
+        The file, and the table of the layers, with a line below it if the run's data changed since training.
 
     Raises:
         UserError: there is no such run, class, layer, point or data, or the file cannot be written.
@@ -124,8 +130,9 @@ def write_attention(
         statistics = observe_attention(subject.network, *subject.measured).statistics()
         measured.append((subject.name, statistics))
         sections += _sections(subject, names, points, statistics)
-    save_figure(draw_maps(sections, smooth=smooth, own_scale=own_scale), out)
-    return out, format_table(measured)
+    save_figure(draw_maps(sections, smooth=smooth, own_scale=own_scale), out, step=subjects[0].step)
+    notes = [f"note: {subject.note}" for subject in subjects if subject.note]
+    return out, "\n".join([format_table(measured), *notes])
 
 
 def draw_attention(
@@ -185,14 +192,16 @@ def generated_subject(
 
     `measured` is the number of images to measure.
     """
-    generator, names, _ = load_generator(path, device)
+    generator, names, step = load_generator(path, device)
     numbers, count = _choose_rows(classes, names, count)
     latent_dim = generator.config.latent_dim
     y = torch.tensor(numbers or [0]).repeat_interleave(count)
     z = draw_latents(len(y), latent_dim, seed=seed, truncation=truncation)
     y_measured = torch.arange(measured) % max(1, len(names))  # all classes equally often
     z_measured = draw_latents(measured, latent_dim, seed=seed, truncation=truncation)
-    return Subject("generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None)
+    return Subject(
+        "generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None, step
+    )
 
 
 def real_subject(
@@ -224,6 +233,8 @@ def real_subject(
             f"{path} was trained on {images.source}, which is not here: pass --data (its model card says how to get "
             "it), or --network generator"
         )
+    if data is None:
+        check_present(images.source, "show the discriminator other images with --data")
     store = prepare(images, resolution=config.model.resolution, image_channels=config.model.image_channels)
     if store.class_names != as_class_names(names):
         if data is None:
@@ -237,7 +248,9 @@ def real_subject(
         raise UserError(f"--classes {' '.join(classes)}: the run's data have no images of this class")
     x, y = _load_images(store, positions)
     measured = _load_images(store, order[-MEASURED:])
-    return Subject("discriminator", discriminator, x, y, measured, [names[i] for i in y] if names else None)
+    note = note_on_changes(info.data_key, store) if data is None and not info.origin else None
+    labels = [names[i] for i in y] if names else None
+    return Subject("discriminator", discriminator, x, y, measured, labels, note=note)
 
 
 def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> str:

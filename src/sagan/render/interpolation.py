@@ -67,7 +67,7 @@ def write_interpolation(
         UserError: there is no such run or class, the file cannot be written, the images are too many, or the packages
             for MP4 are missing.
     """
-    generator, names, _ = load_generator(path, device)
+    generator, names, step = load_generator(path, device)
 
     # Choose the format.
     out = out or default_output(path, "interpolation.png")
@@ -105,7 +105,7 @@ def write_interpolation(
         write(frames, out, seconds / steps)
     else:
         row_labels = [label if i == 0 else "" for label in labels for i in range(count)]
-        save(draw_walks(images, row_labels or None), out)
+        save(draw_walks(images, row_labels or None), out, step=step)
     return out
 
 

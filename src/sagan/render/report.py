@@ -16,12 +16,15 @@ from PIL import Image
 
 from sagan.errors import UserError
 from sagan.figures.curves import arrange, draw_curves, to_svg
+from sagan.figures.grid import GRID_COLUMNS, GRID_ROWS
 from sagan.files import read_json, write_atomically
+from sagan.marks import step_of
 from sagan.metric_names import HIDDEN_FACTS, is_distance, join_facts
 from sagan.model.build import count_parameters
 from sagan.model.config import ModelConfig
 from sagan.presets import compare_with_preset, train_command
 from sagan.render.curves import read_film_strip
+from sagan.render.public import public_info, public_name
 from sagan.run import Run, RunInfo, default_output, read_generator
 from sagan.text import short
 
@@ -66,11 +69,13 @@ def write_report(path: Path, out: Path | None = None) -> Path:
 def collect_content(run: Run) -> dict[str, Any]:
     """Return the content of the page by the names that the template uses, as plain text, which the template escapes."""
     problems: list[str] = []
-    info = run.info
+    info = public_info(run.info)
     rows = run.metrics()
     preset, differences = compare_with_preset(info.config)
     paths = sorted(run.evaluations_path.glob("*.json"))
-    evaluations = [evaluation for path in paths if (evaluation := read_evaluation(path, problems))]
+    step = _weights_step(run)
+    evaluations = [evaluation for path in paths if (evaluation := read_evaluation(path, problems, step))]
+    evaluations.sort(key=lambda evaluation: evaluation["other"])
     if not rows:
         problems.append(f"Curves: {run.metrics_path.name} has no logged step yet.")
     return {
@@ -79,7 +84,7 @@ def collect_content(run: Run) -> dict[str, Any]:
         "facts": list(list_facts(run, rows)),
         "class_names": info.class_names,
         "few_classes": FEW_CLASSES,
-        "galleries": _galleries(run, problems),
+        "galleries": _galleries(run, step, problems),
         "charts": _charts(rows),
         "evaluations": evaluations,
         "latest": list(_latest(rows)),
@@ -96,8 +101,12 @@ def collect_content(run: Run) -> dict[str, Any]:
 def _commands(info: RunInfo, path: Path) -> list[str]:
     place = path.resolve().name if path.is_absolute() else str(path)  # readers do not have this machine's folders
     folder = shlex.quote(place)
+    # The command that repeats samples.png.
+    count = GRID_COLUMNS if info.class_names else GRID_COLUMNS**2
+    many = len(info.class_names) > GRID_ROWS
+    classes = f" --classes {' '.join(map(str, range(GRID_ROWS)))}" if many else ""
     commands = [
-        f"sagan sample {folder} --count 8 --seed 0",
+        f"sagan sample {folder} --count {count} --seed {info.config.training.seed}{classes}",
         f"sagan interpolate {folder}",
         f"sagan plot {folder}",
         f"sagan report {folder}",
@@ -126,7 +135,7 @@ def list_facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]
     if run.info.origin:
         yield "Imported from", run.info.origin
     else:
-        yield "Data", config.data.source
+        yield "Data", public_name(config.data.source)
     if names:
         more = f" and {len(names) - FEW_CLASSES} more" if len(names) > FEW_CLASSES else ""
         yield f"{len(names)} classes" if len(names) > 1 else "Class", ", ".join(names[:FEW_CLASSES]) + more
@@ -140,9 +149,8 @@ def list_facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]
     for network, count in zip(("generator", "discriminator"), count_parameters(model), strict=True):
         parameters = f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count:,}"
         yield network.capitalize(), f"{parameters} parameters; {_attention(model, network)}"
-    try:
-        _, _, step = read_generator(run.path)
-    except UserError:
+    step = _weights_step(run)
+    if step is None:
         return
     averaged = " (averaged)" if training.ema_decay and not run.info.origin else ""
     yield "Saved weights", f"step {step:,}{averaged}"
@@ -176,16 +184,24 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def _galleries(run: Run, problems: list[str]) -> list[tuple[str, list[Embedded]]]:
+def _weights_step(run: Run) -> int | None:
+    """Return the step of the run's generator.safetensors; None if there is none, or it is damaged."""
+    try:
+        return read_generator(run.path)[2]
+    except UserError:
+        return None
+
+
+def _galleries(run: Run, step: int | None, problems: list[str]) -> list[tuple[str, list[Embedded]]]:
     """Return titles and images, in the order of the page."""
-    newest = run.samples()[-1:] or [run.samples_path]
-    samples = _embed(newest[0], "Uncurated samples from fixed latents", problems)
+    path = run.samples_path if run.samples_path.exists() else (run.samples() or [run.samples_path])[-1]
+    samples = _embed(path, "Uncurated samples from fixed latents", problems, step)
     strip = _embed_film_strip(run, problems)
     caption = "Images with query points, and the attention map of each point"
-    attention = _embed(run.path / "attend.png", caption, problems)
+    attention = _embed(run.path / "attend.png", caption, problems, step)
     png, gif, mp4 = (run.interpolation_path.with_suffix(suffix) for suffix in (".png", ".gif", ".mp4"))
     caption = "From one latent to another within each class, and from class to class"
-    interpolations = [_embed(path, caption, problems) for path in (png, gif if gif.exists() else mp4)]
+    interpolations = [_embed(path, caption, problems, step) for path in (png, gif if gif.exists() else mp4)]
     galleries = [
         ("Samples", [samples]),
         ("During training", [strip]),
@@ -209,14 +225,21 @@ def _embed_film_strip(run: Run, problems: list[str]) -> Embedded | None:
     return Embedded(_data_uri("image/png", buffer.getvalue()), caption, caption, *strip.size)
 
 
-def _embed(path: Path, caption: str, problems: list[str]) -> Embedded | None:
-    """Embed an image or an .mp4; None if it does not exist, or cannot be read, which is added to the problems."""
+def _embed(path: Path, caption: str, problems: list[str], weights: int | None = None) -> Embedded | None:
+    """Embed an image or an .mp4; None if it does not exist, or cannot be read, which is added to the problems.
+
+    The caption ends with the step that a figure is marked with, and says if the saved weights are of another step.
+    """
     if not path.exists():
         return None
     try:
         data = path.read_bytes()
         if path.suffix == ".mp4":
             return Embedded(_data_uri("video/mp4", data), caption, caption, is_video=True)
+        if (step := step_of(data)) is not None:
+            caption += f"; step {step:,}" + (
+                f", other than the saved weights' {weights:,}" if weights != step and weights else ""
+            )
         with Image.open(io.BytesIO(data), formats=list(_MIME)) as image:
             image.load()
             return Embedded(_data_uri(_MIME[image.format or ""], data), caption, caption, *image.size)
@@ -255,7 +278,7 @@ def _latest(rows: list[dict[str, Any]]) -> Iterator[dict[str, str]]:
         }
 
 
-def read_evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
+def read_evaluation(path: Path, problems: list[str], weights: int | None = None) -> dict[str, Any] | None:
     """Read a file that `sagan evaluate` wrote as text for the page; None if it is not one, added to the problems."""
     try:
         evaluation = read_json(path)
@@ -270,7 +293,9 @@ def read_evaluation(path: Path, problems: list[str]) -> dict[str, Any] | None:
     nearest = _embed(path.with_suffix(".png"), caption, problems)
     caption = "Patch correlation error over the distance between patches, and that between two real sets"
     structure = _embed(path.with_name(f"{path.stem}-patch-correlation.png"), caption, problems)
-    return {"title": title or path.stem, "nearest": nearest, "structure": structure, **text}
+    other = bool(weights and step and step != weights)
+    title = (title or path.stem) + (" (another checkpoint than the images above)" if other else "")
+    return {"title": title, "other": other, "nearest": nearest, "structure": structure, **text}
 
 
 def format_evaluation(evaluation: dict[str, Any]) -> dict[str, Any]:

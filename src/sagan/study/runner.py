@@ -22,7 +22,9 @@ from sagan.data import Batches, Prefetcher, Store, prepare
 from sagan.data.store import cache_folder
 from sagan.device import choose_device, choose_precision, keep_memory
 from sagan.errors import UserError
+from sagan.locate import absolute_features, absolute_paths
 from sagan.metrics.features import open_features
+from sagan.presets import different_options
 from sagan.study.plan import Job, Plan, StudyFolder
 from sagan.study.variants import STUDIES, StudyName, update_share
 from sagan.training.progress import say
@@ -65,6 +67,7 @@ def open_study(
     Raises:
         UserError: an option is wrong, or the folder holds a study with other options.
     """
+    config, features = absolute_paths(config), absolute_features(features)
     known = [variant.name for variant in STUDIES[study].variants(config)]
     for name in only:
         if name not in known:
@@ -108,9 +111,11 @@ def _check_same(folder: StudyFolder, plan: Plan) -> None:
         plan = replace(plan, base=base)
     if plan != theirs:
         changed = [name for name in vars(plan) if getattr(plan, name) != getattr(theirs, name)]
+        words = {"base": ", ".join(different_options(plan.base, theirs.base)), "data_key": "images in its data"}
+        listed = " and ".join(words.get(name, name) for name in changed)
         raise UserError(
-            f"{folder.path} holds a study with another {' and '.join(changed)}: give the same options to resume it, "
-            "or another --out"
+            f"{folder.path} holds a study with other options ({listed}): give the same options to resume it, or "
+            "another --out"
         )
 
 

@@ -52,12 +52,25 @@ class LeCam(nn.Module):
         self.decay, self.average = decay, average
         self.register_buffer("real", torch.zeros(()))
         self.register_buffer("fake", torch.zeros(()))
+        self._before = torch.zeros(2)  # both averages before this step
+        self._total = torch.zeros(2)  # sums of the means of this step's micro-batches
 
-    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Update the averages by the logits (N,) of real and of generated images, and return the penalty."""
+    def forward(self, real: Tensor, fake: Tensor, *, micro_batch: int = 0) -> Tensor:
+        """Update the averages by the logits (N,) of real and of generated images, and return the penalty.
+
+        The averages move once a step, by the mean over its micro-batches; each micro-batch sees the mean so far.
+
+        Args:
+            micro_batch: number of this micro-batch in the step, from 0.
+        """
         means = torch.stack([real.detach().mean(), fake.detach().mean()]).to(self.real)
         if self.average is not None:
             means = self.average(means)
-        self.real.lerp_(means[0], 1 - self.decay)
-        self.fake.lerp_(means[1], 1 - self.decay)
+        if micro_batch == 0:
+            self._before, self._total = torch.stack([self.real, self.fake]), means
+        else:
+            self._total = self._total + means
+        moved = torch.lerp(self._before, self._total / (micro_batch + 1), 1 - self.decay)
+        self.real.copy_(moved[0])
+        self.fake.copy_(moved[1])
         return (real - self.fake.clone()).square().mean() + (fake - self.real.clone()).square().mean()

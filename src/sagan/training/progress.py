@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sagan.text import printable
+
 
 class ProgressBar(tqdm):
     """A tqdm bar on the monotonic clock: rate and time left stay right when the time of day is changed."""
@@ -24,5 +26,5 @@ class ProgressBar(tqdm):
 
 
 def say(line: str) -> None:
-    """Print a line above the bar."""
-    tqdm.write(line, file=sys.stderr)
+    """Print a line above the bar; names from outside in it do not control the terminal."""
+    tqdm.write(printable(line), file=sys.stderr)

@@ -12,7 +12,7 @@ from sagan.data import Store
 from sagan.data.store import cache_folder
 from sagan.distributed import Processes
 from sagan.errors import UserError
-from sagan.figures.grid import GRID_COLUMNS, animate, draw_grid, read, save
+from sagan.figures.grid import GRID_COLUMNS, GRID_ROWS, animate, draw_grid, read, save
 from sagan.metric_names import best_step
 from sagan.metrics.features import open_features
 from sagan.metrics.monitor import Monitor
@@ -25,8 +25,6 @@ from sagan.training.metrics_log import MetricsLog
 from sagan.training.progress import say
 from sagan.training.step import Trainer
 
-GRID_ROWS = 12
-"""Classes in a grid of samples at most: the first ones."""
 MAX_FRAMES = 60
 """Frames of the animation at most."""
 FRAME_SECONDS = 0.2
@@ -102,7 +100,7 @@ class Recorder:
         if self.writes and (due.sample or due.save):
             self.run.check_present()
         if self.writes and due.sample:
-            save(self._draw_samples(generator), self.run.sample_path(step))
+            save(self._draw_samples(generator), self.run.sample_path(step), step=step)
 
         # Evaluate.
         if self.monitor is not None and due.evaluate:
@@ -125,10 +123,14 @@ class Recorder:
             self._start_clock(step)
 
     def save(self, trainer: Trainer, step: int) -> None:
-        """Write the checkpoint of a step and, if it is the best or none was evaluated, the inference weights."""
+        """Write the checkpoint of a step.
+
+        If it is the best, or none was evaluated, also write the inference weights and a grid of their samples.
+        """
         best = best_step(self.log.rows)
         if best is None or best == step:  # before the checkpoint, since a resumed run starts from there
             self.run.save_generator(trainer.ema.network, step)
+            save(self._draw_samples(trainer.ema.network), self.run.samples_path, step=step)
         save_checkpoint(self.run.checkpoint_path(step), trainer, step)
         prune(self.run, step, best)
 
@@ -199,7 +201,7 @@ def prune(run: Run, step: int, best: int | None) -> None:
 
 
 def write_animation(run: Run) -> None:
-    """Write the newest grid to samples.png, and up to MAX_FRAMES of all grids to an animation."""
+    """Write up to MAX_FRAMES of all grids of samples to an animation."""
     samples = run.samples()
     every = max(1, -(-len(samples) // MAX_FRAMES))
     frames = []
@@ -209,7 +211,6 @@ def write_animation(run: Run) -> None:
         except UserError as error:
             say(f"{error}; skipped in {run.animation_path.name}")
     if frames:
-        save(frames[-1], run.samples_path)
         animate(frames, run.animation_path, FRAME_SECONDS)
 
 

@@ -191,7 +191,7 @@ class Trainer:
         penalise = penalise and bool(config.r1 or config.r2 or config.gradient_penalty)
         logs: list[Log] = []
         self.discriminator_adam.zero_grad()
-        for real, y_real in micro_batches:
+        for micro_batch, (real, y_real) in enumerate(micro_batches):
             # Generate images, and augment both kinds.
             z, y_fake = self._draw_latents(y_real, rng)
             with self.precision.autocast(self.device), torch.no_grad():
@@ -214,7 +214,7 @@ class Trainer:
                 loss = loss + class_loss
                 log["loss/classes"] = class_loss.detach()
             if config.lecam:
-                loss = loss + config.lecam * self.lecam(real_logits, fake_logits)
+                loss = loss + config.lecam * self.lecam(real_logits, fake_logits, micro_batch=micro_batch)
             logs.append(log)
 
             # Add the penalties and accumulate gradients.
