@@ -265,7 +265,9 @@ def test_explorer_sees_and_draws_maps():
         for spec in (first, walk):
             view = explorer.view(spec)
             assert len(view.scores.by_class) == 3
-            assert {found.network for found in explorer.maps(spec, [(3, 4)], smooth=True)} == set(view.observations)
+            assert {found.network for found in explorer.maps(spec, [(3, 4)])} == set(view.observations)
+        layer = explorer.describe()["layers"][0]
+        assert explorer.effect(first, {f"{layer['network']}/{layer['name']}": 0.5}).on.shape == (32, 32, 3)
         assert explorer.grid(Grid(labels=(0, 2), count=2, seed=0)).shape == (4, 32, 32, 3)
         assert explorer.strip(Strip(walk=walk, steps=3)).shape == (3, 32, 32, 3)
         assert explorer.describe()["layers"]

@@ -17,7 +17,11 @@ from sagan import attention_maps, draw_latents, load, observe_attention
 from sagan.attention_effect import attention_effect
 from sagan.explorer import saved_page
 
-HOSTILE = ("</script><script>document.title='taken'</script>", '"><img src=x onerror=document.title=1>', "a & b <!--")
+HOSTILE = (
+    "</script><script>document.title='taken'</script>",
+    '"><img src=x onerror=document.title=1>',
+    "</script a & b <!--",
+)
 
 
 class Elements(HTMLParser):
