@@ -45,6 +45,8 @@ def fake():
 
 def step(gpu, trainer, number=0):
     """Train one step, with a new record, and hold it to what every step must keep to."""
+    from helpers.fake_cuda.gpu import Meta
+
     gpu.forget()
     log = trainer.train_step(number, lambda i: images(trainer.model, trainer.config), measure=True)
     assert not gpu.reads, f"the step waits for the device: {gpu.reads[0]}"
@@ -60,6 +62,11 @@ def step(gpu, trainer, number=0):
     )
     for op in convolutions:
         assert {op.inputs[0].dtype, op.inputs[1].dtype} <= wanted, str(op)
+    updates = [op for op in gpu.ops if op.name == "_fused_adam_"]
+    assert len(updates) == batches + 1
+    for op in updates:  # the learning rate is a tensor, of which a captured step reads the value
+        assert len(op.inputs) % 5 == 1, str(op)  # it comes after weights, gradients, moments and counts of steps
+        assert op.inputs[-1] == Meta((), torch.float32, "cuda", 4)
     for network in (trainer.generator, trainer.discriminator, trainer.ema.network):
         for name, t in network.state_dict().items():
             assert (t.device, t.dtype) == (CUDA, torch.float32), f"{name}: {t}"

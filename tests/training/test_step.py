@@ -11,6 +11,7 @@ import reference
 from sagan import ModelConfig, TrainingConfig
 from sagan.distributed import Processes
 from sagan.model import attention, resample, spectral_norm
+from sagan.training.inputs import draw_inputs, draw_latents
 from sagan.training.rng import StepRNG
 from sagan.training.step import Trainer, frozen, step_rng
 
@@ -122,11 +123,12 @@ def test_accumulated_gradients_and_the_log_equal_those_of_the_whole_batch():
         fakes = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(1)).requires_grad_(True)
         given = itertools.cycle(fakes.chunk(parts))
         t.generator.forward = lambda z, y, given=given: next(given)
-        real = [(p.float() / 127.5 - 1, labels) for p, labels in zip(x.chunk(parts), y.chunk(parts), strict=True)]
-        log = t._discriminator_gradients(real, StepRNG(0), penalise=False)
+        inputs = draw_inputs(0, lambda i: (x, y), StepRNG(0), t.model, t.config, CPU)
+        assert len(inputs.generator) == parts
+        log = t._discriminator_gradients(inputs.discriminator[0], penalise=False)
         gradients.append([p.grad for p in t.discriminator.parameters()])
         with frozen(t.discriminator):
-            logs.append(log | t._generator_gradients(real, StepRNG(0)))
+            logs.append(log | t._generator_gradients(inputs.generator))
     for a, b in zip(*gradients, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
     assert logs[0].keys() == logs[1].keys()
@@ -206,9 +208,9 @@ def test_gradients_of_both_networks_are_those_of_the_weighted_sums_written_out(o
 def test_classes_of_generated_images_are_uniform_or_paired():
     t = trainer()
     labels = torch.zeros(3000, dtype=torch.int64)
-    _, y = t._draw_latents(labels, StepRNG(0))
+    _, y = draw_latents(labels, StepRNG(0), t.model, t.config)
     assert torch.bincount(y).tolist() == pytest.approx([1000] * 3, abs=120)
-    _, y = trainer(loss="relativistic")._draw_latents(labels, StepRNG(0))
+    _, y = draw_latents(labels, StepRNG(0), t.model, replace(t.config, loss="relativistic"))
     assert torch.equal(y, labels)
 
 

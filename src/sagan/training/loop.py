@@ -74,10 +74,9 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
             due = recorder.due(step + 1)
             try:
                 log = trainer.train_step(step, batches, measure=due.measure)
-            except Unreachable:  # raised before the step changed anything, unless D takes several steps
+            except Unreachable:  # raised before the step changed anything
                 alone = processes.count == 1  # other processes may have got their batch
-                unchanged = alone and config.training.discriminator_steps == 1
-                if step and unchanged and not monitor.find_problem(trainer):
+                if step and alone and not monitor.find_problem(trainer):
                     recorder.save(trainer, step)
                 raise
             step += 1

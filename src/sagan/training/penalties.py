@@ -8,7 +8,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sagan.model.autocast import without_autocast
 from sagan.model.convolution import only_input_gradients
-from sagan.training.rng import StepRNG
 
 
 def _gradient(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -27,10 +26,13 @@ def zero_centred(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return _gradient(discriminator, x, y).square().sum(1).mean() / 2
 
 
-def one_centred(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor, rng: StepRNG) -> Tensor:
-    """Return E[(|grad D(x)| - 1)^2] at x uniformly between real and generated images (Gulrajani et al. 2017)."""
-    t = rng.uniform(len(real), 0.0, 1.0, torch.get_default_dtype()).to(real)
-    norms = _gradient(discriminator, torch.lerp(fake, real, t), y).norm(dim=1)
+def one_centred(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor, mix: Tensor) -> Tensor:
+    """Return E[(|grad D(x)| - 1)^2] at x between real and generated images (Gulrajani et al. 2017).
+
+    Args:
+        mix: (N, 1, 1, 1), uniform in [0, 1): x = fake + mix * (real - fake).
+    """
+    norms = _gradient(discriminator, torch.lerp(fake, real, mix.to(real)), y).norm(dim=1)
     return (norms - 1).square().mean()
 
 

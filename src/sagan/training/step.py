@@ -1,6 +1,6 @@
 """One training step: `discriminator_steps` updates of D, then one update of G and one of its moving average."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -17,12 +17,11 @@ from sagan.model.discriminator import Discriminator
 from sagan.pixels import to_signed
 from sagan.training.augmentation import augment
 from sagan.training.ema import EMA
+from sagan.training.inputs import Batch, DiscriminatorInputs, GeneratorInputs, StepInputs, draw_inputs
 from sagan.training.losses import LOSSES
 from sagan.training.penalties import LeCam, one_centred, zero_centred
 from sagan.training.rng import StepRNG
 
-Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8, labels (N,) int64
-MicroBatch = tuple[Tensor, Tensor]  # images (N / accumulate, C, H, W) in [-1, 1], labels (N / accumulate,) int64
 Log = dict[str, Tensor]  # scalars by name, on the device and without gradient
 
 
@@ -102,14 +101,20 @@ class Trainer:
 
     def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
         trained = [p for p in network.parameters() if p.requires_grad]
-        return torch.optim.Adam(trained, lr, (self.config.beta1, self.config.beta2), fused=True)
+        on_cuda = self.device.type == "cuda"
+        betas = (self.config.beta1, self.config.beta2)
+        adam = torch.optim.Adam(trained, lr, betas, fused=True, capturable=on_cuda)
+        if on_cuda:  # a tensor, which a captured step reads anew; the fused kernel requires fp32
+            adam.param_groups[0]["lr"] = torch.full((), lr, dtype=torch.float32, device=self.device)
+        return adam
 
     def train_step(self, index: int, get_batch: Callable[[int], Batch], *, measure: bool = False) -> Log:
         """Train one step and return its log.
 
         Args:
             index: the step, from 0.
-            get_batch: maps i = 0, 1, ... to this process's share of the i-th batch of real images.
+            get_batch: maps i = 0, 1, ... to this process's share of the i-th batch of real images. All batches of the
+                step are fetched before anything changes.
             measure: also log the gradients' norms.
 
         Returns:
@@ -118,22 +123,19 @@ class Trainer:
             'gradient_norm/generator'. Of several discriminator steps the last one is logged. Values stay on the
             device; only reading them synchronises.
         """
-        with self.precision.flags():
-            return self._train_step(index, get_batch, measure)
-
-    def _train_step(self, index: int, get_batch: Callable[[int], Batch], measure: bool) -> Log:
-        config = self.config
-        rng = step_rng(config.seed, index, self.processes, self.restarts)
+        rng = step_rng(self.config.seed, index, self.processes, self.restarts)
+        inputs = draw_inputs(index, get_batch, rng, self.model, self.config, self.device)
         self._set_learning_rates(index)
+        with self.precision.flags():
+            log = self.update(inputs, measure=measure)
+            self.ema.update(self.generator, index)
+        return log
 
-        for i in range(config.discriminator_steps):
-            # Fetch a batch.
-            batch_index = index * config.discriminator_steps + i
-            micro_batches = self._split(get_batch(batch_index))
-
-            # Update the discriminator.
-            penalise = batch_index % config.penalty_every == 0
-            discriminator_log = self._discriminator_gradients(micro_batches, rng, penalise=penalise)
+    def update(self, inputs: StepInputs, *, measure: bool = False) -> Log:
+        """Update both networks; return the log. What changes from step to step is in `inputs`, or in tensors."""
+        # Update the discriminator.
+        for micro_batches, penalise in zip(inputs.discriminator, inputs.penalised, strict=True):
+            discriminator_log = self._discriminator_gradients(micro_batches, penalise=penalise)
             self.processes.average_(_gradients(self.discriminator))
             self.discriminator_adam.step()
         if measure:
@@ -141,15 +143,12 @@ class Trainer:
 
         # Update the generator, on the last of these batches. D's log rides along with G's gradients: one message.
         with frozen(self.discriminator):
-            generator_log = self._generator_gradients(micro_batches, rng)
+            generator_log = self._generator_gradients(inputs.generator)
         log = discriminator_log | generator_log
         self.processes.average_([*_gradients(self.generator), *self.running_stats, *log.values()])
         self.generator_adam.step()
         if measure:
             log["gradient_norm/generator"] = _gradient_norm(self.generator)
-
-        # Update the moving average.
-        self.ema.update(self.generator, index)
         return log
 
     def uninformed_loss(self) -> float:
@@ -165,39 +164,28 @@ class Trainer:
 
     def _set_learning_rates(self, index: int) -> None:
         scale = self.lr_scale(index)
-        self.generator_adam.param_groups[0]["lr"] = scale * self.config.generator_lr
-        self.discriminator_adam.param_groups[0]["lr"] = scale * self.config.discriminator_lr
+        for adam, lr in (
+            (self.generator_adam, self.config.generator_lr),
+            (self.discriminator_adam, self.config.discriminator_lr),
+        ):
+            group = adam.param_groups[0]
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(scale * lr)
+            else:
+                group["lr"] = scale * lr
 
-    def _split(self, batch: Batch) -> list[MicroBatch]:
-        """Move a batch to the device and split it into `accumulate` micro-batches, images in [-1, 1]."""
-        images, labels = (t.to(self.device) for t in batch)
-        count = self.config.accumulate
-        return [(to_signed(x), y) for x, y in zip(images.chunk(count), labels.chunk(count), strict=True)]
-
-    def _draw_latents(self, labels: Tensor, rng: StepRNG) -> tuple[Tensor, Tensor]:
-        """Return latents (N, latent_dim) and classes (N,) of N generated images, one for each of `labels`.
-
-        Classes are uniform, as in the released code, or the real images' where the loss compares images in pairs.
-        """
-        n = len(labels)
-        z = rng.normal(n, self.model.latent_dim)
-        if self.loss.needs_real or not self.model.num_classes:
-            return z, labels
-        return z, rng.integers(n, 0, self.model.num_classes)
-
-    def _discriminator_gradients(self, micro_batches: list[MicroBatch], rng: StepRNG, *, penalise: bool) -> Log:
+    def _discriminator_gradients(self, micro_batches: Sequence[DiscriminatorInputs], *, penalise: bool) -> Log:
         """Compute D's gradients, accumulated over micro-batches; return the log."""
         config = self.config
-        penalise = penalise and bool(config.r1 or config.r2 or config.gradient_penalty)
         logs: list[Log] = []
         self.discriminator_adam.zero_grad()
-        for micro_batch, (real, y_real) in enumerate(micro_batches):
+        for micro_batch, inputs in enumerate(micro_batches):
             # Generate images, and augment both kinds.
-            z, y_fake = self._draw_latents(y_real, rng)
+            real, y_real, y_fake = to_signed(inputs.real), inputs.y_real, inputs.y_fake
             with self.precision.autocast(self.device), torch.no_grad():
-                fake = self.generator(z, y_fake).to(real.dtype)
-            real = augment(real, config.augment, rng)
-            fake = augment(fake, config.augment, rng)
+                fake = self.generator(inputs.z, y_fake).to(real.dtype)
+            real = augment(real, config.augment, inputs.augment_real)
+            fake = augment(fake, config.augment, inputs.augment_fake)
 
             # Evaluate the loss. One pass for real and generated images: one set of spectral norms, larger matrices.
             images, labels = torch.cat([real, fake]), torch.cat([y_real, y_fake])
@@ -220,31 +208,31 @@ class Trainer:
             # Add the penalties and accumulate gradients.
             with full_precision() if penalise else nullcontext():  # the backward pass of a penalty too
                 if penalise:
-                    loss = loss + self._penalties(real, y_real, fake, y_fake, rng)
+                    loss = loss + self._penalties(real, y_real, fake, y_fake, inputs.mix)
                 (loss / len(micro_batches)).backward()
         return _mean_log(logs)
 
-    def _generator_gradients(self, micro_batches: list[MicroBatch], rng: StepRNG) -> Log:
+    def _generator_gradients(self, micro_batches: Sequence[GeneratorInputs]) -> Log:
         """Compute G's gradients, accumulated over micro-batches; return the log."""
         config = self.config
         logs: list[Log] = []
         self.generator_adam.zero_grad()
-        for real, y_real in micro_batches:
+        dtype = torch.get_default_dtype()
+        for inputs in micro_batches:
             # Generate images, and augment them.
-            z, y_fake = self._draw_latents(y_real, rng)
             real_logits = None
             if self.loss.needs_real:
-                real = augment(real, config.augment, rng)
+                real = augment(to_signed(inputs.real), config.augment, inputs.augment_real)
                 with self.precision.autocast(self.device), torch.no_grad():
-                    real_logits = self.discriminator(real, y_real).to(real.dtype)
+                    real_logits = self.discriminator(real, inputs.y_real).to(dtype)
             with self.precision.autocast(self.device):
-                fake = self.generator(z, y_fake).to(real.dtype)
-            fake = augment(fake, config.augment, rng)
+                fake = self.generator(inputs.z, inputs.y_fake).to(dtype)
+            fake = augment(fake, config.augment, inputs.augment_fake)
 
             # Evaluate the loss and accumulate gradients.
             with self.precision.autocast(self.device):
-                fake_logits, class_loss = self._discriminate(fake, y_fake, batch_size=len(fake))
-            loss = self.loss.generator(real_logits, fake_logits.to(real.dtype))
+                fake_logits, class_loss = self._discriminate(fake, inputs.y_fake, batch_size=len(fake))
+            loss = self.loss.generator(real_logits, fake_logits.to(dtype))
             if class_loss is not None:
                 loss = loss + class_loss
             (loss / len(micro_batches)).backward()
@@ -265,7 +253,7 @@ class Trainer:
         class_logits = self.discriminator.class_logits(h).to(torch.get_default_dtype())
         return logits, F.cross_entropy(class_logits, labels, reduction="sum") / batch_size
 
-    def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, rng: StepRNG) -> Tensor:
+    def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, mix: Tensor | None) -> Tensor:
         """Return the weighted sum of the gradient penalties, in fp32.
 
         Lazy regularisation (StyleGAN2): computed every `penalty_every` discriminator steps, and weighted by as much.
@@ -276,8 +264,8 @@ class Trainer:
             penalty = penalty + config.r1 * zero_centred(self.discriminator, real, y_real)
         if config.r2:
             penalty = penalty + config.r2 * zero_centred(self.discriminator, fake, y_fake)
-        if config.gradient_penalty:
-            penalty = penalty + config.gradient_penalty * one_centred(self.discriminator, real, fake, y_real, rng)
+        if mix is not None:
+            penalty = penalty + config.gradient_penalty * one_centred(self.discriminator, real, fake, y_real, mix)
         return penalty * config.penalty_every
 
 
