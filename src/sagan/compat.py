@@ -1,6 +1,8 @@
 """Private functions of libraries, called from here alone; each was last seen in PyTorch 2.13."""
 
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,3 +24,14 @@ def has_amx() -> bool:
 def rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
     """Return torchrun's store, the rank of this process and the number of processes, from the environment."""
     return next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
+
+
+def abandon_capture(device: torch.device, pool: Any) -> None:
+    """Take the allocator out of a capture into a pool that failed: PyTorch does that only after one that succeeded.
+
+    Until then it would keep every tensor that two streams used.
+    """
+    with suppress(Exception):  # it says so if there is nothing to end
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch._C._cuda_endAllocateToPool(index, pool)  # type: ignore[attr-defined]
+        torch._C._cuda_releasePool(index, pool)  # type: ignore[attr-defined]
