@@ -1,7 +1,7 @@
 """Private functions of libraries, called from here alone; each was last seen in PyTorch 2.13, datasets 5.2."""
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +27,7 @@ def rendezvous(timeout: timedelta) -> tuple[Store, int, int]:
     return next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
 
 
-@contextlib.contextmanager
+@contextmanager
 def few_seconds_of_hub(timeout: float = 4.0) -> Iterator[None]:
     """Let `datasets` use its cache alone if the Hugging Face Hub does not answer within `timeout` seconds.
 
@@ -48,3 +48,14 @@ def few_seconds_of_hub(timeout: float = 4.0) -> Iterator[None]:
     finally:
         for module, value in zip(flags, before, strict=True):
             module.HF_HUB_OFFLINE = value
+
+
+def abandon_capture(device: torch.device, pool: Any) -> None:
+    """Take the allocator out of a capture into a pool that failed: PyTorch does that only after one that succeeded.
+
+    Until then it would keep every tensor that two streams used.
+    """
+    with suppress(Exception):  # it says so if there is nothing to end
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch._C._cuda_endAllocateToPool(index, pool)  # type: ignore[attr-defined]
+        torch._C._cuda_releasePool(index, pool)  # type: ignore[attr-defined]

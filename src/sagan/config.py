@@ -129,6 +129,8 @@ class TrainingConfig:
     """auto: bf16 where the hardware is faster with it (CUDA from Ampere, CPUs with AMX), else fp32; tf32: CUDA only."""
     deterministic: bool = False
     """Use deterministic CUDA kernels, so that a resumed run repeats bit for bit; slower. The CPU always repeats."""
+    cuda_graph: bool = False
+    """On CUDA, replay the whole training step as a CUDA graph: faster where the step is many small kernels."""
     seed: int = 0
     """Seed of the initial weights, order of the images, latents and augmentation."""
 

@@ -61,6 +61,8 @@ def load_checkpoint(path: Path, trainer: Trainer) -> int:
             moments = {key: torch.empty_like(like).copy_(t) for key, t in moments.items()}
             optimiser.state[parameter] = {"step": step, **moments}
     trainer.restarts = restarts
+    if trainer.graphs:
+        trainer.graphs.forget()  # they refer to the moments that were replaced
     return steps_done
 
 

@@ -15,6 +15,7 @@ from sagan.run import Run
 from sagan.training.checkpoint import load_checkpoint, load_newest
 from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
 from sagan.training.finetune import start_from
+from sagan.training.graphs import why_not
 from sagan.training.progress import ProgressBar, say
 from sagan.training.recorder import Recorder
 from sagan.training.step import Trainer
@@ -36,6 +37,9 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
     choose_algorithms(deterministic=config.training.deterministic)
     if processes.is_first:
         run.sweep()
+    reason = why_not(processes.device, processes)
+    if config.training.cuda_graph and reason and processes.is_first:
+        say(reason)
     trainer, step = open_trainer(run, processes)
     monitor = DivergenceMonitor()
     policy = RestartPolicy()

@@ -17,6 +17,7 @@ from sagan.model.discriminator import Discriminator
 from sagan.pixels import to_signed
 from sagan.training.augmentation import augment
 from sagan.training.ema import EMA
+from sagan.training.graphs import StepGraphs, why_not
 from sagan.training.inputs import Batch, DiscriminatorInputs, GeneratorInputs, StepInputs, draw_inputs
 from sagan.training.losses import LOSSES
 from sagan.training.penalties import LeCam, one_centred, zero_centred
@@ -98,6 +99,8 @@ class Trainer:
         self.lecam = LeCam(average=self.processes.average).to(device)
         self.generator_adam = self._adam(self.generator, config.generator_lr)
         self.discriminator_adam = self._adam(self.discriminator, config.discriminator_lr)
+        captures = config.cuda_graph and not why_not(device, self.processes)
+        self.graphs = StepGraphs(device) if captures else None
 
     def _adam(self, network: nn.Module, lr: float) -> torch.optim.Adam:
         trained = [p for p in network.parameters() if p.requires_grad]
@@ -123,11 +126,15 @@ class Trainer:
             'gradient_norm/generator'. Of several discriminator steps the last one is logged. Values stay on the
             device; only reading them synchronises.
         """
-        rng = step_rng(self.config.seed, index, self.processes, self.restarts)
-        inputs = draw_inputs(index, get_batch, rng, self.model, self.config, self.device)
-        self._set_learning_rates(index)
-        with self.precision.flags():
-            log = self.update(inputs, measure=measure)
+        with self.precision.flags(), self.graphs.stream() if self.graphs else nullcontext():
+            rng = step_rng(self.config.seed, index, self.processes, self.restarts)
+            inputs = draw_inputs(index, get_batch, rng, self.model, self.config, self.device)
+            self._set_learning_rates(index)
+            if self.graphs:
+                log = self.graphs(self.update, inputs, measure=measure)
+            else:
+                log = self.update(inputs, measure=measure)
+            # Outside of the graph: a few kernels, whose weight is a number.
             self.ema.update(self.generator, index)
         return log
 
