@@ -9,12 +9,23 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from gpu.ours import TOY, arithmetic, conv3x3_downsample, stepper, upsample, upsample_conv3x3
+from gpu.ours import (
+    TOY,
+    WARM_UP,
+    arithmetic,
+    conv3x3_downsample,
+    describe_graphs,
+    start,
+    stepper,
+    upsample,
+    upsample_conv3x3,
+)
 from gpu.parts import Part, Work
 from machine import peak, seconds, spread
 from operations import operations
@@ -23,6 +34,7 @@ from sagan import PRESETS, ModelConfig, TrainingConfig
 
 BIGGAN, BIGGAN_AS_OURS = "BigGAN-PyTorch", "BigGAN-PyTorch, attention as ours"
 STUDIOGAN = "PyTorch-StudioGAN"
+GRAPH = "ours, auto, graph"  # the whole step replayed as a CUDA graph
 TF32 = "TF32"  # PyTorch's default in convolutions; rows that use it say so
 
 # Images/s on one H100 with 80 GB, and the range, before the first measurement.
@@ -55,6 +67,7 @@ def codebases(work: Work) -> None:
     here = names(work.options.peers, "128") if work.options.peers else [OURS]
     default = f"({TF32} convolutions)"
     rows: list[tuple[str, str, str, dict[str, Any]]] = [("ours, auto", OURS, "auto", {})]
+    rows += [(GRAPH, OURS, "auto", {})]
     rows += [(f"{BIGGAN} as it comes {default}", BIGGAN, "default", {})]
     rows += [(f"{BIGGAN_AS_OURS} {default}", BIGGAN_AS_OURS, "default", {})]
     rows += [("ours, fp32", OURS, "fp32", {})]
@@ -85,13 +98,18 @@ def _codebase(
     model = replace(SIZES["128"], base_channels=8) if work.toy else SIZES["128"]
     try:
         with arithmetic(precision) as chosen:
-            training = TrainingConfig(batch_size=batch_size, precision=chosen)  # type: ignore[arg-type]
-            with torch.device(work.device):
-                one = build(name, work.options.peers, model, training, **settings)
-            for network in (one.generator, one.discriminator) if mode else ():
-                network.compile(mode=mode, dynamic=False)
-            batch = [t.to(work.device) for t in real_batch(name, model, batch_size)]
-            result = measure(work, lambda: one.step(*batch))
+            if label == GRAPH:
+                trainer, step = start(model, work.device, batch_size, precision=chosen, cuda_graph=True)
+                result = measure(work, step, warm_up=WARM_UP + 1)
+                cells["codebase"] += f" ({describe_graphs(trainer)})"
+            else:
+                training = TrainingConfig(batch_size=batch_size, precision=chosen)  # type: ignore[arg-type]
+                with torch.device(work.device):
+                    one = build(name, work.options.peers or Path(), model, training, **settings)
+                for network in (one.generator, one.discriminator) if mode else ():
+                    network.compile(mode=mode, dynamic=False)
+                batch = [t.to(work.device) for t in real_batch(name, model, batch_size)]
+                result = measure(work, lambda: one.step(*batch))
         rate = batch_size / statistics.median(result["times"])
         bf16 = work.values().get("peak in bf16")
         share = operations(model) * rate / (1e12 * bf16) if bf16 and name == OURS else None
@@ -109,14 +127,19 @@ def _codebase(
     work.row(table, **cells)
 
 
-def measure(work: Work, step: Callable[[], object], cycle: int = 1) -> dict[str, Any]:
-    """Measure a step: mean times of rounds of complete cycles, the first step, the host's time, and peak memory."""
+def measure(work: Work, step: Callable[[], object], cycle: int = 1, warm_up: int = 0) -> dict[str, Any]:
+    """Measure a step: mean times of rounds of complete cycles, the first step, the host's time, and peak memory.
+
+    Args:
+        cycle: steps until the kinds of step repeat.
+        warm_up: steps after the first one that are not timed; at least `cycle`, and 2.
+    """
     on_gpu = work.device == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     first = seconds(step, work.device)
-    for _ in range(1 if work.toy else max(2, cycle)):
+    for _ in range(max(1, warm_up) if work.toy else max(2, cycle, warm_up)):
         step()
     rounds, steps = (1, cycle) if work.toy else (5, max(4, cycle))
     times = [seconds(lambda: [step() for _ in range(steps)], work.device) / steps for _ in range(rounds)]
@@ -131,38 +154,54 @@ def measure(work: Work, step: Callable[[], object], cycle: int = 1) -> dict[str,
 
 
 def presets(work: Work) -> None:
-    """How fast do the presets' own steps train, penalties and all, and the networks of 64 px at width 64?"""
+    """How fast do the presets' own steps train, penalties and all, eager and as a graph, and 64 px at width 64?"""
     wide = replace(PRESETS["small"].model, base_channels=64)
     cases: list[tuple[str, ModelConfig, int, dict[str, Any]]] = [
         ("demo", PRESETS["demo"].model, 32, _as_trained("demo")),
         ("small", PRESETS["small"].model, 32, _as_trained("small")),
         ("64 px, width 64", wide, 64, {}),
+        ("64 px, width 64, as small", wide, 64, _as_trained("small")),
         ("64 px, width 64", wide, 256, {}),
     ]
     if work.toy:
         cases = [("a toy", TOY, 4, _as_trained("demo"))]
-    for name, model, batch_size, options in cases:
-        for precision in ("auto", "fp32"):
-            cells = {"step": name, "batch": batch_size, "precision": precision}
-            if work.left < 8:
-                work.row("Presets", **cells, **{"ms/step": "no time left"})
-                continue
-            with arithmetic(precision) as chosen:
-                step = stepper(model, work.device, batch_size, precision=chosen, **options)
-                result = measure(work, step, cycle=options.get("penalty_every", 1))
-            median = statistics.median(result["times"])
-            work.row(
-                "Presets",
-                **cells,
-                **{
-                    "ms/step": spread([1e3 * t for t in result["times"]], 2),
-                    "images/s": f"{batch_size / median:,.0f}",
-                    "predicted for an H100": PREDICTIONS.get((f"{name}, {precision}", batch_size), "-"),
-                    "ms until the call returns": f"{1e3 * result['host']:.2f}",
-                    "peak memory GiB": result["memory"],
-                    "first step s": f"{result['first']:.1f}",
-                },
-            )
+    for precision, modes in (("auto", (False, True)), ("fp32", (False,))):
+        for name, model, batch_size, options in cases:
+            for graph in modes:
+                cells = {
+                    "step": name,
+                    "batch": batch_size,
+                    "precision": precision,
+                    "mode": "graph" if graph else "eager",
+                }
+                if work.left < 8:
+                    work.row("Presets", **cells, **{"ms/step": "no time left"})
+                    continue
+                try:
+                    cells |= _preset(work, model, batch_size, precision, options | {"cuda_graph": graph})
+                except Exception as error:
+                    traceback.print_exc()
+                    cells |= {"ms/step": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"}
+                if not graph:
+                    cells["predicted for an H100"] = PREDICTIONS.get((f"{name}, {precision}", batch_size), "-")
+                work.row("Presets", **cells)
+
+
+def _preset(work: Work, model: ModelConfig, batch_size: int, precision: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Measure one row of the table."""
+    cycle = options.get("penalty_every", 1)
+    with arithmetic(precision) as chosen:
+        trainer, step = start(model, work.device, batch_size, precision=chosen, **options)
+        result = measure(work, step, cycle=cycle, warm_up=WARM_UP * cycle + 1 if options["cuda_graph"] else 0)
+    return {
+        "mode": describe_graphs(trainer),
+        "ms/step": spread([1e3 * t for t in result["times"]], 2),
+        "images/s": f"{batch_size / statistics.median(result['times']):,.0f}",
+        "ms until the call returns": f"{1e3 * result['host']:.2f}",
+        "peak memory GiB": result["memory"],
+        "first step s": f"{result['first']:.1f}",
+        "predicted for an H100": "-",
+    }
 
 
 def _as_trained(preset: str) -> dict[str, Any]:
@@ -245,9 +284,9 @@ def kernels(work: Work) -> None:
 
 PARTS = [
     Part("peaks", peaks, 25),
-    Part("codebases", codebases, 130, leave=70),
+    Part("codebases", codebases, 145, leave=80),
+    Part("presets", presets, 55),
     Part("kernels", kernels, 35),
-    Part("presets", presets, 40),
     Part("resampling", resampling, 30),
     Part("compiled", compiled, 500, when_asked=True),
 ]
