@@ -17,7 +17,7 @@ test-slow: $(VENV)/ready-dev  ## the tests that take minutes: hundreds of SIGKIL
 	$(BIN)/python -m pytest -n auto -m slow
 
 # Without a bundle the packages are downloaded, as for the tests.
-gpu: $(if $(wildcard gpu-bundle/wheels),,$(VENV)/ready-dev)  ## on a CUDA GPU, eleven minutes: correctness, speed, a short training run (docs/gpu.md)
+gpu: $(if $(wildcard gpu-bundle/wheels),,$(VENV)/ready-dev)  ## on a CUDA GPU, thirteen minutes: correctness, speed, a short training run (docs/gpu.md)
 	OUT=$(OUT) PYTHON=$(if $(wildcard gpu-bundle/wheels),$(PYTHON),$(BIN)/python) sh benchmarks/gpu/start.sh
 
 bundle: $(VENV)/ready-dev  ## pack what a GPU machine without a network needs into gpu-bundle/; PEERS: folder of checkouts

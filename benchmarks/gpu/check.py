@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from gpu.ours import TOY, arithmetic, stepper
+from gpu.ours import TOY, arithmetic, describe_graphs, start, state, stepper
 from gpu.parts import ROOT, Part, Work
 from machine import seconds
 from sagan import PRESETS
 
+GRAPH_TESTS = "tests/cuda/test_graph.py"
 PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "pydantic", "tyro", "matplotlib")
 
 
@@ -56,7 +57,8 @@ def _version(name: str) -> str:
 def tests(work: Work) -> None:
     """Do tests/model and tests/training pass under this PyTorch, on the CPU, and tests/cuda on the device?"""
     workers = max(1, (os.cpu_count() or 1) - 4)
-    on_cpu, on_device = ["tests/model", "tests/training", "-n", str(workers)], ["tests/cuda"]
+    on_cpu = ["tests/model", "tests/training", "-n", str(workers)]
+    on_device = ["tests/cuda", "--ignore", GRAPH_TESTS]  # which part `graph` runs
     if work.toy:
         on_cpu = ["tests/model/test_resample.py", "tests/training/test_ema.py"]
         on_device += ["-k", "(parity and hinge and not full and not paper) or waits or distributed"]
@@ -64,14 +66,65 @@ def tests(work: Work) -> None:
         "tests/cuda": _pytest(work, "cuda", on_device),
         "tests/model and tests/training": _pytest(work, "cpu", on_cpu),
     }
+    _report(work, runs)
+
+
+def graph(work: Work) -> None:
+    """Is a step that is replayed as a CUDA graph the step itself? By tests, then by 20 steps of the presets."""
+    _report(work, {GRAPH_TESTS: _pytest(work, "graph", [GRAPH_TESTS])}, leave=25.0, check=False)
+    cases = [("demo", PRESETS["demo"], 32), ("small", PRESETS["small"], 32)]
+    for name, preset, batch_size in cases[:1] if work.toy else cases:
+        model = TOY if work.toy else preset.model
+        options = {key: getattr(preset.training, key) for key in ("loss", "r1", "r2", "penalty_every", "augment")}
+        for precision in ("auto", "fp32"):
+            trainers = []
+            with arithmetic(precision) as chosen:
+                torch.backends.cudnn.benchmark = False  # which may choose another kernel in every trainer
+                for captures in (False, False, True):
+                    trainer, step = start(
+                        model, work.device, batch_size, precision=chosen, cuda_graph=captures, **options
+                    )
+                    for _ in range(4 if work.toy else 20):
+                        step()
+                    trainers.append(trainer)
+            eager, again, captured = (state(trainer) for trainer in trainers)
+            work.row(
+                "Largest difference of two trainers after 20 steps, of weights, statistics and averages",
+                step=name,
+                precision=precision,
+                mode=describe_graphs(trainers[2]),
+                **{
+                    "eager, twice": f"{_difference(eager, again):.3g}",
+                    "eager against graph": f"{_difference(eager, captured):.3g}",
+                    "largest weight": f"{max(t.abs().max().item() for t in _weights(eager).values()):.3g}",
+                },
+            )
+
+
+def _weights(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: t for name, t in tensors.items() if "_adam/" not in name and t.is_floating_point() and t.numel()}
+
+
+def _difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max((t - other[name]).abs().max().item() for name, t in _weights(one).items())
+
+
+def _report(
+    work: Work, runs: dict[str, tuple[subprocess.Popen, Path]], *, leave: float = 0.0, check: bool = True
+) -> None:
+    """Wait for pytest's processes and note their results; stop them `leave` seconds before the part's end.
+
+    Raises:
+        SystemExit: with `check`, a test failed, or not all were done.
+    """
     for process, _ in runs.values():
         try:
-            process.wait(max(0.0, work.left - 4))
+            process.wait(max(0.0, work.left - 4 - leave))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
     for name, (process, notes) in runs.items():
         try:
-            process.wait(max(0.1, work.left - 1))
+            process.wait(max(0.1, work.left - 1 - leave))
         except subprocess.TimeoutExpired:
             process.kill()
         results = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
@@ -83,10 +136,10 @@ def tests(work: Work) -> None:
             if test["outcome"] in ("failed", "error"):
                 lines = [line for line in test["message"].splitlines() if line.startswith("E ")] or [test["message"]]
                 work.row("Failed", test=test["test"], message=lines[0][:300])
-        if name == "tests/cuda":
+        if name != "tests/model and tests/training":
             _list(work, results)
     bad = [name for name, (process, _) in runs.items() if process.returncode]
-    if bad:
+    if bad and check:
         raise SystemExit(f"failed or not all done: {', '.join(bad)}")
 
 
@@ -143,4 +196,9 @@ def time_steps(work: Work, model: Any, batch_size: int, steps: int, **options: A
     return first, 1e3 * seconds(lambda: [step() for _ in range(steps)], work.device) / steps
 
 
-PARTS = [Part("environment", environment, 25), Part("tests", tests, 105), Part("penalty", penalty, 45)]
+PARTS = [
+    Part("environment", environment, 25),
+    Part("graph", graph, 100, leave=60),
+    Part("tests", tests, 105),
+    Part("penalty", penalty, 45),
+]

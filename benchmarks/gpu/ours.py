@@ -12,7 +12,10 @@ from torch import Tensor
 from peers import OURS, real_batch
 from sagan import PRESETS, ModelConfig, TrainingConfig
 from sagan.device import keep_memory
+from sagan.model import resample
 from sagan.model.resample import conv3x3_downsample, upsample, upsample_conv3x3  # noqa: F401
+from sagan.training.checkpoint import state  # noqa: F401
+from sagan.training.graphs import WARM_UP  # noqa: F401
 from sagan.training.step import Trainer
 
 Precision = str
@@ -34,14 +37,38 @@ def arithmetic(precision: Precision) -> Iterator[str]:
         cudnn.benchmark, cudnn.allow_tf32, cublas.allow_tf32 = before
 
 
+@contextlib.contextmanager
+def boxes_of_kernels_on(*devices: str) -> Iterator[None]:
+    """Take the box sums of resampling layers of the kernels on these devices, of the maps on others."""
+    before, resample.BOXED_KERNELS = resample.BOXED_KERNELS, devices
+    try:
+        yield
+    finally:
+        resample.BOXED_KERNELS = before
+
+
 TOY = replace(PRESETS["demo"].model, base_channels=4)
 """Small enough for a busy CPU."""
 
 
-def stepper(model: ModelConfig, device: str, batch_size: int, **options: Any) -> Callable[[], dict[str, Tensor]]:
-    """Return a function that trains one step after another, on synthetic images that are on the device already."""
+def start(
+    model: ModelConfig, device: str, batch_size: int, **options: Any
+) -> tuple[Trainer, Callable[[], dict[str, Tensor]]]:
+    """Return a trainer, and a function that trains one step after another on images that are on the device already."""
     training = TrainingConfig(**{"steps": 10**6, "batch_size": batch_size} | options)
     trainer = Trainer(model, training, torch.device(device))
     images, labels = (t.to(device) for t in real_batch(OURS, model, batch_size))
     numbers = count()
-    return lambda: trainer.train_step(next(numbers), lambda _: (images, labels))
+    return trainer, lambda: trainer.train_step(next(numbers), lambda _: (images, labels))
+
+
+def stepper(model: ModelConfig, device: str, batch_size: int, **options: Any) -> Callable[[], dict[str, Tensor]]:
+    """Return a function that trains one step after another, on synthetic images that are on the device already."""
+    return start(model, device, batch_size, **options)[1]
+
+
+def describe_graphs(trainer: Trainer) -> str:
+    """Return how a trainer's steps run: by how many CUDA graphs, or why by none."""
+    if trainer.graphs is None:
+        return "eager"
+    return "capture failed: eager" if trainer.graphs.failed else f"{trainer.graphs.count} graphs"

@@ -23,8 +23,8 @@ from gpu.parts import Part, Report, run_all, run_one  # noqa: E402
 from machine import argument_parser, describe  # noqa: E402
 
 MEASUREMENTS: dict[str, tuple[str, list[Part], float]] = {  # by name: title, parts and time limit, s
-    "check": ("Is it right on this machine?", check.PARTS, 150),
-    "speed": ("How fast is it on this machine?", speed.PARTS, 240),
+    "check": ("Is it right on this machine?", check.PARTS, 230),
+    "speed": ("How fast is it on this machine?", speed.PARTS, 260),
     "train": ("A training run of a few minutes", train.PARTS, 270),
 }
 

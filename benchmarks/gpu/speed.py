@@ -9,12 +9,24 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from gpu.ours import TOY, arithmetic, conv3x3_downsample, stepper, upsample, upsample_conv3x3
+from gpu.ours import (
+    TOY,
+    WARM_UP,
+    arithmetic,
+    boxes_of_kernels_on,
+    conv3x3_downsample,
+    describe_graphs,
+    start,
+    stepper,
+    upsample,
+    upsample_conv3x3,
+)
 from gpu.parts import Part, Work
 from machine import peak, seconds, spread
 from operations import operations
@@ -23,6 +35,7 @@ from sagan import PRESETS, ModelConfig, TrainingConfig
 
 BIGGAN, BIGGAN_AS_OURS = "BigGAN-PyTorch", "BigGAN-PyTorch, attention as ours"
 STUDIOGAN = "PyTorch-StudioGAN"
+GRAPH = "ours, auto, graph"  # the whole step replayed as a CUDA graph
 TF32 = "TF32"  # PyTorch's default in convolutions; rows that use it say so
 
 # Images/s on one H100 with 80 GB, and the range, before the first measurement.
@@ -55,6 +68,7 @@ def codebases(work: Work) -> None:
     here = names(work.options.peers, "128") if work.options.peers else [OURS]
     default = f"({TF32} convolutions)"
     rows: list[tuple[str, str, str, dict[str, Any]]] = [("ours, auto", OURS, "auto", {})]
+    rows += [(GRAPH, OURS, "auto", {})]
     rows += [(f"{BIGGAN} as it comes {default}", BIGGAN, "default", {})]
     rows += [(f"{BIGGAN_AS_OURS} {default}", BIGGAN_AS_OURS, "default", {})]
     rows += [("ours, fp32", OURS, "fp32", {})]
@@ -85,13 +99,18 @@ def _codebase(
     model = replace(SIZES["128"], base_channels=8) if work.toy else SIZES["128"]
     try:
         with arithmetic(precision) as chosen:
-            training = TrainingConfig(batch_size=batch_size, precision=chosen)  # type: ignore[arg-type]
-            with torch.device(work.device):
-                one = build(name, work.options.peers, model, training, **settings)
-            for network in (one.generator, one.discriminator) if mode else ():
-                network.compile(mode=mode, dynamic=False)
-            batch = [t.to(work.device) for t in real_batch(name, model, batch_size)]
-            result = measure(work, lambda: one.step(*batch))
+            if label == GRAPH:
+                trainer, step = start(model, work.device, batch_size, precision=chosen, cuda_graph=True)
+                result = measure(work, step, warm_up=WARM_UP + 1)
+                cells["codebase"] += f" ({describe_graphs(trainer)})"
+            else:
+                training = TrainingConfig(batch_size=batch_size, precision=chosen)  # type: ignore[arg-type]
+                with torch.device(work.device):
+                    one = build(name, work.options.peers or Path(), model, training, **settings)
+                for network in (one.generator, one.discriminator) if mode else ():
+                    network.compile(mode=mode, dynamic=False)
+                batch = [t.to(work.device) for t in real_batch(name, model, batch_size)]
+                result = measure(work, lambda: one.step(*batch))
         rate = batch_size / statistics.median(result["times"])
         bf16 = work.values().get("peak in bf16")
         share = operations(model) * rate / (1e12 * bf16) if bf16 and name == OURS else None
@@ -109,14 +128,19 @@ def _codebase(
     work.row(table, **cells)
 
 
-def measure(work: Work, step: Callable[[], object], cycle: int = 1) -> dict[str, Any]:
-    """Measure a step: mean times of rounds of complete cycles, the first step, the host's time, and peak memory."""
+def measure(work: Work, step: Callable[[], object], cycle: int = 1, warm_up: int = 0) -> dict[str, Any]:
+    """Measure a step: mean times of rounds of complete cycles, the first step, the host's time, and peak memory.
+
+    Args:
+        cycle: steps until the kinds of step repeat.
+        warm_up: steps after the first one that are not timed; at least `cycle`, and 2.
+    """
     on_gpu = work.device == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     first = seconds(step, work.device)
-    for _ in range(1 if work.toy else max(2, cycle)):
+    for _ in range(max(1, warm_up) if work.toy else max(2, cycle, warm_up)):
         step()
     rounds, steps = (1, cycle) if work.toy else (5, max(4, cycle))
     times = [seconds(lambda: [step() for _ in range(steps)], work.device) / steps for _ in range(rounds)]
@@ -131,38 +155,54 @@ def measure(work: Work, step: Callable[[], object], cycle: int = 1) -> dict[str,
 
 
 def presets(work: Work) -> None:
-    """How fast do the presets' own steps train, penalties and all, and the networks of 64 px at width 64?"""
+    """How fast do the presets' own steps train, penalties and all, eager and as a graph, and 64 px at width 64?"""
     wide = replace(PRESETS["small"].model, base_channels=64)
     cases: list[tuple[str, ModelConfig, int, dict[str, Any]]] = [
         ("demo", PRESETS["demo"].model, 32, _as_trained("demo")),
         ("small", PRESETS["small"].model, 32, _as_trained("small")),
         ("64 px, width 64", wide, 64, {}),
+        ("64 px, width 64, as small", wide, 64, _as_trained("small")),
         ("64 px, width 64", wide, 256, {}),
     ]
     if work.toy:
         cases = [("a toy", TOY, 4, _as_trained("demo"))]
-    for name, model, batch_size, options in cases:
-        for precision in ("auto", "fp32"):
-            cells = {"step": name, "batch": batch_size, "precision": precision}
-            if work.left < 8:
-                work.row("Presets", **cells, **{"ms/step": "no time left"})
-                continue
-            with arithmetic(precision) as chosen:
-                step = stepper(model, work.device, batch_size, precision=chosen, **options)
-                result = measure(work, step, cycle=options.get("penalty_every", 1))
-            median = statistics.median(result["times"])
-            work.row(
-                "Presets",
-                **cells,
-                **{
-                    "ms/step": spread([1e3 * t for t in result["times"]], 2),
-                    "images/s": f"{batch_size / median:,.0f}",
-                    "predicted for an H100": PREDICTIONS.get((f"{name}, {precision}", batch_size), "-"),
-                    "ms until the call returns": f"{1e3 * result['host']:.2f}",
-                    "peak memory GiB": result["memory"],
-                    "first step s": f"{result['first']:.1f}",
-                },
-            )
+    for precision, modes in (("auto", (False, True)), ("fp32", (False,))):
+        for name, model, batch_size, options in cases:
+            for graph in modes:
+                cells = {
+                    "step": name,
+                    "batch": batch_size,
+                    "precision": precision,
+                    "mode": "graph" if graph else "eager",
+                }
+                if work.left < 8:
+                    work.row("Presets", **cells, **{"ms/step": "no time left"})
+                    continue
+                try:
+                    cells |= _preset(work, model, batch_size, precision, options | {"cuda_graph": graph})
+                except Exception as error:
+                    traceback.print_exc()
+                    cells |= {"ms/step": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:150]}"}
+                if not graph:
+                    cells["predicted for an H100"] = PREDICTIONS.get((f"{name}, {precision}", batch_size), "-")
+                work.row("Presets", **cells)
+
+
+def _preset(work: Work, model: ModelConfig, batch_size: int, precision: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Measure one row of the table."""
+    cycle = options.get("penalty_every", 1)
+    with arithmetic(precision) as chosen:
+        trainer, step = start(model, work.device, batch_size, precision=chosen, **options)
+        result = measure(work, step, cycle=cycle, warm_up=WARM_UP * cycle + 1 if options["cuda_graph"] else 0)
+    return {
+        "mode": describe_graphs(trainer),
+        "ms/step": spread([1e3 * t for t in result["times"]], 2),
+        "images/s": f"{batch_size / statistics.median(result['times']):,.0f}",
+        "ms until the call returns": f"{1e3 * result['host']:.2f}",
+        "peak memory GiB": result["memory"],
+        "first step s": f"{result['first']:.1f}",
+        "predicted for an H100": "-",
+    }
 
 
 def _as_trained(preset: str) -> dict[str, Any]:
@@ -171,15 +211,19 @@ def _as_trained(preset: str) -> dict[str, Any]:
 
 
 def resampling(work: Work) -> None:
-    """Are box sums and 9 taps faster than resampling and 36, in every resampling layer of 128 px, in bf16?"""
+    """Resample and convolve (36 taps), box sums of maps (9), or box sums of kernels (16)? Of 128 px, in bf16."""
     model, batch_size = (TOY, 4) if work.toy else (SIZES["128"], 64)
     layers = [("up", *pair, 4 << i) for i, pair in enumerate(pairwise(model.generator_channels))]
     layers += [
         ("down", c, c, model.resolution >> i) for i, c in enumerate(model.discriminator_channels[: model.halvings])
     ]
-    forms: dict[str, tuple[Callable, Callable]] = {
-        "up": (lambda x, w: F.conv2d(upsample(x), w, padding=1), lambda x, w: upsample_conv3x3(x, w, None)),
-        "down": (lambda x, w: F.avg_pool2d(F.conv2d(x, w, padding=1), 2), lambda x, w: conv3x3_downsample(x, w, None)),
+    plain: dict[str, Callable] = {
+        "up": lambda x, w: F.conv2d(upsample(x), w, padding=1),
+        "down": lambda x, w: F.avg_pool2d(F.conv2d(x, w, padding=1), 2),
+    }
+    fused: dict[str, Callable] = {
+        "up": lambda x, w: upsample_conv3x3(x, w, None),
+        "down": lambda x, w: conv3x3_downsample(x, w, None),
     }
 
     def tensor(*shape: int) -> torch.Tensor:
@@ -188,24 +232,19 @@ def resampling(work: Work) -> None:
 
     for kind, c_in, c_out, side in layers:
         x, w = tensor(batch_size, c_in, side, side), tensor(c_out, c_in, 3, 3)
-        ms: list[tuple[float, float]] = []
+        cells: dict[str, str] = {}
         with arithmetic("auto"):
-            for form in forms[kind]:
-                g = torch.randn_like(form(x, w))
-                both = lambda form=form, g=g: torch.autograd.grad(form(x, w), (x, w), g)  # noqa: B023, E731
-                ms.append((_best(work, lambda form=form: form(x, w)), _best(work, both)))  # noqa: B023
-        (plain, plain_both), (boxes, boxes_both) = ms
-        work.row(
-            f"Resampling layers, batch {batch_size}",
-            layer=f"{kind} {c_in} to {c_out}, from {side} px",
-            **{
-                "forward: plain ms": f"{plain:.3f}",
-                "boxes ms": f"{boxes:.3f}",
-                "and backward: plain ms": f"{plain_both:.3f}",
-                "with boxes ms": f"{boxes_both:.3f}",
-                "plain / boxes": f"{plain_both / boxes_both:.2f}",
-            },
-        )
+            for name, form, boxed_kernels in (
+                ("plain", plain[kind], ()),
+                ("boxes of maps", fused[kind], ()),
+                ("boxes of kernels", fused[kind], (work.device,)),
+            ):
+                with boxes_of_kernels_on(*boxed_kernels):
+                    g = torch.randn_like(form(x, w))
+                    both = lambda form=form, g=g: torch.autograd.grad(form(x, w), (x, w), g)  # noqa: B023, E731
+                    forward = _best(work, lambda form=form: form(x, w))  # noqa: B023
+                    cells[f"{name}, ms forward / and backward"] = f"{forward:.3f} / {_best(work, both):.3f}"
+        work.row(f"Resampling layers, batch {batch_size}", layer=f"{kind} {c_in} to {c_out}, from {side} px", **cells)
 
 
 def _best(work: Work, call: Callable[[], object]) -> float:
@@ -245,9 +284,9 @@ def kernels(work: Work) -> None:
 
 PARTS = [
     Part("peaks", peaks, 25),
-    Part("codebases", codebases, 130, leave=70),
+    Part("codebases", codebases, 145, leave=80),
+    Part("presets", presets, 55),
     Part("kernels", kernels, 35),
-    Part("presets", presets, 40),
     Part("resampling", resampling, 30),
     Part("compiled", compiled, 500, when_asked=True),
 ]
