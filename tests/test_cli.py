@@ -209,7 +209,8 @@ def test_samples_maps_and_the_command_that_repeats_them_are_of_the_best_step(
     options = ["--steps", 6, "--evaluate-every", 2, "--seed", 3, "--out", tmp_path / "run"]
     output = command("train", *train_options, *options)[1]
     assert re.search(r"samples\.png \(step 4, the best of 6\)", output)
-    assert re.search(r"maps\b.*\bstep 4: .*attend\.png", output)
+    assert re.search(r"attend\.png \(step 4, the best of 6\)", output)
+    assert re.search(r"^done: 6 steps; the best is step 4, at distance 3$", output, re.MULTILINE)
     run = Run(tmp_path / "run")
     assert step_of(run.samples_path.read_bytes()) == step_of((run.path / "attend.png").read_bytes()) == 4
     assert run.samples_path.read_bytes() != run.sample_path(6).read_bytes()
@@ -279,7 +280,15 @@ def test_training_warns_once_of_what_goes_wrong(command, tmp_path, train_options
     monkeypatch.setattr(recorder, "Monitor", Given)
     options = ["--steps", 12, "--evaluate-every", 2, "--out", tmp_path / "run"]
     errors = command("train", *train_options, *options)[2]
-    warnings = [line for line in errors.splitlines() if re.search(r"\bstep \d", line)]
+    lines = [line for line in errors.splitlines() if re.search(r"\bstep \d", line)]
+    evaluations = [line for line in lines if "(FID)" in line]
+    assert [re.search(r"step (\d+): distance (\d)", line).groups() for line in evaluations] == [
+        ("2", "9"), ("4", "5"), ("6", "6"), ("8", "7"), ("10", "8"), ("12", "9"),
+    ]  # fmt: skip
+    assert [("the best so far" in line, "best: step 4" in line) for line in evaluations[:3]] == [
+        (True, False), (True, False), (False, True),
+    ]  # fmt: skip
+    warnings = [line for line in lines if "(FID)" not in line]
     rising, collapsing = sorted(warnings, key=lambda line: "diversity" in line)
     assert re.search(r"step 10\b.*\bfid\b.*\b3\b.*\b8\b.*\b5\b.*\bstep 4\b", rising)
     assert re.search(r"step 10\b.*\bdiversity 0\.30\b.*\bstep 2\b.*1\.00", collapsing)

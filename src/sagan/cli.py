@@ -35,7 +35,7 @@ from sagan.locate import expand_options
 from sagan.presets import PRESETS
 from sagan.text import PrintableStream, is_text, printable
 
-COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {  # name: (options, function)
+COMMANDS: dict[str, tuple[type, Callable[[Any], object]]] = {  # name: (options, function)
     "train": (Train, train),
     "sample": (Sample, sample),
     "evaluate": (Evaluate, evaluate),

@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -133,7 +133,7 @@ class Run:
         """
         path = Path(path)
         if (path / "config.json").exists():
-            raise UserError(f"{path} contains a run already: resume it with --resume {path}, or choose another --out")
+            refuse_second_run(path)
         _write_info(path / "config.json", info)
         run = cls(path)
         run.use_cache(info.config.data.cache)
@@ -215,6 +215,11 @@ class Run:
     def best_step(self) -> int | None:
         """Return the step of the smallest distance logged so far; None without evaluations."""
         return best_step(self.metrics())
+
+
+def refuse_second_run(path: Path) -> NoReturn:
+    """Raise the UserError for a new run in a folder that contains one."""
+    raise UserError(f"{path} contains a run already: resume it with --resume {path}, or choose another --out")
 
 
 def _write_info(path: Path, info: RunInfo) -> None:

@@ -85,3 +85,15 @@ def _bytes_of(name: str) -> bytes:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a surrogate that stands for no byte
         return name.encode("utf-8", "backslashreplace")
+
+
+def format_time(seconds: float) -> str:
+    """Format a duration with its two largest units: '0.31 s', '45 s', '6 min 12 s', '3 h 10 min', '2 d 3 h'."""
+    if seconds < 10:
+        return f"{short(float(f'{seconds:.2g}'))} s"
+    rounded = round(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if rounded >= size:
+            count, rest = divmod(round(rounded / part) * part, size)
+            return f"{count} {unit}" + (f" {rest // part} {smaller}" if rest else "")
+    return f"{rounded} s"

@@ -17,12 +17,14 @@ from torch import nn
 from sagan.cli import main
 from sagan.config import Config, DataConfig, TrainingConfig
 from sagan.data import prepare
+from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.model.config import ModelConfig
 from sagan.presets import PRESETS
 from sagan.study import runner
 from sagan.study.plan import StudyFolder
-from sagan.study.runner import seconds
+from sagan.training import speed
+from sagan.training.speed import seconds
 
 TINY = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --evaluate-count 8 --precision fp32".split()
 
@@ -123,35 +125,35 @@ def test_a_comparison_needs_classes(arguments, capsys):
     ],
 )
 def test_a_speed_counts_when_two_blocks_agree(seconds, settled):
-    assert runner.has_settled(seconds) is settled
+    assert speed.has_settled(seconds) is settled
 
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_trial_trains_whole_blocks_after_a_warm_up(image_folder, monkeypatch, every):
     """Steps 0 to `every` are not timed; then every block has the same number of penalties."""
     steps = []
-    train = runner.Trainer.train_step
+    train = speed.Trainer.train_step
     monkeypatch.setattr(
-        runner.Trainer, "train_step", lambda self, step, *rest: (steps.append(step), train(self, step, *rest))
+        speed.Trainer, "train_step", lambda self, step, *rest: (steps.append(step), train(self, step, *rest))
     )
     model = ModelConfig(resolution=32, base_channels=4, latent_dim=8)
     training = TrainingConfig(batch_size=4, precision="fp32", r1=0.1, penalty_every=every)
     config = Config(model=model, training=training, data=DataConfig(source=str(image_folder)))
     store = prepare(config.data, resolution=32, image_channels=3, progress=False)
     started = time.perf_counter()
-    seconds = runner._seconds_per_step(config, store, torch.device("cpu"))
+    seconds = speed.seconds_per_step(config, store, Processes(torch.device("cpu")))
     elapsed = time.perf_counter() - started
     assert steps == list(range(len(steps)))
     block = {1: 8, 3: 9}[every]
     blocks, rest = divmod(len(steps) - (every + 1), block)
     assert rest == 0
-    assert 2 <= blocks <= runner.TRIAL_BLOCKS
+    assert 2 <= blocks <= speed.TRIAL_BLOCKS
     assert 0 < seconds * 2 * block < elapsed
 
 
 def test_a_budget_decides_the_steps(arguments, tmp_path, monkeypatch):
     features, source = (arguments[arguments.index(name) + 1] for name in ("--features", "--data"))
-    monkeypatch.setattr(runner, "_seconds_per_step", lambda *_: 0.5)
+    monkeypatch.setattr(runner, "seconds_per_step", lambda *_: 0.5)
     base = replace(PRESETS["demo"], data=replace(PRESETS["demo"].data, source=source))
     options = {"budget": "30s", "seeds": 3, "jobs": 2, "features": features}
     folder = runner.open_study(tmp_path / "budget", "stability", base, **options)
@@ -161,7 +163,7 @@ def test_a_budget_decides_the_steps(arguments, tmp_path, monkeypatch):
 
 def test_variants_of_the_same_time_get_their_share_of_the_steps(arguments, tmp_path, monkeypatch):
     features, source = (arguments[arguments.index(name) + 1] for name in ("--features", "--data"))
-    monkeypatch.setattr(runner, "_seconds_per_step", lambda config, *_: config.model.base_channels / 24)
+    monkeypatch.setattr(runner, "seconds_per_step", lambda config, *_: config.model.base_channels / 24)
     base = replace(PRESETS["demo"], data=replace(PRESETS["demo"].data, source=source))
     only = ("base", "double-rates", "narrow", "wide")
     options = {"seeds": 2, "jobs": 2, "features": features, "only": only}
@@ -169,7 +171,7 @@ def test_variants_of_the_same_time_get_their_share_of_the_steps(arguments, tmp_p
     steps = {job.variant.name: job.config.training.steps for job in folder.jobs()}
     assert steps == {"base": 1200, "double-rates": 1200, "narrow": 1800, "wide": 900}
     # A resumed study keeps its steps, whatever the speed is by then.
-    monkeypatch.setattr(runner, "_seconds_per_step", lambda *_: 1.0)
+    monkeypatch.setattr(runner, "seconds_per_step", lambda *_: 1.0)
     assert runner.open_study(tmp_path / "shares", "settings", base, **options).plan == folder.plan
     # A budget holds for all of them together: four variants of the same time.
     within = runner.open_study(tmp_path / "budget", "settings", base, **options, budget="80s")

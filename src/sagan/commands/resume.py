@@ -12,7 +12,7 @@ from sagan.text import printable
 if TYPE_CHECKING:
     from sagan.run import Run
 
-ACCEPTED = ("--steps", "--data", "--device", "--cache", "--evaluate-features")
+ACCEPTED = ("--steps", "--budget", "--data", "--device", "--cache", "--evaluate-features", "--dry-run")
 """Options that may stand next to --resume."""
 
 
@@ -69,6 +69,12 @@ def check_same(run: "Run", config: Config) -> None:
         )
 
 
+def steps_done(run: "Run") -> int:
+    """Return the step of a run's newest checkpoint, 0 without one."""
+    checkpoints = run.checkpoints()
+    return int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else 0
+
+
 def change_steps(run: "Run", steps: int) -> tuple[Config, str]:
     """Return the configuration of a run that continues to another number of steps, and a line about it.
 
@@ -79,8 +85,7 @@ def change_steps(run: "Run", steps: int) -> tuple[Config, str]:
     """
     config = run.info.config
     before = config.training.steps
-    checkpoints = run.checkpoints()
-    done = int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else 0
+    done = steps_done(run)
     if steps < done:
         raise UserError(
             f"--steps {steps}: {run.path} has done {done} steps already: pass at least as many, or start a new run "

@@ -1,7 +1,10 @@
 """The command `sagan train`."""
 
 import contextlib
+import math
+import shlex
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -9,17 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sagan.commands.arguments import DeviceOption, FolderOption
-from sagan.commands.resume import change_steps, check_features, check_options, check_same
+from sagan.commands.arguments import DeviceOption, Flag, FolderOption
+from sagan.commands.resume import change_steps, check_features, check_options, check_same, steps_done
 from sagan.config import Config
 from sagan.errors import UserError
 from sagan.presets import PRESETS, PresetName
-from sagan.text import printable
+from sagan.text import format_time, printable
 
 if TYPE_CHECKING:
     from sagan.data import Store
     from sagan.distributed import Processes
     from sagan.run import Run
+    from sagan.training.recorder import Callback
+    from sagan.training.speed import Speed
 
 
 @dataclass(frozen=True)
@@ -38,44 +43,75 @@ class Train:
     """Folder of the new run; default: runs/DATE-TIME."""
     go_on: bool = False
     """If --out already contains this run, resume it (for requeued jobs)."""
+    budget: Annotated[str, tyro.conf.arg(metavar="TIME", help_behavior_hint="")] = ""
+    """Time to train, such as 1h or 30m, which sets the steps by the speed measured here; of --resume, added time."""
+    dry_run: Flag = 0
+    """Say what would be trained, with speed, memory and time measured here, and stop; no run is written."""
     device: DeviceOption = "auto"
     config: Config = field(default_factory=lambda: PRESETS["small"])
     given: tyro.conf.Suppress[tuple[str, ...]] = ()
     """Names of the options on the command line."""
 
 
-def train(options: Train) -> None:
-    """Run `sagan train`."""
+def train(options: Train, callback: "Callback | None" = None) -> Path:
+    """Run `sagan train`; returns the run's folder.
+
+    Args:
+        options: of the command line.
+        callback: called with a step and the values logged there.
+    """
     from sagan.device import choose_algorithms
     from sagan.distributed import join
     from sagan.run import read_generator
+    from sagan.training.announce import describe_plan, describe_result
     from sagan.training.loop import train as train_run
 
+    budget = _read_budget(options)
     if _is_deterministic(options):  # again in training, but cuBLAS needs it before CUDA starts
         choose_algorithms(deterministic=True)
     with join(options.device) as processes, contextlib.ExitStack() as locks:
+        # Plan the run: nothing is written yet.
         now = f"runs/{datetime.now():%Y%m%d-%H%M%S}"
         out = options.resume or options.out or Path(processes.first(lambda: now))
-        run, store = processes.in_turn(lambda: _open_run(options, out, processes, locks))
-        config = run.info.config
-        classes = f"{store.num_classes} classes" if store.num_classes else "no classes"
-        where = str(processes.device) if processes.count == 1 else f"{processes.count} x {processes.device.type}"
+        plan = processes.in_turn(lambda: _plan_run(options, out, processes))
+        speed = None
+        if options.dry_run or (budget and not plan.resumes_out):
+            plan, speed = _try_out(plan, budget, processes)
         if processes.is_first:
-            print(f"{len(store)} images, {classes}, {config.model.resolution} px -> {run.path} on {where}")
-        complete = train_run(run, store, processes)
-        if not processes.is_first:
-            return
-        if complete:
-            step = read_generator(run.path)[2]
-            best = "" if step == config.training.steps else f", the best of {config.training.steps:,}"
-            print(f"done: {run.samples_path} (step {step:,}{best}); more of it with: sagan sample {run.path}")
-            if any(kind == "self" for _, kind in config.model.attention_at("generator")):
+            if plan.lines:
+                print("\n".join(plan.lines))
+            print(describe_plan(out, plan.config, plan.store, processes, done=plan.done, speed=speed))
+        if options.dry_run:
+            return out
+
+        # Train it.
+        run = processes.in_turn(lambda: _open_run(plan, out, processes, locks))
+        complete = train_run(run, plan.store, processes, callback)
+        if processes.is_first and complete:
+            figure = None
+            if any(kind == "self" for _, kind in run.info.config.model.attention_at("generator")):
                 from sagan.render.attention import write_attention
 
                 figure, _ = write_attention(run.path, None, device=processes.device)
-                print(f"attention maps of the last layer, step {step:,}: {figure}")
-        else:
-            print(f"stopped and saved; resume with: sagan train --resume {run.path}")
+            print(describe_result(run, read_generator(run.path)[2], figure))
+        elif processes.is_first:
+            print(f"stopped and saved; resume with: sagan train --resume {shlex.quote(str(run.path))}")
+    return out
+
+
+def _read_budget(options: Train) -> float | None:
+    """Return the seconds of --budget; None without one.
+
+    Raises:
+        UserError: it is not a time, or --steps stands next to it.
+    """
+    from sagan.training.speed import seconds
+
+    if not options.budget:
+        return None
+    if "--steps" in options.given:
+        raise UserError("--budget chooses the steps: pass either --budget or --steps")
+    return seconds(options.budget)
 
 
 def _is_deterministic(options: Train) -> bool:
@@ -89,21 +125,35 @@ def _is_deterministic(options: Train) -> bool:
     return False
 
 
-def _open_run(options: Train, out: Path, processes: "Processes", locks: contextlib.ExitStack) -> "tuple[Run, Store]":
-    """Open or create the run to train, and its images.
+@dataclass(frozen=True)
+class _Plan:
+    """A run to create or to resume, checked, with its images."""
 
-    The first process creates a new run, or changes the steps or the source of one that is resumed; it locks the run's
-    folder in `locks`.
+    config: Config
+    """As it will be; of a new run, its number of classes is that of the data."""
+    store: "Store"
+    run: "Run | None"
+    """The run to resume; None: a new one."""
+    resumes_out: bool
+    """Whether --go-on found the run."""
+    done: int = 0
+    """Steps of its newest checkpoint."""
+    lines: tuple[str, ...] = ()
+    """A line for each change of the configuration."""
+
+
+def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
+    """Find the run to resume, if any, and the images, and check that options, run and data fit together.
 
     Raises:
-        UserError: options, run and data do not fit together, or another process is training the run.
+        UserError: they do not.
     """
     from sagan.data import prepare
     from sagan.data.summary import list_skipped
     from sagan.device import choose_precision
     from sagan.distributed import check_batch
     from sagan.locate import absolute_features, absolute_paths, check_present
-    from sagan.run import Run, RunInfo, lock_for_training
+    from sagan.run import Run, refuse_second_run
     from sagan.trained import shipped_name
     from sagan.training.finetune import check_source
 
@@ -112,8 +162,9 @@ def _open_run(options: Train, out: Path, processes: "Processes", locks: contextl
         raise UserError("--go-on requires --out, the folder of the run to resume")
     if options.resume:
         check_options(options.given)
-    resumes_out = options.go_on and (out / "config.json").exists()
-    run = Run(out) if options.resume or resumes_out or not processes.is_first else None
+    exists = (out / "config.json").exists()
+    resumes_out = options.go_on and exists
+    run = Run(out) if options.resume or resumes_out else None
     if run and shipped_name(run.path):
         raise UserError(f"{out} has no training to resume: start a new run with --from {out}")
     lines: list[str] = []
@@ -132,27 +183,68 @@ def _open_run(options: Train, out: Path, processes: "Processes", locks: contextl
         raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
     if run:
         check_present(config.data.source, "name the moved data with --data")
+    elif exists:
+        refuse_second_run(out)
 
     # Open the images, and check that they are the run's.
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
-    if run is None:
-        if store.skipped:
-            print(list_skipped(store.skipped), file=sys.stderr)
-        model = replace(config.model, num_classes=store.num_classes)
-        if config.training.start:
-            check_source(config.training.start, model, config.training.freeze_discriminator)
-        info = RunInfo(replace(config, model=model), store.class_names, store.key)
-    else:
+    if run:
         _check_data(run, config, store)
+        return _Plan(config, store, run, resumes_out, steps_done(run), tuple(lines))
+    if store.skipped and processes.is_first:
+        print(list_skipped(store.skipped), file=sys.stderr)
+    model = replace(config.model, num_classes=store.num_classes)
+    if config.training.start:
+        check_source(config.training.start, model, config.training.freeze_discriminator)
+    return _Plan(replace(config, model=model), store, None, resumes_out)
 
-    # Write the configuration, after everything was checked.
-    if processes.is_first:
-        locks.enter_context(lock_for_training(out))
-        if run and config != run.info.config:
-            run.reconfigure(config)
-            for line in lines:
-                print(line)
-    return run or Run.create(out, info), store
+
+def _try_out(plan: _Plan, budget: float | None, processes: "Processes") -> "tuple[_Plan, Speed]":
+    """Measure the speed of a planned run, and return the plan with the steps that fit the budget, if there is one.
+
+    Raises:
+        UserError: not one step fits the budget.
+    """
+    from sagan.training.speed import fitting_steps, try_out
+
+    since = time.perf_counter()
+    speed = try_out(plan.config, plan.store, processes, budget=budget or math.inf)
+    if not budget:
+        return plan, speed
+    spent = processes.first(lambda: time.perf_counter() - since)
+    every = plan.config.output.evaluate_every if speed.evaluation else 0
+    steps = plan.done + fitting_steps(budget, speed, every, spent=spent)
+    line = f"--budget: {steps - plan.done:,} steps fit {format_time(budget)}"
+    if plan.run:
+        config, changed = change_steps(plan.run, steps)
+        return replace(
+            plan, config=replace(plan.config, training=config.training), lines=(*plan.lines, line, changed)
+        ), speed
+    training = replace(plan.config.training, steps=steps)
+    return replace(plan, config=replace(plan.config, training=training), lines=(line,)), speed
+
+
+def _open_run(plan: _Plan, out: Path, processes: "Processes", locks: contextlib.ExitStack) -> "Run":
+    """Create the planned run, or write the changed configuration of the one that is resumed; the first process writes.
+
+    It locks the run's folder in `locks`.
+
+    Raises:
+        UserError: another process is training the run, or its folder cannot be written.
+    """
+    from sagan.run import Run, RunInfo, lock_for_training
+
+    cache = plan.config.data.cache
+    if not processes.is_first:
+        run = Run(out)
+        run.use_cache(cache)
+        return run
+    locks.enter_context(lock_for_training(out))
+    if plan.run is None:
+        return Run.create(out, RunInfo(plan.config, plan.store.class_names, plan.store.key))
+    if plan.config != plan.run.info.config:
+        plan.run.reconfigure(plan.config)
+    return plan.run
 
 
 def _continued(options: Train, run: "Run") -> tuple[Config, list[str]]:
@@ -168,7 +260,8 @@ def _continued(options: Train, run: "Run") -> tuple[Config, list[str]]:
             f"{run.path} was imported, so it has no training to resume: start a new run with --from {run.path}"
         )
     config, lines = run.info.config, []
-    if ("--steps" in options.given or options.go_on) and options.config.training.steps != config.training.steps:
+    steps_given = "--steps" in options.given or (options.go_on and not options.budget)
+    if steps_given and options.config.training.steps != config.training.steps:
         config, line = change_steps(run, options.config.training.steps)
         lines.append(line)
     source = absolute_source(options.config.data.source)

@@ -1,15 +1,13 @@
 """Plan a study, train and evaluate its runs several at a time, and resume it where it was stopped (`sagan study`)."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -18,9 +16,10 @@ import torch
 from tqdm import tqdm
 
 from sagan.config import Config
-from sagan.data import Batches, Prefetcher, Store, prepare
+from sagan.data import Store, prepare
 from sagan.data.store import cache_folder
 from sagan.device import choose_device, choose_precision, keep_memory
+from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.locate import absolute_features, absolute_paths
 from sagan.metrics.features import open_features
@@ -28,25 +27,9 @@ from sagan.presets import different_options
 from sagan.study.plan import Job, Plan, StudyFolder
 from sagan.study.variants import STUDIES, StudyName, update_share
 from sagan.training.progress import say
-from sagan.training.step import Trainer
+from sagan.training.speed import seconds, seconds_per_step
 
-TRIAL_STEPS = 8  # minimum steps of a timed block
-TRIAL_BLOCKS = 6  # maximum number of blocks
-TRIAL_TOLERANCE = 0.05  # relative difference of two blocks below which both count as the speed of the run
 EVALUATION_SEED = 1_000_000  # of latents other than those that chose the best checkpoint
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds(text: str) -> float:
-    """Convert '2h', '90m', '1.5h' or '45s' to seconds.
-
-    Raises:
-        UserError: the text is not a time above 0.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not match or not float(match[1]):
-        raise UserError(f"--budget {text}: give a time such as 2h, 90m or 45s")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def open_study(
@@ -126,10 +109,11 @@ def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: to
     if device.type == "cpu":
         torch.set_num_threads(_threads(jobs))
     try:
+        alone = Processes(device)
         chosen = plan.chosen()
-        costs = {v.name: _seconds_per_step(v.config, store, device) for v in chosen if budget or v.same_time}
+        costs = {v.name: seconds_per_step(v.config, store, alone) for v in chosen if budget or v.same_time}
         same_time = [v.name for v in chosen if v.same_time]
-        base = _seconds_per_step(plan.base, store, device) if same_time else 0.0
+        base = seconds_per_step(plan.base, store, alone) if same_time else 0.0
     finally:
         torch.set_num_threads(threads)
     shares = {name: base / costs[name] for name in same_time}
@@ -141,39 +125,6 @@ def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: to
     if steps < 1:
         raise UserError(f"--budget {plan.budget}: not enough for one step of every run; choose fewer variants (--only)")
     return replace(plan, base=replace(plan.base, training=replace(plan.base.training, steps=steps)))
-
-
-def _seconds_per_step(config: Config, store: Store, device: torch.device) -> float:
-    """Return the seconds of a training step after a warm-up, with penalties as often as in training."""
-    torch.backends.cudnn.benchmark = True  # as in training; the search for kernels belongs to the warm-up
-    trainer = Trainer(config.model, config.training, device)
-    order = Batches(store, config.training.batch_size, seed=0, flips=config.data.flips)
-    every = config.training.penalty_every
-    block = -(-TRIAL_STEPS // every) * every  # steps; every block has the same number of penalties
-    seconds: list[float] = []
-    with closing(Prefetcher(order, device)) as batches:
-        for step in range(every + 1):  # both kinds of step: the first of each loads its kernels
-            trainer.train_step(step, batches)
-        for start in range(every + 1, every + 1 + TRIAL_BLOCKS * block, block):
-            _synchronise(device)
-            since = time.perf_counter()
-            for step in range(start, start + block):
-                trainer.train_step(step, batches)
-            _synchronise(device)
-            seconds.append((time.perf_counter() - since) / block)
-            if has_settled(seconds):
-                break
-    return (seconds[-2] + seconds[-1]) / 2
-
-
-def has_settled(seconds: Sequence[float]) -> bool:
-    """Return whether the last two durations agree, so that the warm-up is over."""
-    return len(seconds) > 1 and abs(seconds[-1] - seconds[-2]) <= TRIAL_TOLERANCE * seconds[-1]
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def default_jobs(device: str) -> int:

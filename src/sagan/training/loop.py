@@ -1,6 +1,7 @@
 """The training loop: step after step, stopped by a signal, restarted from the newest checkpoint after divergence."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -17,15 +18,18 @@ from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPo
 from sagan.training.finetune import start_from
 from sagan.training.graphs import why_not
 from sagan.training.progress import ProgressBar, say
-from sagan.training.recorder import Recorder
+from sagan.training.recorder import Callback, Recorder
+from sagan.training.speed import FirstSteps
 from sagan.training.step import Trainer
 
 
-def train(run: Run, store: Store, processes: Processes) -> bool:
+def train(run: Run, store: Store, processes: Processes, callback: Callback | None = None) -> bool:
     """Train a run to its last step, from its newest checkpoint if it has one; return whether it is complete.
 
     All processes call this; the first one writes. SIGINT or SIGTERM to one of them stops all after the current step,
     which is saved; a second signal stops at once.
+
+    The first process calls `callback(step, values)` for every line of the metrics log.
 
     Raises:
         UserError: no checkpoint is usable, training keeps diverging, or the disk refuses a write. What was saved
@@ -46,22 +50,21 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
 
     # Set up data, records and the progress bar.
     steps = config.training.steps
-    batch_size = config.training.batch_size
     order = Batches(
         store,
-        batch_size,
+        config.training.batch_size,
         seed=config.training.seed,
         flips=config.data.flips,
         rank=processes.rank,
         count=processes.count,
     )
-    recorder = Recorder(run, store, processes, step, trainer.uninformed_loss())
+    recorder = Recorder(run, store, processes, step, trainer.uninformed_loss(), callback)
+    first_steps = FirstSteps(config, step, processes.device)
     batches = Prefetcher(order, processes.device)
     bar = ProgressBar(
-        total=steps * batch_size,
-        initial=step * batch_size,
-        unit="images",
-        unit_scale=True,
+        total=steps,
+        initial=step,
+        unit="step",
         desc="training",
         disable=not processes.is_first,
     )
@@ -90,7 +93,10 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
             stop = processes.any(signals.received)
             if stop:
                 due = replace(due, save=True)
-            bar.update(batch_size)
+            bar.update()
+            speed = first_steps.update(step, interrupted=due.sample or due.evaluate or due.save)
+            if speed and processes.is_first:
+                say(speed)
 
             # Restart from the newest checkpoint if training has diverged, before anything of this step is recorded.
             problem = monitor.find_problem(trainer) if due.anything else None
@@ -104,14 +110,14 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
                     say(f"step {step}: {problem}; restarting from step {saved} with other random numbers ({count})")
                 monitor = DivergenceMonitor()
                 recorder.rewind(saved)
-                bar.rewind(saved * batch_size)
+                bar.rewind(saved)
                 step = saved
 
             # Otherwise log, draw, evaluate and save what is due.
             else:
-                if due.measure:
-                    bar.set_postfix_str(f"D {log['loss/discriminator']:.2f} G {log['loss/generator']:.2f}")
                 recorder.record(trainer, step, log, due)
+                if due.measure or due.evaluate:
+                    bar.set_postfix_str(recorder.summary())
                 if due.save:
                     policy = RestartPolicy()
 
@@ -146,11 +152,14 @@ def open_trainer(run: Run, processes: Processes) -> tuple[Trainer, int]:
 def stop_on_signal(*, announce: bool = True) -> Iterator["StopSignals"]:
     """Note the first SIGINT or SIGTERM inside; the second raises KeyboardInterrupt.
 
+    Outside of the main thread, where Python allows no handlers, signals keep their meaning.
+
     Args:
         announce: print a line at the first signal.
     """
     signals = StopSignals(announce)
-    previous = {number: signal.signal(number, signals.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    previous = {number: signal.signal(number, signals.handle) for number in numbers}
     try:
         yield signals
     finally:

@@ -1,6 +1,7 @@
 """What is recorded of a training run: the log, grids of samples, evaluations and checkpoints."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,18 +14,21 @@ from sagan.data.store import cache_folder
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import GRID_COLUMNS, GRID_ROWS, animate, draw_grid, read, save
-from sagan.metric_names import best_step
+from sagan.metric_names import best_step, distance_key
 from sagan.metrics.features import open_features
 from sagan.metrics.monitor import Monitor
 from sagan.model.generator import Generator
 from sagan.run import Run
 from sagan.sampling import draw_latents, sample
+from sagan.text import short
 from sagan.training.checkpoint import save_checkpoint
 from sagan.training.diagnostics import find_problems
 from sagan.training.metrics_log import MetricsLog
 from sagan.training.progress import say
 from sagan.training.step import Trainer
 
+Callback = Callable[[int, dict[str, float]], object]
+"""Called with a step and the values logged there, by name."""
 MAX_FRAMES = 60
 """Frames of the animation at most."""
 FRAME_SECONDS = 0.2
@@ -55,17 +59,27 @@ class Recorder:
         processes: the processes of the job. All of them evaluate, so all call `record`.
         start: steps done.
         uninformed_loss: the loss of a discriminator whose logits are all 0.
+        callback: called after a line of the log was written, by the process that writes.
 
     Raises:
         UserError: the features that evaluations need are configured and missing.
     """
 
-    def __init__(self, run: Run, store: Store, processes: Processes, start: int, uninformed_loss: float) -> None:
+    def __init__(
+        self,
+        run: Run,
+        store: Store,
+        processes: Processes,
+        start: int,
+        uninformed_loss: float,
+        callback: Callback | None = None,
+    ) -> None:
         self.run = run
         self.config = run.info.config
         self.processes = processes
         self.writes = processes.is_first
         self.uninformed_loss = uninformed_loss
+        self.callback = callback
         self.monitor = open_monitor(self.config, store, processes)
         self.log = MetricsLog(run, start, writes=self.writes)
         self._problems = find_problems(self.log.rows, uninformed_loss)
@@ -94,7 +108,7 @@ class Recorder:
         if due.measure:
             images = (step - self._clock_step) * self.config.training.batch_size
             rate = images / (time.perf_counter() - self._clock_time)
-            self.log.write(step, {**_log_row(trainer, step, log), "images_per_second": rate})
+            self._log(step, {**_log_row(trainer, step, log), "images_per_second": rate})
 
         # Draw a grid of samples.
         if self.writes and (due.sample or due.save):
@@ -104,8 +118,9 @@ class Recorder:
 
         # Evaluate.
         if self.monitor is not None and due.evaluate:
-            self.log.write(step, self.monitor(generator, seed=self.config.training.seed))
+            self._log(step, self.monitor(generator, seed=self.config.training.seed))
             if self.writes:
+                say(self._describe_evaluation(step))
                 self._draw_curve(self.monitor.distance_key)
 
         # Warn of new problems.
@@ -148,6 +163,25 @@ class Recorder:
     def close(self) -> None:
         """Close the log."""
         self.log.close()
+
+    def summary(self) -> str:
+        """Return the newest losses and the newest distance in one short line, for the progress bar."""
+        names = {"loss/discriminator": "D", "loss/generator": "G", distance_key(self.log.rows): "distance"}
+        newest = {key: next((row[key] for row in reversed(self.log.rows) if key in row), None) for key in names}
+        return ", ".join(f"{names[key]} {short(value)}" for key, value in newest.items() if value is not None)
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        self.log.write(step, values)
+        if self.callback and self.writes:
+            self.callback(step, dict(values))
+
+    def _describe_evaluation(self, step: int) -> str:
+        """Return a line on the evaluation just logged: its distance, its diversity, and the best step so far."""
+        key, row, best = distance_key(self.log.rows), self.log.rows[-1], best_step(self.log.rows)
+        assert key is not None
+        network = "FID" if key == "fid" else key.rpartition("/")[2]
+        rank = "the best so far" if best == step else f"best: step {best:,}"
+        return f"step {step:,}: distance {short(row[key])} ({network}), diversity {row['diversity']:.2f}; {rank}"
 
     def _start_clock(self, step: int) -> None:
         self._clock_step = step
