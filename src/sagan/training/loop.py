@@ -6,8 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 
-from sagan.data import Batches, Prefetcher, Store
-from sagan.data.shards.remote import Unreachable
+from sagan.data import Batches, Prefetcher, Store, Unavailable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
@@ -74,7 +73,7 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
             due = recorder.due(step + 1)
             try:
                 log = trainer.train_step(step, batches, measure=due.measure)
-            except Unreachable:  # raised before the step changed anything, unless D takes several steps
+            except Unavailable:  # raised before the step changed anything, unless D takes several steps
                 alone = processes.count == 1  # other processes may have got their batch
                 unchanged = alone and config.training.discriminator_steps == 1
                 if step and unchanged and not monitor.find_problem(trainer):
