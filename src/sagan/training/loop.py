@@ -6,6 +6,8 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 
+from tqdm import tqdm
+
 from sagan.data import Batches, Prefetcher, Store, Unavailable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
@@ -14,7 +16,7 @@ from sagan.run import Run
 from sagan.training.checkpoint import load_checkpoint, load_newest
 from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
 from sagan.training.finetune import start_from
-from sagan.training.progress import ProgressBar, say
+from sagan.training.progress import say
 from sagan.training.recorder import Recorder
 from sagan.training.step import Trainer
 
@@ -52,7 +54,7 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
     )
     recorder = Recorder(run, store, processes, step, trainer.uninformed_loss())
     batches = Prefetcher(order, processes.device)
-    bar = ProgressBar(
+    bar = tqdm(
         total=steps * batch_size,
         initial=step * batch_size,
         unit="images",
@@ -100,7 +102,7 @@ def train(run: Run, store: Store, processes: Processes) -> bool:
                     say(f"step {step}: {problem}; restarting from step {saved} with other random numbers ({count})")
                 monitor = DivergenceMonitor()
                 recorder.rewind(saved)
-                bar.rewind(saved * batch_size)
+                bar.update((saved - step) * batch_size)  # backwards
                 step = saved
 
             # Otherwise log, draw, evaluate and save what is due.
