@@ -2,7 +2,6 @@
 
 import html
 import json
-import os
 import re
 from pathlib import Path
 
@@ -309,7 +308,7 @@ def test_a_second_training_in_the_same_folder_is_refused(command, tmp_path, trai
         for options in (["--steps", 2, "--out", folder], ["--steps", 2, "--out", folder, "--seed", 1]):
             status, _, errors = command("train", *train_options, *options)
             assert status == 2
-            assert re.search(rf"{re.escape(str(folder))}\b.*\b{os.getpid()}\b", errors.splitlines()[-1])
+            assert re.search(rf"{re.escape(str(folder))}\b.*\banother process\b", errors.splitlines()[-1])
         assert [path.name for path in folder.iterdir()] == [".lock"]
     assert command("train", *train_options, "--steps", 2, "--out", folder)[0] == 0
     assert not (folder / ".lock").exists()

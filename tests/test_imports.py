@@ -81,3 +81,17 @@ def test_the_data_hold_no_plots_and_the_plots_no_run():
             assert "figures" not in rooms, module
         if room_of(module) == "figures":
             assert not rooms & {"run", "data"}, module
+
+
+def test_training_does_not_know_where_its_images_lie():
+    """Only `data.open` chooses between the packed store and the shards, which are read through one interface."""
+    found = arrows()
+    for module in ("store", "packed", "images", "batches", "diff", "prefetch", "summary", "packing"):
+        assert not any(
+            name.startswith(("sagan.data.shards", "sagan.data.open")) for name in found[f"sagan.data.{module}"]
+        )
+    for module, names in found.items():
+        if room_of(module) == "training":
+            assert not any(name.startswith(("sagan.data.shards", "sagan.data.packed")) for name in names), module
+    for module in ("reader", "index", "remote"):
+        assert not found[f"sagan.data.shards.{module}"] & {"sagan.data.store", "sagan.data.open", "sagan.data.batches"}

@@ -5,7 +5,6 @@ on the CPU. While one of them works alone (data, checkpoints, grids), the others
 has no timeout. So a collective only waits for work that all processes do at the same time.
 """
 
-import io
 import json
 import math
 import os
@@ -174,13 +173,9 @@ class Processes:
         own = [work(i) for i in range(self.rank, count, self.count)]
         if self.count == 1:
             return own
-        file = io.BytesIO()
-        np.savez(file, *own)
-        results: list[np.ndarray | None] = [None] * count
-        for rank, data in enumerate(_exchange(file.getvalue())):
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                results[rank :: self.count] = [arrays[f"arr_{i}"] for i in range(len(arrays))]
-        return results  # type: ignore[return-value]
+        shares: list[Any] = [None] * self.count
+        dist.all_gather_object(shares, own)
+        return [shares[i % self.count][i // self.count] for i in range(count)]
 
     def report_failure(self) -> bool:
         """Report that this process fails, which ends the others.
@@ -416,18 +411,6 @@ def _messages(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         size += t.numel()
     if group:
         yield group
-
-
-def _exchange(data: bytes) -> list[bytes]:
-    """Return the bytes of every process, by rank."""
-    count = dist.get_world_size()
-    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(count)]
-    dist.all_gather(sizes, torch.tensor([len(data)]))
-    largest = max(int(size) for size in sizes)
-    own = torch.frombuffer(bytearray(data.ljust(largest, b"\0")), dtype=torch.uint8)
-    gathered = [torch.empty(largest, dtype=torch.uint8) for _ in range(count)]
-    dist.all_gather(gathered, own)
-    return [t[: int(size)].numpy().tobytes() for t, size in zip(gathered, sizes, strict=True)]
 
 
 def _name_of_start(store: Store, rank: int, count: int) -> str:

@@ -17,13 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -111,43 +107,28 @@ def locked(path: Path, busy: str) -> Iterator[None]:
     """Hold a lock file for the duration of the context.
 
     The system releases the lock when the process ends, however it ends. The file is removed afterwards; a file that a
-    killed process left is not a lock. The lock also holds between machines that share a folder over NFS. Where the
-    system or the file system does not support locks, nothing is locked.
+    killed process left is not a lock. The lock also holds between machines that share a folder over NFS. On a file
+    system without locks nothing is locked.
 
     Raises:
-        UserError: another process holds the lock. The message is `busy`, with `{owner}` replaced by the name of that
-            process.
+        UserError: another process holds the lock; the message is `busy`.
     """
+    lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = open(path, "a+")  # noqa: SIM115 - closed below; NFS wants it open for writing
-            try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    file.seek(0)
-                    owner = file.read(200).strip() or "another process"
-                    file.close()
-                    raise UserError(busy.replace("{owner}", owner)) from None
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    break
-            file.close()  # the previous owner has just removed this file: try again
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(busy) from None
     except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise UserError(f"{path} could not be written: {error.strerror or error}") from error
     try:
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without an owner's name in it
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
         yield
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)  # before the release: no process may lock a file that is about to vanish
-        with contextlib.suppress(OSError):
-            file.close()
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # before the release: no process may lock a file that is about to vanish
+                path.unlink(missing_ok=True)
+            lock.release()
 
 
 def expand_home(path: str | Path) -> Path:

@@ -258,7 +258,7 @@ def lock_for_training(path: str | Path) -> contextlib.AbstractContextManager[Non
     Raises:
         UserError: another process is training this run (on entering the context).
     """
-    busy = f"{path} is already being trained by {{owner}}: wait for it or stop it, or choose another --out"
+    busy = f"{path} is already being trained by another process: wait for it or stop it, or choose another --out"
     return locked(Path(path) / ".lock", busy)
 
 

@@ -481,7 +481,7 @@ def test_a_dataset_json_is_limited_by_the_images_it_can_label(tmp_path, png):
 
 
 def test_an_archive_of_junk_is_given_up(tmp_path, monkeypatch, png):
-    monkeypatch.setattr("sagan.data.store._MAX_JUNK", 50)
+    monkeypatch.setattr("sagan.data.packing._MAX_JUNK", 50)
     with zipfile.ZipFile(tmp_path / "junk.zip", "w") as archive:
         for i in range(2000):
             archive.writestr(f"{i}.png", b"x")

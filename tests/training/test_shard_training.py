@@ -1,5 +1,6 @@
-"""Training on shards: a run that a vanished server stopped resumes as if nothing had happened."""
+"""Training on data that vanish, on a server or on the disk: the run resumes as if nothing had happened."""
 
+import os
 import re
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from helpers.shards import serve
 from sagan.cli import main
+from sagan.data.packed import PackedImages
 from sagan.data.shards import reader as shards
 from sagan.data.shards import remote
 from sagan.files import load_tensors
@@ -45,6 +47,23 @@ def test_a_server_that_vanishes_costs_nothing(tmp_path, train_options, image_fol
     (a, _), (b, _) = (load_tensors(Run(one).checkpoint_path(8)) for one in (whole, run))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert a.keys() == b.keys()
+
+
+def test_a_packed_store_that_is_truncated_costs_nothing_either(tmp_path, train_options, monkeypatch, capsys):
+    read, reads, run = PackedImages._read, [], tmp_path / "run"
+
+    def truncate(images, positions):
+        reads.append(positions)
+        if len(reads) == 5:
+            os.truncate(images.path, 200)
+        return read(images, positions)
+
+    monkeypatch.setattr(PackedImages, "_read", truncate)
+    assert main(["train", *train_options, "--steps", "8", "--out", str(run)]) == 2
+    assert re.search(r"\btruncated\b.*\bpacked again\b", capsys.readouterr().err)
+    stopped = int(Run(run).checkpoints()[-1].stem.removeprefix("step-"))
+    assert stopped % 3  # saved then, not by the rhythm of checkpoints
+    assert main(["train", "--resume", str(run), "--device", "cpu"]) == 0
 
 
 def test_shards_that_changed_are_noticed(tmp_path, train_options, image_folder, capsys):

@@ -46,7 +46,7 @@ def data(options: Data) -> None:
 
 def _sheet_path(source: str, store: Path) -> Path:
     """Return the default path of the contact sheet, which is never in the source."""
-    from sagan.data.store import is_path
+    from sagan.data.open import is_path
 
     here = Path("contact-sheet.png")
     if is_path(source) and here.resolve().is_relative_to(expand_home(source).resolve()):

@@ -1,13 +1,11 @@
 """Training batches as a pure function of their number, so that a resumed run has no state to restore."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sagan.data.shards.reader import ShardImages
+from sagan.data.images import Order
 from sagan.data.store import Store
 
 
@@ -16,8 +14,8 @@ class Batches:
 
     Sample k of a run is element k mod N of the permutation of epoch k // N, so every epoch contains each of the N
     images once. A batch may span epochs and may be larger than the store. Orders and flips come from the raw Philox
-    stream, which NumPy keeps the same across versions and machines. Shards have their own order
-    (`shards.reader.ShardOrder`) with the same guarantees.
+    stream, which NumPy keeps the same across versions and machines. The images themselves turn random numbers into the
+    order that suits how they are read (`Images.order`).
 
     Args:
         store: the return value of `sagan.data.prepare`.
@@ -35,7 +33,7 @@ class Batches:
         self.seed = seed
         self.flips = flips
         self.share = slice(rank, None, count)
-        self._orders: dict[int, Any] = {}
+        self._orders: dict[int, Order] = {}
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return batch number `index` (0, 1, ...).
@@ -43,8 +41,7 @@ class Batches:
         The images are (N, C, H, W) uint8 in channels_last memory, the labels (N,) int64.
         """
         positions = self.positions(index)[self.share]
-        if isinstance(self.store.images, ShardImages):
-            self.store.images.read_ahead(index, lambda later: self.positions(later)[self.share])
+        self.store.images.read_ahead(index, lambda later: self.positions(later)[self.share])
         images_NHWC = np.asarray(self.store.images[positions])
         if self.flips:
             flipped = self._random(1, index, count=self.batch_size)[self.share] % 2 == 1
@@ -57,14 +54,10 @@ class Batches:
         epochs, places = np.divmod(samples, len(self.store))
         return np.concatenate([self._order(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()])
 
-    def _order(self, epoch: int) -> Any:
+    def _order(self, epoch: int) -> Order:
         """Return the order of an epoch: `order[places]` are positions in the store."""
         if epoch not in self._orders:
-            order: Any
-            if isinstance(self.store.images, ShardImages):
-                order = self.store.images.order(lambda *key, count: self._random(0, epoch, *key, count=count))
-            else:
-                order = np.argsort(self._random(0, epoch, count=len(self.store)), kind="stable")
+            order = self.store.images.order(lambda *key, count: self._random(0, epoch, *key, count=count))
             newest = list(self._orders.items())[-1:]  # keep two orders: batches may straddle two epochs
             self._orders = dict([*newest, (epoch, order)])
         return self._orders[epoch]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sagan.data.shards.reader import ShardImages
 from sagan.data.store import Store, find
 from sagan.text import printable
 
@@ -19,7 +18,7 @@ def describe_changes(key: str, now: Store) -> str:
         now: the store of the source as it is now.
     """
     before = find(now.path.parent.parent, key)
-    if before is None or isinstance(now.images, ShardImages):  # shards have no packed store
+    if before is None or not now.names:  # images without names cannot be told apart
         return f"now {len(now):,} images; the earlier state is not in the cache"
     before_at = {name: position for position, name in enumerate(before.names)}
     now_at = {name: position for position, name in enumerate(now.names)}

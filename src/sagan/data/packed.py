@@ -6,6 +6,7 @@ import shutil
 import threading
 import weakref
 import zlib
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sagan.data.images import Random, Unavailable
 from sagan.files import DamagedFile, read_npy_header, temporary_path
 
 _MAX_CHECKED = 2**26  # bytes of images that are checked when a store is opened
 _FEW_CHECKED = 256  # images that are checked then if there are more bytes; every one is a seek on a slow disk
+
+
+class DamagedStore(DamagedFile, Unavailable):
+    """Report that packed images were changed or truncated while a store was in use."""
 
 
 class PackedImages:
@@ -61,7 +67,7 @@ class PackedImages:
         """Return a copy of the selected images; the first axis may be indexed by a number, a slice or an array.
 
         Raises:
-            DamagedFile: an image was changed, or the file was truncated. The store is removed, to be packed again.
+            DamagedStore: an image was changed, or the file was truncated. The store is removed, to be packed again.
         """
         first, *others = index if isinstance(index, tuple) else (index,)
         if first is Ellipsis:
@@ -77,6 +83,13 @@ class PackedImages:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         images = self[:]
         return images if dtype is None else images.astype(dtype)
+
+    def order(self, random: Random) -> NDArray[np.int64]:
+        """Return the order of an epoch: any image may follow any other, since each is one read away."""
+        return np.argsort(random(count=len(self)), kind="stable")
+
+    def read_ahead(self, number: int, positions: Callable[[int], NDArray[np.int64]]) -> None:
+        """Do nothing: the images are on a local disk."""
 
     def check_some(self) -> None:
         """Compare images with their checksums: all of a small store, evenly spread ones of a large store.
@@ -103,7 +116,7 @@ class PackedImages:
         except (DamagedFile, OSError) as error:
             reason = error if isinstance(error, DamagedFile) else error.strerror or error
             discard(self.path.parent)
-            raise DamagedFile(
+            raise DamagedStore(
                 f"the packed images in {self.path.parent} are damaged ({reason}) and were removed: repeat the command, "
                 "and they are packed again"
             ) from error

@@ -1,47 +1,30 @@
-"""The packed store: every image of a source decoded once, kept in the cache, and memory-mapped from then on."""
+"""A data set that is ready for training, and the packed store: images decoded once and kept in the cache."""
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-import warnings
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from sagan.config import DataConfig
-from sagan.data.builtin.open import BuiltIn, open_built_in
-from sagan.data.decode import DRAWN, Unreadable, decode
+from sagan.data.images import Images
 from sagan.data.packed import PackedImages, checksum, discard
-from sagan.data.shards.reader import ShardImages, is_shards, open_shards
-from sagan.data.sources import BUILT_IN, Skipped, drop_empty_classes, no_usable_image, open_source
+from sagan.data.sources import Skipped, drop_empty_classes
 from sagan.errors import UserError
-from sagan.files import (
-    DamagedFile,
-    Digest,
-    digest_of,
-    expand_home,
-    load_array,
-    sweep,
-    temporary_path,
-    write_atomically,
-    write_npy_header,
-)
-from sagan.text import as_class_names, is_text, printable
+from sagan.files import DamagedFile, expand_home, load_array, temporary_path, write_npy_header
+from sagan.text import as_class_names, printable
 
 FORMAT = 1
 """Version of the layout and of the decoding. A new version invalidates every store in a cache."""
@@ -49,8 +32,6 @@ FORMAT = 1
 _IMAGES, _LABELS, _META = "images.npy", "labels.npy", "meta.json"
 _CHECKSUMS = "checksums.npy"  # of every image; stores of earlier versions have none
 _CRC32 = re.compile(rb'\{"crc32": (\d+),\n')  # first line of meta.json: checksum of what follows and of both arrays
-_MAX_JUNK = 10_000  # unusable images from the start on, after which a source is refused
-_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +45,7 @@ class Store:
     """Digest of the content: the same key means the same images and labels in the same order."""
     source: str
     """Name of the source in messages."""
-    images: PackedImages | ShardImages
+    images: Images
     """(N, H, W, C) uint8, read from disk on access, and checked. Images in shards are decoded on every access."""
     labels: NDArray[np.int64]
     """(N,), from 0 to the number of classes - 1; all 0 if there are no classes."""
@@ -95,93 +76,6 @@ class Store:
         return torch.from_numpy(np.asarray(self.images[positions])).permute(0, 3, 1, 2)
 
 
-def prepare(config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True) -> Store:
-    """Decode a source into a packed store in the cache, or open the store if it exists.
-
-    A source whose files have the same names, sizes and modification times as before is not read again. Shards are
-    not decoded into a store, but every time their images are needed.
-
-    Args:
-        config: source, labels, background, and cache folder.
-        resolution: side of the images in pixels.
-        image_channels: 1 (grey), 3 (RGB) or 4 (RGBA).
-        progress: show a progress bar while decoding, if standard error is a terminal.
-
-    Raises:
-        UserError: the source cannot be found, has no usable image, or the cache cannot be written.
-    """
-    # Check the arguments.
-    if not config.source:
-        raise UserError(
-            "no source of images is given (and an imported run has none of its own): name a folder, a .zip, "
-            "hf:USER/NAME, robots, twins or digits"
-        )
-    if image_channels not in (1, 3, 4):
-        raise UserError(f"image_channels is {image_channels}: must be 1 (grey), 3 (RGB) or 4 (RGBA)")
-    path = str(expand_home(config.source).absolute()) if is_path(config.source) else ""
-    if not is_text(config.source + path):
-        raise UserError(
-            f"data source '{printable(config.source)}' has a name (or lies in a folder) that is not UTF-8, so a run "
-            "could not record it: rename it"
-        )
-    if resolution < 1:
-        raise UserError(f"resolution is {resolution}: must be the side of the images in pixels, 1 or more")
-    if len(config.background) != 3 or not all(0 <= value <= 255 for value in config.background):
-        raise UserError(f"background is {config.background}: must be red, green and blue from 0 to 255")
-    options = {
-        "format": FORMAT,
-        "resolution": resolution,
-        "image_channels": image_channels,
-        "background": list(config.background) if image_channels != 4 else None,
-        "labels": config.labels,
-    }
-    # Open the source in the way of its kind.
-    cache = cache_folder(config)
-    try:
-        (cache / "stores").mkdir(parents=True, exist_ok=True)
-        (cache / "index").mkdir(exist_ok=True)
-        for folder in ("stores", "index"):
-            sweep(cache / folder)
-        with quiet():
-            if built_in := open_built_in(config, resolution=resolution, image_channels=image_channels):
-                return _prepare_built_in(built_in, config, cache, options, progress)
-            if is_shards(config.source):
-                return _prepare_shards(config, cache, options, progress)
-            return _prepare_files(config, cache, options, progress)
-    except OSError as error:  # of the cache: sources raise UserError
-        raise UserError(
-            f"cannot write the packed images to {cache}: {error.strerror or error}; "
-            "make room there, or choose another folder with --cache"
-        ) from error
-
-
-def is_path(source: str) -> bool:
-    """Return whether a source is a file or folder that exists, not a built-in set, a pattern, a URL or 'hf:...'."""
-    return source not in BUILT_IN and expand_home(source).exists()
-
-
-def first_size(name: str) -> int:
-    """Return the shorter side, in pixels, of the first usable image of a source.
-
-    Raises:
-        UserError: the source does not exist, has no usable image, or has no image size of its own.
-    """
-    if name in BUILT_IN:
-        raise UserError(f"--resolution is missing: {name} can be drawn at any size; pass the side in pixels")
-    if is_shards(name):
-        raise UserError(f"--resolution is missing: pass the side, in pixels, at which to compare {printable(name)}")
-    source = open_source(name, labels=False)
-    problems = list(source.problems)
-    for number, (image_name, _) in enumerate(source.entries):
-        try:
-            with quiet():
-                _, size = decode(source.read(number), resolution=8, image_channels=3, background=(255, 255, 255))
-            return min(size)
-        except Unreadable as error:
-            problems.append(Skipped(image_name, str(error)))
-    raise no_usable_image(name, problems)
-
-
 def find(cache: Path, key: str) -> Store | None:
     """Open the store of a key in a cache folder; return None if it does not exist."""
     return _open(cache, key) if re.fullmatch("[0-9a-f]{64}", key) else None
@@ -198,128 +92,7 @@ def cache_folder(config: DataConfig) -> Path:
     return folder / "sagan"
 
 
-def _prepare_built_in(
-    built_in: BuiltIn, config: DataConfig, cache: Path, options: dict[str, Any], progress: bool
-) -> Store:
-    """Open or draw a built-in set. Its key follows from versions and options, so no file is read to find the store."""
-    names = built_in.class_names
-    key = digest_of([options, built_in.name, built_in.version, built_in.count])
-    if (store := _open(cache, key)) is not None:
-        if _every_class_has_images(store):
-            return store
-        discard(store.path)
-    canvases = [built_in.canvas(name) for name in names]
-    with _Writer(cache, options) as writer, progress_bar(built_in.count, progress, f"drawing {built_in.name}") as bar:
-        for images, labels in built_in.batches:
-            for image, label in zip(images, labels.tolist(), strict=True):
-                writer.add(image, label, f"{names[label]}/{len(writer.names):06d}", canvases[label])
-            bar.update(len(images))
-        return writer.finish(key, built_in.name, names if config.labels else (), ())
-
-
-def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
-    """Open shards, with their table in the cache."""
-    shards = open_shards(config.source, config.labels, cache, progress=progress)
-    images = ShardImages(shards, options["resolution"], options["image_channels"], config.background)
-    return Store(
-        path=cache / "shards" / f"{shards.key}.npy",
-        key=digest_of([options, shards.key]),
-        source=shards.title,
-        images=images,
-        labels=shards.table["label"],
-        class_names=shards.class_names,
-        names=(),
-        sizes=shards.table["sides"],
-        skipped=shards.skipped,
-    )
-
-
-def _prepare_files(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
-    """Open or pack a folder, a .zip or a data set of the Hub."""
-    # Look for the store of this state of the source.
-    source = open_source(config.source, config.labels)
-    fingerprint = digest_of([options, source.title], source.stamp)
-    index = cache / "index" / f"{fingerprint}.json"
-    key = _read_index(index)
-    if key is not None and (store := _open(cache, key)) is not None and _every_class_has_images(store):
-        # The store may have been packed from a copy of the source.
-        return replace(store, source=source.title, skipped=store.skipped + source.remarks)
-    if not source.entries:
-        raise no_usable_image(config.source, source.problems)
-
-    def read(number: int) -> tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]:
-        """Return digest, image or None, original size, and the reason if the image cannot be used."""
-        digest = ""
-        try:
-            data = source.read(number)
-            digest = hashlib.sha256(data).hexdigest()
-            image, size = decode(
-                data,
-                resolution=options["resolution"],
-                image_channels=options["image_channels"],
-                background=config.background,
-            )
-        except Unreadable as error:
-            return digest, None, (0, 0), str(error)
-        return digest, image, size, ""
-
-    # Decode all images on all cores, and write them in their order.
-    content = Digest()
-    content.add([options, source.class_names, [(problem.name, problem.reason) for problem in source.problems]])
-    skipped, drawn = list(source.problems), list[Skipped]()
-    count = len(source.entries)
-    tried = 0
-    with _Writer(cache, options) as writer, progress_bar(count, progress, f"reading {printable(config.source)}") as bar:
-        for (name, label), (digest, image, size, reason) in zip(source.entries, map_in_order(read, count), strict=True):
-            bar.update()
-            tried += 1
-            if reason == DRAWN:  # not part of the key: drawing a contact sheet does not change the data
-                drawn.append(Skipped(name, reason))
-                continue
-            content.add([name, label, digest])
-            if image is None:
-                skipped.append(Skipped(name, reason))
-            else:
-                writer.add(image, label, name, size)
-            if tried == _MAX_JUNK and not writer.names:
-                raise no_usable_image(config.source, [*drawn, *skipped])
-        if not writer.names:
-            raise no_usable_image(config.source, [*drawn, *skipped])
-        empty = writer.empty_classes(source.class_names)
-        if empty:
-            content.add(["classes without images are dropped", empty])
-        key = content.hexdigest()
-        store = _open(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
-    # Written last: the index must never name a store that does not exist.
-    write_atomically(index, lambda path: path.write_text(json.dumps({"key": key}), encoding="utf-8"))
-    return replace(store, source=source.title, skipped=store.skipped + source.remarks)
-
-
-def _every_class_has_images(store: Store) -> bool:
-    """Return whether all classes of a store are used. Stores of earlier versions may have classes without images."""
-    return not store.class_names or bool(np.bincount(store.labels, minlength=store.num_classes).all())
-
-
-def map_in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
-    """Yield `function(0)`, `function(1)`, ..., `function(count - 1)`, computed by threads on all cores.
-
-    Only a few calls run ahead of the caller, so that memory stays bounded.
-    """
-    workers = os.cpu_count() or 1  # threads suffice: Pillow decodes and resizes outside Python's lock
-    pool = ThreadPoolExecutor(workers)
-    pending: deque[Future[Any]] = deque()
-    try:
-        for number in range(count):
-            pending.append(pool.submit(function, number))
-            if len(pending) >= 4 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-class _Writer:
+class StoreWriter:
     """Write a store into a temporary folder, which `finish` moves to its place and the end of the context removes."""
 
     def __init__(self, cache: Path, options: dict[str, Any]) -> None:
@@ -331,7 +104,7 @@ class _Writer:
         self._sizes: list[tuple[int, int]] = []
         self._folder = temporary_path(cache / "stores" / "store")
 
-    def __enter__(self) -> "_Writer":
+    def __enter__(self) -> "StoreWriter":
         self._folder.mkdir()
         # Written, not memory-mapped: on a full disk a write raises an error, a mapping would kill the process.
         self._file: BinaryIO = (self._folder / _IMAGES).open("wb")
@@ -446,28 +219,3 @@ def _open(cache: Path, key: str) -> Store | None:
         discard(path)
         return None
     return store
-
-
-def _read_index(path: Path) -> str | None:
-    """Read the key of the store of a fingerprint; return None if there is no such file or it is damaged."""
-    try:
-        key = json.loads(path.read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
-
-
-def progress_bar(count: int, progress: bool, what: str) -> "tqdm[Any]":
-    """Open a progress bar that counts images, shown if `progress` is set and standard error is a terminal."""
-    return tqdm(total=count, desc=what, unit=" images", disable=None if progress else True)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence Pillow's warnings on odd files, which `skipped` lists anyway.
-
-    Enter this context outside of worker threads: Python's warning filters belong to the process.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

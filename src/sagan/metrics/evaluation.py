@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from sagan.config import DataConfig, EvaluationConfig
 from sagan.data import Store, prepare
 from sagan.data.diff import note_on_changes
+from sagan.data.open import first_size
 from sagan.data.sources import BUILT_IN
-from sagan.data.store import cache_folder, first_size
+from sagan.data.store import cache_folder
 from sagan.device import choose_device, keep_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError

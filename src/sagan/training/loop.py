@@ -7,8 +7,9 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 
-from sagan.data import Batches, Prefetcher, Store
-from sagan.data.shards.remote import Unreachable
+from tqdm import tqdm
+
+from sagan.data import Batches, Prefetcher, Store, Unavailable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
@@ -17,7 +18,7 @@ from sagan.training.checkpoint import load_checkpoint, load_newest
 from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
 from sagan.training.finetune import start_from
 from sagan.training.graphs import why_not
-from sagan.training.progress import ProgressBar, say
+from sagan.training.progress import say
 from sagan.training.recorder import Callback, Recorder
 from sagan.training.speed import FirstSteps
 from sagan.training.step import Trainer
@@ -61,7 +62,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
     recorder = Recorder(run, store, processes, step, trainer.uninformed_loss(), callback)
     first_steps = FirstSteps(config, step, processes.device)
     batches = Prefetcher(order, processes.device)
-    bar = ProgressBar(
+    bar = tqdm(
         total=steps,
         initial=step,
         unit="step",
@@ -81,7 +82,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
             due = recorder.due(step + 1)
             try:
                 log = trainer.train_step(step, batches, measure=due.measure)
-            except Unreachable:  # raised before the step changed anything
+            except Unavailable:  # raised before the step changed anything
                 alone = processes.count == 1  # other processes may have got their batch
                 if step and alone and not monitor.find_problem(trainer):
                     recorder.save(trainer, step)
@@ -110,7 +111,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
                     say(f"step {step}: {problem}; restarting from step {saved} with other random numbers ({count})")
                 monitor = DivergenceMonitor()
                 recorder.rewind(saved)
-                bar.rewind(saved)
+                bar.update(saved - step)  # backwards
                 step = saved
 
             # Otherwise log, draw, evaluate and save what is due.

@@ -19,10 +19,11 @@ from PIL import Image
 from sagan.config import DataConfig
 from sagan.data.builtin.open import BuiltIn, open_built_in
 from sagan.data.decode import SIGNATURES, Unreadable, decode
+from sagan.data.packing import map_in_order, progress_bar, quiet
 from sagan.data.shards.index import MAX_BYTES, ROW
 from sagan.data.shards.reader import COUNT, FORMAT, INDEX, TABLE, is_shards, open_shards
 from sagan.data.sources import Skipped, Source, no_usable_image, open_source
-from sagan.data.store import cache_folder, map_in_order, progress_bar, quiet
+from sagan.data.store import cache_folder
 from sagan.errors import UserError
 from sagan.files import digest_of, sha256, sweep, write_atomically, write_npy_header
 from sagan.text import printable

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sagan.data.images import Unavailable
 from sagan.errors import UserError
 from sagan.text import printable
 
@@ -24,7 +25,7 @@ MAX_FILES = 1_000_000
 """Number of files that a pattern may name."""
 
 
-class Unreachable(UserError):
+class Unreachable(Unavailable):
     """Report a file that does not exist, no longer exists, or whose server does not answer."""
 
 

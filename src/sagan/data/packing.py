@@ -1,0 +1,163 @@
+"""Decode the images of a source, on all cores, into a packed store."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sagan.config import DataConfig
+from sagan.data.builtin.open import BuiltIn
+from sagan.data.decode import DRAWN, Unreadable, decode
+from sagan.data.packed import discard
+from sagan.data.sources import Skipped, no_usable_image, open_source
+from sagan.data.store import Store, StoreWriter, find
+from sagan.files import Digest, digest_of, write_atomically
+from sagan.text import printable
+
+_MAX_JUNK = 10_000  # unusable images from the start on, after which a source is refused
+_T = TypeVar("_T")
+
+
+def pack_built_in(built_in: BuiltIn, config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+    """Open or draw a built-in set. Its key follows from versions and options, so no file is read to find the store."""
+    names = built_in.class_names
+    key = digest_of([options, built_in.name, built_in.version, built_in.count])
+    if (store := find(cache, key)) is not None:
+        if _every_class_has_images(store):
+            return store
+        discard(store.path)
+    canvases = [built_in.canvas(name) for name in names]
+    with (
+        StoreWriter(cache, options) as writer,
+        progress_bar(built_in.count, progress, f"drawing {built_in.name}") as bar,
+    ):
+        for images, labels in built_in.batches:
+            for image, label in zip(images, labels.tolist(), strict=True):
+                writer.add(image, label, f"{names[label]}/{len(writer.names):06d}", canvases[label])
+            bar.update(len(images))
+        return writer.finish(key, built_in.name, names if config.labels else (), ())
+
+
+def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+    """Open or pack a folder, a .zip or a data set of the Hub."""
+    # Look for the store of this state of the source.
+    source = open_source(config.source, config.labels)
+    fingerprint = digest_of([options, source.title], source.stamp)
+    index = cache / "index" / f"{fingerprint}.json"
+    key = _read_index(index)
+    if key is not None and (store := find(cache, key)) is not None and _every_class_has_images(store):
+        # The store may have been packed from a copy of the source.
+        return replace(store, source=source.title, skipped=store.skipped + source.remarks)
+    if not source.entries:
+        raise no_usable_image(config.source, source.problems)
+
+    def read(number: int) -> tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]:
+        """Return digest, image or None, original size, and the reason if the image cannot be used."""
+        digest = ""
+        try:
+            data = source.read(number)
+            digest = hashlib.sha256(data).hexdigest()
+            image, size = decode(
+                data,
+                resolution=options["resolution"],
+                image_channels=options["image_channels"],
+                background=config.background,
+            )
+        except Unreadable as error:
+            return digest, None, (0, 0), str(error)
+        return digest, image, size, ""
+
+    # Decode all images on all cores, and write them in their order.
+    content = Digest()
+    content.add([options, source.class_names, [(problem.name, problem.reason) for problem in source.problems]])
+    skipped, drawn = list(source.problems), list[Skipped]()
+    count = len(source.entries)
+    tried = 0
+    with (
+        StoreWriter(cache, options) as writer,
+        progress_bar(count, progress, f"reading {printable(config.source)}") as bar,
+    ):
+        for (name, label), (digest, image, size, reason) in zip(source.entries, map_in_order(read, count), strict=True):
+            bar.update()
+            tried += 1
+            if reason == DRAWN:  # not part of the key: drawing a contact sheet does not change the data
+                drawn.append(Skipped(name, reason))
+                continue
+            content.add([name, label, digest])
+            if image is None:
+                skipped.append(Skipped(name, reason))
+            else:
+                writer.add(image, label, name, size)
+            if tried == _MAX_JUNK and not writer.names:
+                raise no_usable_image(config.source, [*drawn, *skipped])
+        if not writer.names:
+            raise no_usable_image(config.source, [*drawn, *skipped])
+        empty = writer.empty_classes(source.class_names)
+        if empty:
+            content.add(["classes without images are dropped", empty])
+        key = content.hexdigest()
+        store = find(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
+    # Written last: the index must never name a store that does not exist.
+    write_atomically(index, lambda path: path.write_text(json.dumps({"key": key}), encoding="utf-8"))
+    return replace(store, source=source.title, skipped=store.skipped + source.remarks)
+
+
+def _every_class_has_images(store: Store) -> bool:
+    """Return whether all classes of a store are used. Stores of earlier versions may have classes without images."""
+    return not store.class_names or bool(np.bincount(store.labels, minlength=store.num_classes).all())
+
+
+def map_in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
+    """Yield `function(0)`, `function(1)`, ..., `function(count - 1)`, computed by threads on all cores.
+
+    Only a few calls run ahead of the caller, so that memory stays bounded.
+    """
+    workers = os.cpu_count() or 1  # threads suffice: Pillow decodes and resizes outside Python's lock
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[Any]] = deque()
+    try:
+        for number in range(count):
+            pending.append(pool.submit(function, number))
+            if len(pending) >= 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_index(path: Path) -> str | None:
+    """Read the key of the store of a fingerprint; return None if there is no such file or it is damaged."""
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
+
+
+def progress_bar(count: int, progress: bool, what: str) -> "tqdm[Any]":
+    """Open a progress bar that counts images, shown if `progress` is set and standard error is a terminal."""
+    return tqdm(total=count, desc=what, unit=" images", disable=None if progress else True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow's warnings on odd files, which `skipped` lists anyway.
+
+    Enter this context outside of worker threads: Python's warning filters belong to the process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
