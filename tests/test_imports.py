@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src" / "sagan"
 
 ROOMS = (
-    "errors version compat text marks metric_names formats trained files pixels model config presets device "
+    "errors version compat text marks metric_names formats trained files npz pixels model config presets device "
     "distributed run sampling attention_maps attention_effect figures data locate metrics training importers exporters "
     "render hub study explorer commands cli"
 ).split()

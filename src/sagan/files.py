@@ -240,15 +240,27 @@ def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
     Raises:
         DamagedFile: it is not such a header.
     """
+    shape, dtype, fortran_order = read_npy_layout(file)
+    if fortran_order or dtype.hasobject:
+        raise DamagedFile("the header of a .npy file is damaged (not plain values in C order)")
+    return shape, dtype
+
+
+def read_npy_layout(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Read the header of a .npy file; return the shape, the dtype, and whether the data are in Fortran order.
+
+    Raises:
+        DamagedFile: it is not such a header.
+    """
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read(file, max_header_size=2**14)
-        if fortran_order or dtype.hasobject:
-            raise ValueError("not plain values in C order")
+        if any(length < 0 for length in shape):
+            raise ValueError("negative length")
     except Exception as error:  # NumPy parses the header as Python: damage raises SyntaxError, TokenError and others
         raise DamagedFile(f"the header of a .npy file is damaged ({type(error).__name__})") from error
-    return tuple(map(int, shape)), dtype
+    return tuple(map(int, shape)), dtype, fortran_order
 
 
 def sha256(path: Path) -> str:

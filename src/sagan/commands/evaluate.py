@@ -16,12 +16,13 @@ class Evaluate:
     """Measure FID and other metrics of a run against its data, or of one folder against another."""
 
     generated: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FOLDER")]
-    """A run, its generator.safetensors or one of its checkpoints; a name that sagan list shows; or a folder or .zip of
-    images."""
+    """A run, its generator.safetensors or one of its checkpoints; a name that sagan list shows; or a folder, .zip or
+    .npz of images."""
     reference: Annotated[
         str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[REFERENCE]", help_behavior_hint="")
     ] = None
-    """Reference images: a folder, a .zip, hf:USER/NAME, robots, twins or digits; default: the run's own data."""
+    """Reference images: a folder, .zip or .npz, hf:USER/NAME, robots, twins or digits; or a .npz of statistics (mu,
+    sigma); default: the run's own data."""
     out: FileOption = None
     """File for the metrics (.json), with two figures (.png) next to it; default: evaluations/ in the run."""
     device: DeviceOption = "auto"

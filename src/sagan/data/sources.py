@@ -1,4 +1,4 @@
-"""Open a source of images (folder, .zip, Hugging Face Hub) as a list of names and labels with a reader of bytes."""
+"""Open a source of images (folder, .zip, .npz, Hugging Face Hub): names, labels, and a reader of bytes."""
 
 import contextlib
 import difflib
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan.compat import few_seconds_of_hub
+from sagan.data.arrays import ImageArrays, is_npz
 from sagan.data.decode import Unreadable
 from sagan.data.names import (
     RUN_FILE,
@@ -80,7 +81,7 @@ def open_source(name: str, labels: bool) -> Source:
     """List the images of a source without reading them.
 
     Args:
-        name: a folder, a .zip file, or 'hf:USER/NAME' with an optional '@SPLIT'.
+        name: a folder, a .zip or .npz file, or 'hf:USER/NAME' with an optional '@SPLIT'.
         labels: find classes; otherwise the images have none.
 
     Raises:
@@ -92,6 +93,8 @@ def open_source(name: str, labels: bool) -> Source:
     try:
         if path.is_dir():
             return folder_source(path.absolute(), labels)
+        if path.is_file() and is_npz(path):
+            return npz_source(path.absolute(), labels)
         if path.is_file():
             return zip_source(path.absolute(), labels)
     except OSError as error:
@@ -191,6 +194,23 @@ def zip_source(path: Path, labels: bool) -> Source:
     stamps = {name: [info.file_size, info.CRC] for name, info in members.items()}
     stamp = [state.st_size, state.st_mtime_ns]
     return _tree(str(path), stamps, folders, read, labels, extra=stamp, runs=runs, twice=twice)
+
+
+def npz_source(path: Path, labels: bool) -> Source:
+    """Open a .npz of images and, if there are several classes, their numbers as `sagan sample` writes it."""
+    arrays = ImageArrays(path)
+    numbers, class_names = [0] * len(arrays), tuple[str, ...]()
+    if labels and any(arrays.labels):
+        numbers = arrays.labels
+        class_names = _numbered(max(numbers), min(numbers), f"the labels in '{printable(str(path))}'")
+    state = path.stat()
+    return Source(
+        title=str(path),
+        entries=[(f"{number:08d}", label) for number, label in enumerate(numbers)],
+        read=arrays.read,
+        class_names=class_names,
+        stamp=[labels, state.st_size, state.st_mtime_ns],
+    )
 
 
 def _is_run_member(read: Callable[[zipfile.ZipInfo, int], bytes], info: zipfile.ZipInfo) -> bool:

@@ -31,7 +31,7 @@ from sagan.files import sha256, write_atomically
 from sagan.locate import check_present
 from sagan.metric_names import HIDDEN_FACTS, join_facts
 from sagan.metrics.features import BATCH, Features, extract, open_features
-from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance
+from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance, frechet_distance_to_normal
 from sagan.metrics.kernel import kernel_distance
 from sagan.metrics.neighbours import Neighbours, compare
 from sagan.metrics.patch_correlation import (
@@ -44,6 +44,8 @@ from sagan.metrics.patch_correlation import (
 )
 from sagan.metrics.reference import choose, reference_features
 from sagan.metrics.score import classifier_score
+from sagan.metrics.statistics import Statistics, read_statistics
+from sagan.model.config import ModelConfig
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
@@ -176,8 +178,8 @@ def evaluate(
     Args:
         generated: a run's folder, its generator.safetensors or one of its checkpoints, the name of a trained model, or
             a source of images.
-        reference: a source of images (a folder, a .zip, hf:USER/NAME, robots, twins, digits); None: the run's own
-            data.
+        reference: a source of images (a folder, a .zip, a .npz, hf:USER/NAME, robots, twins, digits), or a .npz of
+            statistics (mu, sigma), which allow only the Frechet distance; None: the run's own data.
         features: 'auto', 'inception', 'efficientnet-lite0', 'efficientnet-lite2', a TorchScript file, or a module that
             maps float images (N, 3, H, W) in [0, 255] to (N, D).
         device: 'auto', 'cpu', 'cuda', ...
@@ -215,11 +217,16 @@ def evaluate_together(
         size=config.feature_size,
         resize=config.resize,
     ).to(processes.device)
-    if _is_generator(Path(generated)):
-        ours, theirs = _of_generator(Path(generated), reference, config, network, processes, cache)
-    else:
-        ours, theirs = _of_folders(str(generated), reference, config, network, processes, cache)
-    return _measure(ours, theirs, config, network) if processes.is_first else None
+    statistics = read_statistics(reference)
+    if statistics:
+        config = replace(config, neighbours=False, patch_correlation=False)
+    of = _of_generator if _is_generator(Path(generated)) else _of_folders
+    ours, theirs = of(str(generated), statistics or reference, config, network, processes, cache)
+    if not processes.is_first:
+        return None
+    if isinstance(theirs, Statistics):
+        return _measure_to_statistics(ours, theirs, config, network)
+    return _measure(ours, theirs, config, network)
 
 
 def patch_correlation_path(path: Path) -> Path:
@@ -246,35 +253,29 @@ def _is_generator(path: Path) -> bool:
 
 
 def _of_generator(
-    path: Path,
-    reference: str | None,
+    generated: str,
+    reference: str | Statistics | None,
     config: EvaluationConfig,
     network: Features,
     processes: Processes,
     cache: str,
-) -> tuple[_ImageSet, _ImageSet]:
+) -> tuple[_ImageSet, _ImageSet | Statistics]:
+    path = Path(generated)
     generator, names, step = read_generator(path, averaged=config.ema)
     model = generator.config
     if config.resolution not in (None, model.resolution):
         raise UserError(f"--resolution {config.resolution}: the images of {path} are {model.resolution} px wide")
-    run = _run_of(path) if reference is None else None
-    if reference is not None:
-        data = DataConfig(source=reference)
-    elif run:
-        data = run.info.config.data
-        check_present(data.source, "name images to compare with after the run")
+    theirs: _ImageSet | Statistics
+    store = None
+    if isinstance(reference, Statistics):
+        theirs = reference
+        size = (model.image_channels, model.resolution, model.resolution)
+        reference.check_dimensions(network, size, processes.device)
     else:
-        raise UserError(f"{path} is not in a run, so its data are unknown: give a folder of images to compare with")
-    data_config = replace(data, cache=cache)
-    store = processes.in_turn(
-        lambda: prepare(data_config, resolution=model.resolution, image_channels=model.image_channels)
-    )
-    theirs = _of_store(store, config.reference_count or len(store), config, network, processes, "real images")
-    if run and not run.info.origin and (note := note_on_changes(run.info.data_key, store)):
-        theirs = replace(theirs, remarks=(f"{note}: the metrics compare with the images as they are now",))
+        store, theirs = _reference_of(path, reference, model, config, network, processes, cache)
     if not names:
         shares, labels = "none", np.zeros(config.count, np.int64)
-    elif config.class_shares == "reference" and store.class_names == as_class_names(names):
+    elif store and config.class_shares == "reference" and store.class_names == as_class_names(names):
         shares, labels = "as in the reference", np.resize(store.labels[choose(store, len(store))], config.count)
     else:
         shares, labels = "uniform", np.arange(config.count) % len(names)
@@ -308,8 +309,8 @@ def _of_generator(
     # Features are cached until all of them exist, so that a long extraction resumes where it was stopped.
     content = [about, network.name, network.checksum, network.size, network.resize]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-    cache_path = store.path.parent.parent / "features" / key if network.checksum else None
-    generated = extract(
+    cache_path = cache_folder(DataConfig(cache=cache)) / "features" / key if network.checksum else None
+    features = extract(
         network,
         read,
         config.count,
@@ -321,17 +322,45 @@ def _of_generator(
     if cache_path and processes.is_first:
         shutil.rmtree(cache_path, ignore_errors=True)
     patches = read.values(config.count, processes) if isinstance(read, PatchReader) else None
-    return _ImageSet(about, read, labels, names, generated, patches), theirs
+    return _ImageSet(about, read, labels, names, features, patches), theirs
 
 
-def _of_folders(
-    generated: str,
+def _reference_of(
+    path: Path,
     reference: str | None,
+    model: ModelConfig,
     config: EvaluationConfig,
     network: Features,
     processes: Processes,
     cache: str,
-) -> tuple[_ImageSet, _ImageSet]:
+) -> tuple[Store, _ImageSet]:
+    """Open the images that a generator is compared with; without a reference, those of its run."""
+    run = _run_of(path) if reference is None else None
+    if reference is not None:
+        data = DataConfig(source=reference)
+    elif run:
+        data = run.info.config.data
+        check_present(data.source, "name images to compare with after the run")
+    else:
+        raise UserError(f"{path} is not in a run, so its data are unknown: give a folder of images to compare with")
+    data_config = replace(data, cache=cache)
+    store = processes.in_turn(
+        lambda: prepare(data_config, resolution=model.resolution, image_channels=model.image_channels)
+    )
+    theirs = _of_store(store, config.reference_count or len(store), config, network, processes, "real images")
+    if run and not run.info.origin and (note := note_on_changes(run.info.data_key, store)):
+        theirs = replace(theirs, remarks=(f"{note}: the metrics compare with the images as they are now",))
+    return store, theirs
+
+
+def _of_folders(
+    generated: str,
+    reference: str | Statistics | None,
+    config: EvaluationConfig,
+    network: Features,
+    processes: Processes,
+    cache: str,
+) -> tuple[_ImageSet, _ImageSet | Statistics]:
     if generated not in BUILT_IN and not Path(generated).exists() and not generated.startswith("hf:"):
         raise UserError(f"{printable(generated)} does not exist: give a run, or two folders of images")
     if reference is None:
@@ -340,7 +369,7 @@ def _of_folders(
     stores = processes.in_turn(
         lambda: [
             prepare(DataConfig(source=source, cache=cache), resolution=side, image_channels=3)
-            for source in (generated, reference)
+            for source in ([generated] if isinstance(reference, Statistics) else [generated, reference])
         ]
     )
     sizes = stores[0].sizes
@@ -351,7 +380,11 @@ def _of_folders(
             f"--resolution is missing: the images of {printable(generated)} have several sizes, from {low} to "
             f"{high}; give the side, in pixels, at which to compare"
         )
+    if isinstance(reference, Statistics):
+        reference.check_dimensions(network, (3, side, side), processes.device)
     ours = _of_store(stores[0], config.count, config, network, processes, "images")
+    if isinstance(reference, Statistics):
+        return ours, reference
     theirs = _of_store(stores[1], config.reference_count or len(stores[1]), config, network, processes, "reference")
     return ours, theirs
 
@@ -387,25 +420,14 @@ def _of_store(
 def _measure(ours: _ImageSet, theirs: _ImageSet, config: EvaluationConfig, network: Features) -> Evaluation:
     a, b = ours.features, theirs.features
     is_inception = network.name == "Inception"
-    metrics: list[Measurement] = []
+    metrics = [_frechet_measurement(frechet_distance(a, b), network)]
     remarks = [*ours.remarks, *theirs.remarks]
     classes: dict[str, float] = {}
 
     def add(name: str, inception_name: str, value: float, spread: float | None, about: str) -> None:
         metrics.append(Measurement(inception_name if is_inception else name, value, spread, about))
 
-    add(
-        "Frechet distance",
-        "FID",
-        frechet_distance(a, b),
-        None,
-        "0 is best" + ("" if is_inception else f" (in {network.name} features, so not an FID)"),
-    )
-    if min(len(a), len(b)) < FEW:
-        remarks.append(
-            f"the Frechet distance of {min(len(a), len(b)):,} images is biased upward: compare it only with values at "
-            "the same count"
-        )
+    remarks += _few_remark(min(len(a), len(b)))
     value, spread = kernel_distance(a, b, seed=config.seed)
     add("kernel distance", "KID", value, spread, "0 is best, at any count; ± over subsets of 1,000")
     probabilities = network.probabilities(a)
@@ -452,26 +474,61 @@ def _measure(ours: _ImageSet, theirs: _ImageSet, config: EvaluationConfig, netwo
     if _is_grey(ours) != _is_grey(theirs):
         grey = "generated" if _is_grey(ours) else "reference"
         remarks.append(f"the {grey} images are grey, the others in colour: the metrics mostly measure that")
-    size = f"{network.size} px" if network.size else "as they are"
-    about_features = {
-        "network": network.name,
-        "dimensions": a.shape[1],
-        "checksum": network.checksum,
-        "resize": network.resize if network.size else "none",
-        "side": size,
-    }
-    options = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()}
     return Evaluation(
         ours.about,
         theirs.about,
-        about_features,
+        _about_features(network, a.shape[1]),
         tuple(metrics),
         classes,
         tuple(remarks),
-        options,
+        _options(config),
         nearest,
         patch_correlation,
     )
+
+
+def _measure_to_statistics(
+    ours: _ImageSet, theirs: Statistics, config: EvaluationConfig, network: Features
+) -> Evaluation:
+    """Measure the only metric that statistics of reference features allow."""
+    a = ours.features
+    distance = frechet_distance_to_normal(a, theirs.mean, theirs.root)
+    remarks = [
+        *ours.remarks,
+        "statistics (mu, sigma) allow only the Frechet distance; it means something if they were computed by the same "
+        "network with the same resizing",
+        *_few_remark(len(a)),
+    ]
+    about_features = _about_features(network, a.shape[1])
+    metrics = (_frechet_measurement(distance, network),)
+    return Evaluation(ours.about, theirs.about, about_features, metrics, {}, tuple(remarks), _options(config), None)
+
+
+def _frechet_measurement(distance: float, network: Features) -> Measurement:
+    if network.name == "Inception":
+        return Measurement("FID", distance, None, "0 is best")
+    return Measurement("Frechet distance", distance, None, f"0 is best (in {network.name} features, so not an FID)")
+
+
+def _few_remark(count: int) -> list[str]:
+    """Return a remark on the Frechet distance of a count of images, if it is small."""
+    if count >= FEW:
+        return []
+    return [f"the Frechet distance of {count:,} images is biased upward: compare it only with values at the same count"]
+
+
+def _about_features(network: Features, dimensions: int) -> dict[str, Any]:
+    return {
+        "network": network.name,
+        "dimensions": dimensions,
+        "checksum": network.checksum,
+        "resize": network.resize if network.size else "none",
+        "side": f"{network.size} px" if network.size else "as they are",
+    }
+
+
+def _options(config: EvaluationConfig) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
 
 
 def _patch_correlation_metrics(found: PatchCorrelation) -> list[Measurement]:

@@ -15,7 +15,18 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     C_a C_b = A^T A B^T B. Without a matrix square root, singular covariances (fewer images than dimensions) are as
     exact as others. N and M must be at least 2.
     """
-    (mean_a, root_a), (mean_b, root_b) = (_mean_and_root(x) for x in (a, b))
+    return frechet_distance_to_normal(a, *_mean_and_root(b))
+
+
+def frechet_distance_to_normal(a: np.ndarray, mean_b: np.ndarray, root_b: np.ndarray) -> float:
+    """Compute the Frechet distance of features (N, D) to a normal distribution.
+
+    Args:
+        a: features (N, D), N >= 2.
+        mean_b: (D,).
+        root_b: (n, D), where root_b^T root_b is the covariance.
+    """
+    mean_a, root_a = _mean_and_root(a)
     trace = (root_a**2).sum() + (root_b**2).sum() - 2 * np.linalg.norm(root_a @ root_b.T, "nuc")
     return float(((mean_a - mean_b) ** 2).sum() + trace)
 
