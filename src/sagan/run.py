@@ -25,10 +25,10 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from sagan.config import Config
@@ -45,18 +45,40 @@ from sagan.files import (
     sweep,
     write_atomically,
 )
+from sagan.formats import migrate_model
 from sagan.metric_names import best_step
-from sagan.model.build import build_discriminator, build_generator
+from sagan.model.build import build_discriminator, build_generator, find_architecture
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.model.spectral_norm import bake_spectral_norm, drop_spectral_norm, has_spectral_norm
 from sagan.text import printable
 
 T = TypeVar("T")
+Network = TypeVar("Network", bound=nn.Module)
 
 IMPORTED_PREFIX = "imported from "
 """Start of the data key of a run whose networks were imported."""
+
+
+def _read_model(fields: Any) -> Any:
+    """Return a model's fields as this version has them; for an architecture with its own configuration, that.
+
+    Raises:
+        ValueError: the architecture is unknown, or only earlier versions had such networks.
+    """
+    if not isinstance(fields, dict):
+        return fields
+    fields = migrate_model(fields)
+    kind = find_architecture(fields.get("architecture", "residual")).config
+    return fields if kind is ModelConfig else TypeAdapter(kind).validate_python(fields)
+
+
+def _read_config(fields: Any) -> Any:
+    """Return a run's configuration with its model as `_read_model` does."""
+    if not isinstance(fields, dict) or "model" not in fields:
+        return fields
+    return fields | {"model": _read_model(fields["model"])}
 
 
 @dataclass(frozen=True)
@@ -65,7 +87,7 @@ class RunInfo:
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # a misspelt field is an error, not a silent default
 
-    config: Config
+    config: Annotated[Config, BeforeValidator(_read_config)]
     class_names: tuple[str, ...]
     data_key: str
     """Key of the packed image store; for an imported run, IMPORTED_PREFIX and its source."""
@@ -85,8 +107,10 @@ class GeneratorInfo:
     __pydantic_config__ = ConfigDict(extra="forbid")  # a field of a newer version may mean another network
 
     step: Any
-    model: ModelConfig
+    model: Annotated[ModelConfig, BeforeValidator(_read_model)]
     class_names: tuple[str, ...]
+    folded: bool = False
+    """The spectral norms of `model` are folded into the weights, as imports write them."""
 
 
 class Run:
@@ -196,7 +220,10 @@ class Run:
 
     def save_generator(self, generator: Generator, step: int) -> None:
         """Write the weights for inference, with everything that rebuilding the network needs."""
-        metadata = {"step": step, "model": asdict(generator.config), "class_names": self.info.class_names}
+        config = generator.config
+        metadata = {"step": step, "model": asdict(config), "class_names": self.info.class_names}
+        if config.generator_spectral_norm and not has_spectral_norm(generator):
+            metadata["folded"] = True
         save_tensors(self.generator_path, generator.state_dict(), metadata)
 
     def best_step(self) -> int | None:
@@ -270,6 +297,8 @@ def default_output(path: str | Path, name: str) -> Path:
 def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generator, tuple[str, ...], int]:
     """Read a run's generator as it was trained. Return it with its class names and its step.
 
+    An imported one has its spectral norms folded into the weights, though its configuration names them.
+
     Args:
         path: the run's folder, its generator.safetensors, or one of its checkpoints.
         averaged: read the moving average, which draws the samples; False: the generator without averaging, which only
@@ -303,9 +332,7 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
             raise UserError(f"{path} is not a generator of sagan: {where}: {first['msg']}") from error
         config, class_names = info.model, info.class_names
         _check_names(class_names, config, path)
-    check_sizes(build_generator, config, tensors, path)
-    generator = build_generator(config)
-    load_into(generator, tensors, path)
+    generator = _build(build_generator, config, tensors, path, folded=metadata.get("folded") is True)
     return generator, class_names, read_count(metadata, "step", path)
 
 
@@ -314,24 +341,34 @@ def _check_names(class_names: tuple[str, ...], config: ModelConfig, path: Path) 
         raise DamagedFile(f"{path} is damaged: it names {len(class_names)} of {config.num_classes} classes")
 
 
-def check_sizes(
-    build: Callable[[ModelConfig], nn.Module], config: ModelConfig, tensors: dict[str, Tensor], path: Path
-) -> None:
-    """Check, before a network is built, that a file has as many numbers as its configuration requires.
+def _build(
+    build: Callable[[ModelConfig], Network],
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    path: Path,
+    *,
+    folded: bool,
+) -> Network:
+    """Build a network with the tensors of a file, without the spectral norms that are folded into them.
 
-    Otherwise a file of a few bytes, from an unknown source, could make the machine run out of memory.
+    Before that check that the file has as many numbers as its configuration requires. Otherwise a file of a few bytes,
+    from an unknown source, could make the machine run out of memory.
 
     Raises:
-        DamagedFile: the file has fewer numbers.
+        DamagedFile: the tensors are not those of the network.
     """
+    make = (lambda: drop_spectral_norm(build(config))) if folded else (lambda: build(config))
     try:
         with torch.device("meta"):  # shapes only
-            required = sum(t.numel() for t in build(config).state_dict().values())
+            required = sum(t.numel() for t in make().state_dict().values())
     except (RuntimeError, TypeError, OverflowError) as error:  # a size overflows
         raise DamagedFile(f"{path} does not fit its configuration, whose networks are too large") from error
     present = sum(t.numel() for t in tensors.values())
     if required > present:
         raise DamagedFile(f"{path} does not fit its configuration: it has {present:,} of {required:,} numbers")
+    network = make()
+    load_into(network, tensors, path)
+    return network
 
 
 def read_discriminator(path: str | Path) -> Discriminator:
@@ -351,11 +388,9 @@ def read_discriminator(path: str | Path) -> Discriminator:
         raise UserError(
             f"{run.path} has no checkpoint in {run.path / 'checkpoints'}, which would contain the discriminator"
         )
-    tensors = _select("discriminator/", load_tensors(checkpoints[-1])[0])
-    check_sizes(build_discriminator, run.info.config.model, tensors, checkpoints[-1])
-    discriminator = build_discriminator(run.info.config.model)
-    load_into(discriminator, tensors, checkpoints[-1])
-    return discriminator
+    tensors, metadata = load_tensors(checkpoints[-1])
+    config, folded = run.info.config.model, metadata.get("folded") is True
+    return _build(build_discriminator, config, _select("discriminator/", tensors), checkpoints[-1], folded=folded)
 
 
 def _select(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
