@@ -57,7 +57,7 @@ def migrate_model(fields: Mapping[str, Any]) -> dict[str, Any]:
         value = fields.pop(name, values[0])
         if value not in values:
             raise ValueError(
-                f"{name} {str(value)[:80]!r} is of networks that an earlier version imported: import the other "
+                f"it was imported by an earlier version of sagan ({name} {str(value)[:80]}): import the other "
                 "codebase's file again with sagan import"
             )
     moved = {name: fields.pop(name) for name in _MOVED if name in fields}

@@ -249,11 +249,16 @@ def read_as(kind: type[T], path: Path, what: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         where = printable(".".join(map(str, first["loc"]))) or "the file"
-        raise UserError(f"{path} is not {what}: {where}: {first['msg']}") from error
+        raise UserError(f"{path} is not {what}: {where}: {_message(first)}") from error
     except ValueError as error:  # after ValidationError, which is one
         raise UserError(f"{path} is not {what}: {error}") from error
     except OSError as error:
         raise UserError(f"{path} could not be read: {error.strerror}") from error
+
+
+def _message(error: Any) -> str:
+    """Return the message of one of pydantic's errors, without the type that it puts before those of a ValueError."""
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def lock_for_training(path: str | Path) -> contextlib.AbstractContextManager[None]:
@@ -314,7 +319,12 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
         if not path.exists():
             raise UserError(f"{path} does not exist yet: the run has not reached its first checkpoint")
     tensors, metadata = load_tensors(path)
-    if "model" not in metadata:  # a checkpoint, whose configuration is the run's
+    folded = metadata.get("folded") is True
+    if "model" not in metadata and path.parent.name != "checkpoints" and averaged:  # saved again without metadata
+        run = Run(path.parent)
+        config, class_names = run.info.config.model, run.info.class_names
+        folded = bool(run.info.origin) and not any(name.endswith(".u") for name in tensors)
+    elif "model" not in metadata:  # a checkpoint, whose configuration is the run's
         run = Run(path.parent.parent)
         config, class_names = run.info.config.model, run.info.class_names
         tensors = _select("ema/" if averaged else "generator/", tensors)
@@ -329,10 +339,10 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
             if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
                 problem = f"{path} has a field {where}, which this version of sagan does not know: a newer one may"
                 raise UserError(problem) from error
-            raise UserError(f"{path} is not a generator of sagan: {where}: {first['msg']}") from error
+            raise UserError(f"{path} is not a generator of sagan: {where}: {_message(first)}") from error
         config, class_names = info.model, info.class_names
         _check_names(class_names, config, path)
-    generator = _build(build_generator, config, tensors, path, folded=metadata.get("folded") is True)
+    generator = _build(build_generator, config, tensors, path, folded=folded)
     return generator, class_names, read_count(metadata, "step", path)
 
 
