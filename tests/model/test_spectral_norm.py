@@ -76,7 +76,7 @@ def test_xavier_uniform():
     assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
-@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (5, 7)])
+@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (5, 7), (40, 6), (9, 1)])
 def test_solving_for_a_weight_of_another_device_or_dtype(shape):
     """So a source's weight comes to a norm on the device that trains; 'meta' tells devices apart without a GPU."""
     torch.manual_seed(0)

@@ -81,9 +81,17 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
-        """Set u to the first left singular vector, by SVD, of a weight on any device and of any dtype."""
+        """Set u to the first left singular vector of a weight on any device and of any dtype.
+
+        It is an eigenvector of W W^T, or W times one of W^T W: of the smaller of the two, which takes less time than
+        an SVD.
+        """
         w = to_rows(weight.to(self.u))
-        self.u.copy_(torch.linalg.svd(w, full_matrices=False).U[:, 0])
+        if len(w) <= w.shape[1]:
+            u = torch.linalg.eigh(w @ w.T).eigenvectors[:, -1]
+        else:
+            u = w @ torch.linalg.eigh(w.T @ w).eigenvectors[:, -1]
+        self.u.copy_(F.normalize(u, dim=0, eps=EPS))
 
 
 def make_spectral_norm(weight: Tensor, *, spectral_norm: bool) -> nn.Module:
