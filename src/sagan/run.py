@@ -25,13 +25,12 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from sagan.config import Config
 from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.files import (
@@ -40,45 +39,22 @@ from sagan.files import (
     load_into,
     load_tensors,
     locked,
-    read_bytes,
     save_tensors,
     sweep,
     write_atomically,
 )
-from sagan.formats import migrate_model
 from sagan.metric_names import best_step
-from sagan.model.build import build_discriminator, build_generator, find_architecture
+from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm, drop_spectral_norm, has_spectral_norm
-from sagan.text import printable
+from sagan.parsing import CheckedConfig, CheckedModel, first_problem, read_as
 
-T = TypeVar("T")
 Network = TypeVar("Network", bound=nn.Module)
 
 IMPORTED_PREFIX = "imported from "
 """Start of the data key of a run whose networks were imported."""
-
-
-def _read_model(fields: Any) -> Any:
-    """Return a model's fields as this version has them; for an architecture with its own configuration, that.
-
-    Raises:
-        ValueError: the architecture is unknown, or only earlier versions had such networks.
-    """
-    if not isinstance(fields, dict):
-        return fields
-    fields = migrate_model(fields)
-    kind = find_architecture(fields.get("architecture", "residual")).config
-    return fields if kind is ModelConfig else TypeAdapter(kind).validate_python(fields)
-
-
-def _read_config(fields: Any) -> Any:
-    """Return a run's configuration with its model as `_read_model` does."""
-    if not isinstance(fields, dict) or "model" not in fields:
-        return fields
-    return fields | {"model": _read_model(fields["model"])}
 
 
 @dataclass(frozen=True)
@@ -87,7 +63,7 @@ class RunInfo:
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # a misspelt field is an error, not a silent default
 
-    config: Annotated[Config, BeforeValidator(_read_config)]
+    config: CheckedConfig
     class_names: tuple[str, ...]
     data_key: str
     """Key of the packed image store; for an imported run, IMPORTED_PREFIX and its source."""
@@ -107,7 +83,7 @@ class GeneratorInfo:
     __pydantic_config__ = ConfigDict(extra="forbid")  # a field of a newer version may mean another network
 
     step: Any
-    model: Annotated[ModelConfig, BeforeValidator(_read_model)]
+    model: CheckedModel
     class_names: tuple[str, ...]
     folded: bool = False
     """The spectral norms of `model` are folded into the weights, as imports write them."""
@@ -235,32 +211,6 @@ def _files_by_step(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"step-*.{suffix}") if re.fullmatch(r"step-\d{8,}", path.stem))
 
 
-def read_as(kind: type[T], path: Path, what: str) -> T:
-    """Read a JSON file as a value of type `kind`, e.g. a dataclass.
-
-    Args:
-        what: the expected content in words, for the message.
-
-    Raises:
-        UserError: the file cannot be read, is too large, or holds another type.
-    """
-    try:
-        return TypeAdapter(kind).validate_json(read_bytes(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = printable(".".join(map(str, first["loc"]))) or "the file"
-        raise UserError(f"{path} is not {what}: {where}: {_message(first)}") from error
-    except ValueError as error:  # after ValidationError, which is one
-        raise UserError(f"{path} is not {what}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path} could not be read: {error.strerror}") from error
-
-
-def _message(error: Any) -> str:
-    """Return the message of one of pydantic's errors, without the type that it puts before those of a ValueError."""
-    return str(error["msg"]).removeprefix("Value error, ")
-
-
 def lock_for_training(path: str | Path) -> contextlib.AbstractContextManager[None]:
     """Return a context that holds the training lock of a run's folder.
 
@@ -334,12 +284,11 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
         try:
             info = TypeAdapter(GeneratorInfo).validate_python({"step": 0, "class_names": None} | metadata)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = printable(".".join(map(str, first["loc"])))[:200]
-            if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            where, message, unknown = first_problem(error)
+            if unknown:
                 problem = f"{path} has a field {where}, which this version of sagan does not know: a newer one may"
                 raise UserError(problem) from error
-            raise UserError(f"{path} is not a generator of sagan: {where}: {_message(first)}") from error
+            raise UserError(f"{path} is not a generator of sagan: {where}: {message}") from error
         config, class_names = info.model, info.class_names
         _check_names(class_names, config, path)
     generator = _build(build_generator, config, tensors, path, folded=folded)

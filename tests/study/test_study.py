@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from sagan.errors import UserError
 from sagan.model.config import ModelConfig
 from sagan.presets import PRESETS
 from sagan.study import runner
-from sagan.study.plan import StudyFolder
+from sagan.study.plan import Plan, StudyFolder
 from sagan.study.runner import seconds
 
 TINY = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --evaluate-count 8 --precision fp32".split()
@@ -180,6 +180,14 @@ def test_a_damaged_plan_is_named(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps({"study": "attention"}))
     with pytest.raises(UserError, match=r"study\.json\b.*\bbase\b"):
         StudyFolder(tmp_path)
+
+
+def test_a_plan_of_an_earlier_version_is_read(tmp_path):
+    plan = Plan("settings", PRESETS["demo"], (0,), ("base",), 10, "auto", "", (), "the key")
+    content = asdict(plan)
+    content["base"]["model"] |= {"spectral_norm_eps": 1e-8, "shortcut": "plain", "batch_norm_eps": 1e-5}
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    assert StudyFolder(tmp_path).plan == plan
 
 
 def test_times():

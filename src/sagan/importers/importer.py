@@ -15,7 +15,8 @@ from torch import Tensor
 from sagan.config import Config, DataConfig
 from sagan.errors import UserError
 from sagan.files import save_tensors, temporary_path
-from sagan.importers.base import Codebase, ConvertedNetwork, build_network, merge_fields
+from sagan.importers.assemble import build_network, merge_fields
+from sagan.importers.base import Codebase, ConvertedNetwork
 from sagan.importers.biggan_pytorch import BigGANPyTorch
 from sagan.importers.class_names import IMAGENET, class_names
 from sagan.importers.heykeetae import Heykeetae
