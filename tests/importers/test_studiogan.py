@@ -43,6 +43,27 @@ def test_other_latents_need_no_discriminator():
     assert config.num_classes != config.latent_dim
 
 
+def test_a_layer_without_the_spectral_norm_of_the_others_is_refused(tmp_path):
+    state = torch.load(FILES / "G.pth", weights_only=False)["state_dict"]
+    key = "blocks.1.0.conv2d1"
+    state[f"{key}.weight"] = state.pop(f"{key}.weight_orig")
+    del state[f"{key}.weight_u"], state[f"{key}.weight_v"]
+    torch.save(state, tmp_path / "G.pth")
+    with pytest.raises(UserError, match=r"^[^\n]*G\.pth\b.*blocks\.1\.0\.conv2d1 lacks the spectral norm\b[^\n]*$"):
+        import_networks(tmp_path / "G.pth")
+
+
+def test_a_layer_with_a_spectral_norm_that_the_others_lack_is_refused(tmp_path):
+    """heykeetae's attention layers have none."""
+    state = torch.load(FILES.parent / "heykeetae" / "7_G.pth")
+    key = "attn1.query_conv"
+    weight = state[f"{key}.weight_orig"] = state.pop(f"{key}.weight")
+    state |= {f"{key}.weight_u": torch.ones(len(weight)), f"{key}.weight_v": torch.ones(weight[0].numel())}
+    torch.save(state, tmp_path / "7_G.pth")
+    with pytest.raises(UserError, match=r"^[^\n]*7_G\.pth\b.*attn1\.query_conv has a spectral norm\b[^\n]*$"):
+        import_networks(tmp_path / "7_G.pth")
+
+
 class Literal:
     """StudioGAN's networks for 32 px written out in float64, with another activation."""
 

@@ -156,7 +156,7 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
         for name, layer in target.named_modules():
             if isinstance(layer, ConditionalBatchNorm2d) and name != "bn":  # the last one is unconditional
                 if not matches:  # tables of a target without classes have no spectral norm
-                    theirs: Any = copy.deepcopy(source.get_submodule(name)).eval()  # training would iterate
+                    theirs: Any = copy.deepcopy(source.get_submodule(name))  # whose norms would keep an iteration
                     tensors[f"{name}.scale"], tensors[f"{name}.shift"] = theirs.tables()
                 for key in (f"{name}.scale", f"{name}.shift"):
                     tensors[key] = _rows(tensors[key], matches)
