@@ -56,11 +56,11 @@ def test_a_layer_without_the_spectral_norm_of_the_others_is_refused(tmp_path):
 def test_a_layer_with_a_spectral_norm_that_the_others_lack_is_refused(tmp_path):
     """heykeetae's attention layers have none."""
     state = torch.load(FILES.parent / "heykeetae" / "7_G.pth")
-    key = "attn1.query_conv"
+    key = "attn1.key_conv"
     weight = state[f"{key}.weight_orig"] = state.pop(f"{key}.weight")
     state |= {f"{key}.weight_u": torch.ones(len(weight)), f"{key}.weight_v": torch.ones(weight[0].numel())}
     torch.save(state, tmp_path / "7_G.pth")
-    with pytest.raises(UserError, match=r"^[^\n]*7_G\.pth\b.*attn1\.query_conv has a spectral norm\b[^\n]*$"):
+    with pytest.raises(UserError, match=r"^[^\n]*7_G\.pth\b.*attn1\.key_conv has a spectral norm\b[^\n]*$"):
         import_networks(tmp_path / "7_G.pth")
 
 
