@@ -5,9 +5,13 @@
 The folder holds git checkouts of PyTorch-StudioGAN, mmgeneration (which needs mmcv 1.x), BigGAN-PyTorch, mimicry and
 Self-Attention-GAN (heykeetae's); missing ones are skipped. Their networks are built at a tiny width (heykeetae's at its
 own) with random weights, spectral-norm vectors and batch-norm statistics, saved as that code saves them, and imported.
-The table shows the largest difference over 32 inputs, relative to the largest value: of images and logits in evaluation
-mode, of the attention maps, and of one forward pass in training mode with the statistics and vectors that it updates.
-Differences are measured in float32 and with both networks in float64, which separates rounding from another function.
+The table shows the largest difference over 32 inputs, relative to the largest value, in evaluation mode: of images,
+logits and attention maps. It has four rows for each network, of which the third and fourth are to be compared:
+
+    float64   import and both networks in float64: whether the function is the same
+    float32   the imported run and their network, both in float32
+    stored    the imported run, whose weights are of float32, computed in float64, against their network in float64
+    theirs    their own network in float32 against itself in float64
 
 --record writes the small files that the tests use (tests/importers/data).
 """
@@ -281,51 +285,70 @@ def their_maps(network: nn.Module, kind: str, run: Callable[[], Any]) -> Tensor 
 
 
 @torch.no_grad()
-def compare(peer: Peer, dtype: torch.dtype, record: Path | None = None) -> list[float | None]:
-    """Return relative differences: images, logits, maps (G, D), outputs in training mode (G, D), state after it."""
-    generator, discriminator = peer.generator, peer.discriminator
-    for network in (generator, discriminator):
+def compare(peer: Peer, record: Path | None = None) -> dict[str, list[float | None]]:
+    """Return for each row of the table the relative differences: images, logits, maps (G, D)."""
+    for network in (peer.generator, peer.discriminator):
         randomise(network.float())
     count = 3 if record else COUNT
-    z, y = torch.randn(count, peer.latent_dim, dtype=dtype), torch.arange(count) % CLASSES
-    x = (torch.rand(count, 3, peer.resolution, peer.resolution) * 2 - 1).half().to(dtype)
+    z, y = torch.randn(count, peer.latent_dim), torch.arange(count) % CLASSES
+    x = (torch.rand(count, 3, peer.resolution, peer.resolution) * 2 - 1).half().float()
+    their32, their64 = outputs_of(peer, z, x, y, torch.float32), outputs_of(peer, z, x, y, torch.float64)
+    if record:
+        arrays = {"z": z, "y": y, "x": x.half(), "images": their32[0], "logits": their32[1]}
+        arrays |= {"images64": their64[0], "logits64": their64[1]}
+        np.savez_compressed(record / "expected.npz", **{name: t.numpy() for name, t in arrays.items()})
+
     with tempfile.TemporaryDirectory() as folder:
-        run = imported_run(peer, record or Path(folder), Path(folder) / "run")
-        g, d = (network.to(dtype).eval() for network in (read_generator(run)[0], read_discriminator(run)))
-        generator.to(dtype).eval(), discriminator.to(dtype).eval()
-        before = {network: copy.deepcopy(network.state_dict()) for network in (generator, discriminator)}
+        peer.generator.float(), peer.discriminator.float()
+        files = peer.save(peer, record or Path(folder))
+        path = files.pop("path")
+        exact = import_networks(path, **files, dtype=torch.float64)
+        run = write_import(Path(folder) / "run", import_networks(path, **files), path).path
 
-        def call(network: nn.Module) -> Tensor:
-            """Run a network from its initial state: every forward pass updates heykeetae's vectors."""
-            network.load_state_dict(before[network])
-            return peer.generate(network, z, y) if network is generator else peer.discriminate(network, x, y)
+        def ours(dtype: torch.dtype) -> list[Tensor | None]:
+            g, d = read_generator(run)[0].to(dtype), read_discriminator(run).to(dtype)
+            return our_outputs(g, d, z.to(dtype), x.to(dtype), y)
 
-        images, logits = call(generator), call(discriminator)
-        differences: list[float | None] = [relative(g(z, y), images), relative(d(x, y), logits)]
-        for ours, network, inputs in ((g, generator, z), (d, discriminator, x)):
-            theirs = their_maps(network, peer.attention, lambda n=network: call(n))
-            maps = None if theirs is None else attention_maps(ours, inputs, y, queries="all")
-            differences.append(None if maps is None else relative(next(iter(maps.values())).flatten(2), theirs))
-        for network in (g, d, generator, discriminator):
-            network.train()
-        trained = call(generator), call(discriminator)
-        differences += [relative(g(z, y), trained[0]), relative(d(x, y), trained[1])]
-        if record:
-            arrays = {"z": z, "y": y, "x": x.half(), "pictures": images, "logits": logits}
-            arrays |= {"training_pictures": trained[0], "training_logits": trained[1]}
-            np.savez_compressed(record / "expected.npz", **{name: t.numpy() for name, t in arrays.items()})
-        after = imported_run(peer, Path(folder), Path(folder) / "after")
-        states = ((g, read_generator(after)[0]), (d, read_discriminator(after)))
-        differences.append(max(relative(t, b.state_dict()[k]) for a, b in states for k, t in a.state_dict().items()))
-    return differences
+        in64 = our_outputs(exact.average, exact.discriminator, z.double(), x.double(), y)
+        return {
+            "float64": differences(in64, their64),
+            "float32": differences(ours(torch.float32), their32),
+            "stored": differences(ours(torch.float64), their64),
+            "theirs": differences(their32, their64),
+        }
 
 
-def imported_run(peer: Peer, folder: Path, out: Path) -> Path:
-    """Save the networks as their codebase does, import the files and return the run's folder."""
-    files = peer.save(peer, folder)
-    path = files.pop("path")
-    write_import(out, import_networks(path, **files), path)
-    return out
+def differences(ours: list[Tensor | None], theirs: list[Tensor | None]) -> list[float | None]:
+    """Return the largest relative difference of each output; None where there is none."""
+    return [None if a is None or b is None else relative(a, b) for a, b in zip(ours, theirs, strict=True)]
+
+
+def our_outputs(g: nn.Module, d: nn.Module, z: Tensor, x: Tensor, y: Tensor) -> list[Tensor | None]:
+    """Return images, logits and the maps of the first attention layer of G and D (N, H·W, K)."""
+    outputs: list[Tensor | None] = [g.eval()(z, y), d.eval()(x, y)]
+    for network, inputs in ((g, z), (d, x)):
+        if not network.config.attention_at(network.role):
+            outputs.append(None)
+            continue
+        maps = attention_maps(network, inputs, y, queries="all")
+        outputs.append(next(iter(maps.values())).flatten(2))
+    return outputs
+
+
+def outputs_of(peer: Peer, z: Tensor, x: Tensor, y: Tensor, dtype: torch.dtype) -> list[Tensor | None]:
+    """Return the same of their networks, each call from their initial state: heykeetae's vectors change in each."""
+    outputs, maps = [], []
+    for network, run, inputs in (
+        (peer.generator, peer.generate, z.to(dtype)),
+        (peer.discriminator, peer.discriminate, x.to(dtype)),
+    ):
+        before = copy.deepcopy(network.state_dict())
+        network.to(dtype).eval()
+        outputs.append(run(network, inputs, y))
+        network.load_state_dict(before)
+        maps.append(their_maps(network, peer.attention, lambda n=network, r=run, i=inputs: r(n, i, y)))
+        network.load_state_dict(before)
+    return [*outputs, *maps]
 
 
 def main() -> None:
@@ -333,10 +356,10 @@ def main() -> None:
     parser.add_argument("peers", type=Path)
     parser.add_argument("--record", type=Path)
     options = parser.parse_args()
-    titles = ("images", "logits", "G maps", "D maps", "G training", "D training", "state after")
+    titles = ("images", "logits", "G maps", "D maps")
     keep_memory()
     torch.set_num_threads(1)
-    columns = ("networks", "bits", *titles)
+    columns = ("networks", "arithmetic", *titles)
     table = Table("Largest relative differences of imported networks", columns, save=options.save)
     for name, peers in PEERS.items():
         if not (options.peers / name).is_dir():
@@ -349,10 +372,9 @@ def main() -> None:
             record = options.record and options.record / peer.codebase
             if record:
                 record.mkdir(parents=True, exist_ok=True)
-            for dtype in (torch.float32,) if record else (torch.float32, torch.float64):
-                differences = compare(peer, dtype, record)
-                values = ["-" if v is None else f"{v:.1e}" for v in differences]
-                table.row(f"{peer.codebase}, {peer.about}", str(dtype).removeprefix("torch.float"), *values)
+            for row, values in compare(peer, record).items():
+                shown = ["-" if value is None else f"{value:.1e}" for value in values]
+                table.row(f"{peer.codebase}, {peer.about}", row, *shown)
 
 
 if __name__ == "__main__":

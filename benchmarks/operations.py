@@ -17,7 +17,7 @@ torch.utils.flop_counter in the forward passes of the codebases found there.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from machine import Table, argument_parser
 from peers import OURS, SIZES, Contender, build, names
 from sagan import ModelConfig, TrainingConfig
+from sagan.importers.networks import ImportedConfig
 from sagan.model.attention import VALUE_REDUCTION
 
 
@@ -75,7 +76,7 @@ def generator(config: ModelConfig) -> Iterator[Product]:
 def discriminator(config: ModelConfig) -> Iterator[Product]:
     channels, side = config.discriminator_channels, config.resolution
     for i, (c_in, c_out) in enumerate(pairwise((config.image_channels, *channels))):
-        inner = c_in if config.discriminator_inner == "in" and i else c_out
+        inner = c_in if i and isinstance(config, ImportedConfig) and config.discriminator_inner == "in" else c_out
         halved = i < config.halvings
         small = side // 2 if halved else side
         yield convolution(c_in, inner, 9, side, first=not i)
@@ -141,7 +142,7 @@ def counted(one: Contender, config: ModelConfig) -> tuple[float, float]:
 def shaped_as(name: str, config: ModelConfig) -> ModelConfig:
     """Return the configuration in which our networks have the shapes of a codebase's."""
     if name == "mimicry":
-        return replace(config, discriminator_inner="in")
+        return ImportedConfig(**asdict(config) | {"architecture": "imported", "discriminator_inner": "in"})
     if config.resolution == 128 and name in ("BigGAN-PyTorch", "PyTorch-StudioGAN"):
         return replace(config, generator_attention=((64, "self"),), discriminator_attention=((64, "self"),))
     return config

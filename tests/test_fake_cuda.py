@@ -13,9 +13,10 @@ from sagan.distributed import Processes
 from sagan.explorer.engine import Explorer
 from sagan.explorer.networks import Networks
 from sagan.explorer.schemas import Grid, Sample, Strip, Walk
+from sagan.importers.networks import ImportedConfig
 from sagan.metrics.features import CustomFeatures, EfficientNetLite0, extract
 from sagan.model.build import build_discriminator, build_generator
-from sagan.model.spectral_norm import SpectralNorm
+from sagan.model.spectral_norm import SpectralNorm, drop_spectral_norm
 from sagan.sampling import draw_latents, estimate_statistics, sample
 from sagan.training.checkpoint import load_checkpoint, save_checkpoint
 from sagan.training.divergence import DivergenceMonitor
@@ -24,6 +25,7 @@ from sagan.training.step import Trainer
 
 CUDA = torch.device("cuda", 0)
 MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
+IMPORTED = ImportedConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4, class_spectral_norm=True)
 DCGAN = ModelConfig(architecture="dcgan", resolution=64, num_classes=3, latent_dim=8, base_channels=4)
 TRAINING = TrainingConfig(batch_size=8, steps=100)
 
@@ -106,14 +108,14 @@ def attention_of(kind):
 
 # Every choice of a network's shape is in one of these.
 NETWORKS = {
-    "paper attention, class norms": replace(MODEL, attention_variant="paper", class_spectral_norm="classes"),
-    "full attention, stored norms": replace(MODEL, attention_variant="full", spectral_norm_in_evaluation="stored"),
+    "paper attention": replace(MODEL, attention_variant="paper"),
+    "full attention": replace(MODEL, attention_variant="full"),
     "direct attention, no classes": replace(MODEL, attention_variant="direct", num_classes=0),
     "channel attention, classifier": replace(MODEL, class_head="classifier", **attention_of("channel")),
     "residual block, alpha": replace(MODEL, image_channels=4, **attention_of("residual")),
-    "stored class norms": replace(MODEL, class_spectral_norm="channels", spectral_norm_in_evaluation="stored"),
+    "class norms": IMPORTED,
     "bilinear, no norms": replace(
-        MODEL,
+        IMPORTED,
         upsampling="bilinear",
         shortcut="rectified",
         generator_spectral_norm=False,
@@ -187,18 +189,15 @@ def test_training_resumes_from_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("matches", [None, [2, None], []], ids=["same classes", "other classes", "no classes"])
-@pytest.mark.parametrize("class_spectral_norm", ["none", "classes", "channels"])
-@pytest.mark.parametrize("evaluation", ["iterate", "stored"])
+@pytest.mark.parametrize("source", [MODEL, IMPORTED], ids=["ours", "imported"])
+@pytest.mark.parametrize("folded", [False, True])
 @fake_gpu
-def test_training_starts_from_networks_of_the_cpu(evaluation, class_spectral_norm, matches):
-    source = replace(MODEL, spectral_norm_in_evaluation=evaluation, class_spectral_norm=class_spectral_norm)
-    if matches == []:  # networks without classes have no tables to normalise
-        source = replace(source, class_spectral_norm="none")
+def test_training_starts_from_networks_of_the_cpu(source, folded, matches):
     target = source if matches is None else replace(source, num_classes=len(matches))
     with fake():
         for build in (build_generator, build_discriminator):
             network = build(target).to(CUDA)
-            copy_weights(build(source), network, matches)
+            copy_weights(drop_spectral_norm(build(source)) if folded else build(source), network, matches)
             assert {t.device for t in network.state_dict().values()} == {CUDA}
 
 

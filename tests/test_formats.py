@@ -10,27 +10,35 @@ commit's networks made of two latents: `images` by sagan.load, `trained` by the 
 checkpoint's `logits` of those images.
 """
 
+import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import sagan
 from helpers.architectures import CONFIGS
 from sagan.device import CPU
+from sagan.errors import UserError
 from sagan.files import load_tensors, save_tensors
 from sagan.formats import from_disk, to_disk
-from sagan.importers.importer import import_networks
+from sagan.importers.importer import import_networks, write_import
+from sagan.importers.networks import ImportedConfig
 from sagan.model.build import build_discriminator, build_generator
+from sagan.model.config import ModelConfig
+from sagan.model.spectral_norm import has_spectral_norm
 from sagan.run import Run, read_discriminator, read_generator
 from sagan.training.checkpoint import state
 from sagan.training.step import Trainer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DATA = Path(__file__).parent / "importers" / "data"
+OLD_IMPORTS = FIXTURES / "imported-f7f56f4"  # importers/data, imported by commit f7f56f4, the last before folding
 
 
 @pytest.mark.parametrize(
@@ -43,11 +51,8 @@ DATA = Path(__file__).parent / "importers" / "data"
         ("generator_adam/bn.scale/step", "generator_adam/norm.scale/step"),
         ("stem.bn.running_mean", "stem.norm.running_mean"),
         ("stem.sn.u", "stem.norm.u"),
-        ("blocks.0.conv1.sn.v", "blocks.0.conv1.norm.v"),
         ("discriminator/attention.16.0.query.sn.u", "discriminator/attention.16.0.query.norm.u"),
-        ("blocks.0.bn1.scale.weight", "blocks.0.norm1.scale.weight"),
-        ("blocks.0.bn1.scale.sn.u", "blocks.0.norm1.scale.norm.u"),
-        ("blocks.0.bn2.shift.sn.transposed.v", "blocks.0.norm2.shift.norm.transposed.v"),
+        ("blocks.0.bn1.scale_sn.u", "blocks.0.norm1.scale_sn.u"),
         ("attention.16.0.gamma", "attention.16.0.gamma"),
         ("lecam/real", "lecam/real"),
     ],
@@ -101,6 +106,95 @@ def run(tmp_path, monkeypatch):
     """A copy of the recorded run, with a cache of its own."""
     monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
     return Run(shutil.copytree(FIXTURES / "run-607b8dd", tmp_path / "run"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("metadata", ["all but the checksum", "none"])
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_generator_that_another_tool_saved_again_loads(run, tmp_path, metadata, imported):
+    if imported:
+        folder = DATA / "studiogan"
+        run = write_import(tmp_path / "imported", import_networks(folder / "G.pth"), folder / "G.pth")
+    wanted = sagan.load(run.path).state_dict()
+    with safe_open(run.generator_path, "pt") as file:
+        kept = file.metadata() if metadata != "none" else {}
+    kept.pop("crc32", None)
+    save_file(load_file(run.generator_path), run.generator_path, kept | {"format": "pt"})
+    loaded = sagan.load(run.path).state_dict()
+    assert loaded.keys() == wanted.keys()
+    assert all(torch.equal(t, wanted[name]) for name, t in loaded.items())
+    save_file(load_file(run.generator_path), run.generator_path, kept | {"crc32": "1"})
+    with pytest.raises(UserError, match=r"generator\.safetensors\b.*checksum"):
+        sagan.load(run.path)
+
+
+@torch.no_grad()
+def test_an_imported_run_of_an_earlier_version_computes_the_same_where_it_still_can(tmp_path):
+    old = read_generator(OLD_IMPORTS / "biggan-pytorch")[0].eval()
+    folder = DATA / "biggan-pytorch"
+    new = import_networks(folder / "G_ema.pth", dtype=torch.float64).average.eval()
+    z, y = torch.randn(3, new.config.latent_dim), torch.tensor([0, 4, 2])
+    assert has_spectral_norm(old)  # not folded then
+    assert torch.allclose(old(z, y).double(), new(z.double(), y), atol=1e-5)
+
+
+def test_an_imported_run_of_an_earlier_version_is_to_be_imported_again_where_it_cannot(tmp_path, command):
+    status, _, errors = command("sample", OLD_IMPORTS / "studiogan")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert re.search(r"config\.json\b.*\bearlier version\b.*\bspectral_norm_eps 1e-06\b.*\bsagan import\b", errors)
+    model = json.loads((OLD_IMPORTS / "studiogan" / "config.json").read_text())["config"]["model"]
+    metadata = {"step": 7, "model": model, "class_names": list("abcde")}
+    save_tensors(tmp_path / "generator.safetensors", {"x": torch.zeros(1)}, metadata)
+    status, _, errors = command("sample", tmp_path / "generator.safetensors")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert re.search(r"generator\.safetensors\b.*\bearlier version\b.*\bsagan import\b", errors)
+
+
+@pytest.mark.parametrize(
+    ("old", "architecture"),
+    [
+        ({}, "residual"),
+        ({"output_norm_eps": 1e-5, "spectral_norm_eps": 1e-12, "upsampling": "nearest"}, "residual"),
+        ({"upsampling": "bilinear", "discriminator_halvings": 2}, "imported"),
+        ({"architecture": "dcgan", "shortcut": "rectified"}, "dcgan"),  # which never had shortcuts
+    ],
+)
+def test_fields_of_earlier_versions(run, old, architecture):
+    content = json.loads(run.config_path.read_text())
+    content["config"]["model"] |= old
+    run.config_path.write_text(json.dumps(content))
+    model = Run(run.path).info.config.model
+    assert type(model) is (ImportedConfig if architecture == "imported" else ModelConfig)
+    assert model.architecture == architecture
+    fields = set(ModelConfig.__dataclass_fields__) & content["config"]["model"].keys() - {"architecture"}
+    if architecture == "imported":
+        fields |= old.keys()
+    assert len(fields) > 10
+    for name in fields:
+        assert getattr(model, name) == content["config"]["model"][name], name
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {"batch_norm_eps": 1e-4},
+        {"output_norm_eps": 1e-4},
+        {"spectral_norm_in_evaluation": "stored"},
+        {"class_spectral_norm": "classes"},
+    ],
+)
+def test_fields_that_only_earlier_versions_could_compute_are_refused(run, old):
+    content = json.loads(run.config_path.read_text())
+    content["config"]["model"] |= old
+    run.config_path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"^[^\n]*{next(iter(old))}[^\n]*sagan import$"):
+        Run(run.path)
+
+
+def test_an_architecture_of_another_name_is_refused(run):
+    run.config_path.write_text(run.config_path.read_text().replace('"residual"', '"vision-transformer"'))
+    with pytest.raises(UserError, match=r"^[^\n]*residual, dcgan, imported\b[^\n]*vision-transformer[^\n]*$"):
+        Run(run.path)
 
 
 @torch.no_grad()

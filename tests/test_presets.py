@@ -18,7 +18,7 @@ CHANGED = Config(
         discriminator_attention=(),
         attention_variant="full",
         value_reduction=4,
-        spectral_norm_eps=1e-4,
+        discriminator_spectral_norm=False,
     ),
     training=TrainingConfig(
         start="runs/a run",

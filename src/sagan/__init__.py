@@ -12,9 +12,11 @@ from sagan.attention_maps import (
 from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.errors import UserError
 from sagan.hub.repository import load, save_pretrained
+from sagan.importers.networks import ImportedGenerator as _ImportedGenerator  # registers its architecture
 from sagan.metrics.evaluation import Evaluation, evaluate
 from sagan.model.attention import ChannelAttention2d, SelfAttention2d
 from sagan.model.config import ModelConfig
+from sagan.model.dcgan import DCGANGenerator as _DCGANGenerator
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.presets import PRESETS
@@ -53,5 +55,6 @@ __all__ = [
 ]
 
 # Method names as in other libraries. They are added here because the model knows neither files nor the Hub.
-Generator.save_pretrained = save_pretrained  # type: ignore[attr-defined]
-Generator.from_pretrained = staticmethod(load)  # type: ignore[attr-defined]
+for _generator in (Generator, _DCGANGenerator, _ImportedGenerator):
+    _generator.save_pretrained = save_pretrained  # type: ignore[union-attr]
+    _generator.from_pretrained = staticmethod(load)  # type: ignore[union-attr]

@@ -304,14 +304,17 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors, under the names that networks have for them, and the metadata that `save_tensors` wrote.
 
+    A file that another tool saved again may lack the checksum, or all of the metadata.
+
     Raises:
-        DamagedFile: the file is not intact, or was not written by `save_tensors`.
+        DamagedFile: the file is not intact: it is no safetensors file, or its checksum is of another content.
         UserError: the file cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as file:
             text = file.metadata() or {}
-            crc32 = text.pop("crc32", "none")
+            crc32 = text.pop("crc32", None)
+            text.pop("format", None)  # "pt", as other tools state the framework
             # Cloned: `get_tensor` returns a view of the mapped file, which would change with the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         metadata = {key: json.loads(value) for key, value in text.items()}
@@ -321,7 +324,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{path} could not be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, TypeError, RuntimeError) as error:  # RuntimeError includes RecursionError
         raise DamagedFile(f"{path} is damaged: {error}") from error
-    if crc32 != str(_checksum(tensors, text)):
+    if crc32 is not None and crc32 != str(_checksum(tensors, text)):
         raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
     return {from_disk(name): t for name, t in tensors.items()}, metadata
 

@@ -78,9 +78,9 @@ def compare_with_preset(config: Config) -> tuple[PresetName, list[tuple[str, str
     def differences(preset: Config) -> list[tuple[str, str, str]]:
         theirs = _flatten(preset)
         return [
-            (_option_name(key), _format(value), _format(theirs[key]))
+            (_option_name(key), _format(value), _format(theirs.get(key)))
             for key, value in own.items()
-            if value != theirs[key] and key not in _NOT_COMPARED
+            if value != theirs.get(key) and key not in _NOT_COMPARED
         ]
 
     name = min(PRESETS, key=lambda name: len(differences(PRESETS[name])))

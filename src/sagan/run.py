@@ -40,7 +40,6 @@ from sagan.files import (
     load_into,
     load_tensors,
     locked,
-    read_bytes,
     save_tensors,
     sweep,
     write_atomically,
@@ -50,11 +49,11 @@ from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.model.spectral_norm import bake_spectral_norm
-from sagan.text import printable
+from sagan.model.spectral_norm import bake_spectral_norm, drop_spectral_norm, has_spectral_norm
+from sagan.parsing import CheckedConfig, CheckedModel, first_problem, read_as
 from sagan.trained import find, shipped_name
 
-T = TypeVar("T")
+Network = TypeVar("Network", bound=nn.Module)
 
 IMPORTED_PREFIX = "imported from "
 """Start of the data key of a run whose networks were imported."""
@@ -66,7 +65,7 @@ class RunInfo:
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # a misspelt field is an error, not a silent default
 
-    config: Config
+    config: CheckedConfig
     class_names: tuple[str, ...]
     data_key: str
     """Key of the packed image store; for an imported run, IMPORTED_PREFIX and its source."""
@@ -86,8 +85,10 @@ class GeneratorInfo:
     __pydantic_config__ = ConfigDict(extra="forbid")  # a field of a newer version may mean another network
 
     step: Any
-    model: ModelConfig
+    model: CheckedModel
     class_names: tuple[str, ...]
+    folded: bool = False
+    """The spectral norms of `model` are folded into the weights, as imports write them."""
 
 
 class Run:
@@ -209,7 +210,10 @@ class Run:
 
     def save_generator(self, generator: Generator, step: int) -> None:
         """Write the weights for inference, with everything that rebuilding the network needs."""
-        metadata = {"step": step, "model": asdict(generator.config), "class_names": self.info.class_names}
+        config = generator.config
+        metadata = {"step": step, "model": asdict(config), "class_names": self.info.class_names}
+        if config.generator_spectral_norm and not has_spectral_norm(generator):
+            metadata["folded"] = True
         save_tensors(self.generator_path, generator.state_dict(), metadata)
 
     def best_step(self) -> int | None:
@@ -229,27 +233,6 @@ def _write_info(path: Path, info: RunInfo) -> None:
 
 def _files_by_step(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"step-*.{suffix}") if re.fullmatch(r"step-\d{8,}", path.stem))
-
-
-def read_as(kind: type[T], path: Path, what: str) -> T:
-    """Read a JSON file as a value of type `kind`, e.g. a dataclass.
-
-    Args:
-        what: the expected content in words, for the message.
-
-    Raises:
-        UserError: the file cannot be read, is too large, or holds another type.
-    """
-    try:
-        return TypeAdapter(kind).validate_json(read_bytes(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = printable(".".join(map(str, first["loc"]))) or "the file"
-        raise UserError(f"{path} is not {what}: {where}: {first['msg']}") from error
-    except ValueError as error:  # after ValidationError, which is one
-        raise UserError(f"{path} is not {what}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path} could not be read: {error.strerror}") from error
 
 
 def lock_for_training(path: str | Path) -> contextlib.AbstractContextManager[None]:
@@ -298,6 +281,8 @@ def default_output(path: str | Path, name: str) -> Path:
 def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generator, tuple[str, ...], int]:
     """Read a run's generator as it was trained. Return it with its class names and its step.
 
+    An imported one has its spectral norms folded into the weights, though its configuration names them.
+
     Args:
         path: the run's folder, its generator.safetensors, one of its checkpoints, or a trained model's name.
         averaged: read the moving average, which draws the samples; False: the generator without averaging, which only
@@ -313,7 +298,12 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
         if not path.exists():
             raise UserError(f"{path} does not exist yet: the run has not reached its first checkpoint")
     tensors, metadata = load_tensors(path)
-    if "model" not in metadata:  # a checkpoint, whose configuration is the run's
+    folded = metadata.get("folded") is True
+    if "model" not in metadata and path.parent.name != "checkpoints" and averaged:  # saved again without metadata
+        run = Run(path.parent)
+        config, class_names = run.info.config.model, run.info.class_names
+        folded = bool(run.info.origin) and not any(name.endswith(".u") for name in tensors)
+    elif "model" not in metadata:  # a checkpoint, whose configuration is the run's
         run = Run(path.parent.parent)
         config, class_names = run.info.config.model, run.info.class_names
         tensors = _select("ema/" if averaged else "generator/", tensors)
@@ -323,17 +313,14 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
         try:
             info = TypeAdapter(GeneratorInfo).validate_python({"step": 0, "class_names": None} | metadata)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = printable(".".join(map(str, first["loc"])))[:200]
-            if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            where, message, unknown = first_problem(error)
+            if unknown:
                 problem = f"{path} has a field {where}, which this version of sagan does not know: a newer one may"
                 raise UserError(problem) from error
-            raise UserError(f"{path} is not a generator of sagan: {where}: {first['msg']}") from error
+            raise UserError(f"{path} is not a generator of sagan: {where}: {message}") from error
         config, class_names = info.model, info.class_names
         _check_names(class_names, config, path)
-    check_sizes(build_generator, config, tensors, path)
-    generator = build_generator(config)
-    load_into(generator, tensors, path)
+    generator = _build(build_generator, config, tensors, path, folded=folded)
     return generator, class_names, read_count(metadata, "step", path)
 
 
@@ -342,24 +329,34 @@ def _check_names(class_names: tuple[str, ...], config: ModelConfig, path: Path) 
         raise DamagedFile(f"{path} is damaged: it names {len(class_names)} of {config.num_classes} classes")
 
 
-def check_sizes(
-    build: Callable[[ModelConfig], nn.Module], config: ModelConfig, tensors: dict[str, Tensor], path: Path
-) -> None:
-    """Check, before a network is built, that a file has as many numbers as its configuration requires.
+def _build(
+    build: Callable[[ModelConfig], Network],
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    path: Path,
+    *,
+    folded: bool,
+) -> Network:
+    """Build a network with the tensors of a file, without the spectral norms that are folded into them.
 
-    Otherwise a file of a few bytes, from an unknown source, could make the machine run out of memory.
+    Before that check that the file has as many numbers as its configuration requires. Otherwise a file of a few bytes,
+    from an unknown source, could make the machine run out of memory.
 
     Raises:
-        DamagedFile: the file has fewer numbers.
+        DamagedFile: the tensors are not those of the network.
     """
+    make = (lambda: drop_spectral_norm(build(config))) if folded else (lambda: build(config))
     try:
         with torch.device("meta"):  # shapes only
-            required = sum(t.numel() for t in build(config).state_dict().values())
+            required = sum(t.numel() for t in make().state_dict().values())
     except (RuntimeError, TypeError, OverflowError) as error:  # a size overflows
         raise DamagedFile(f"{path} does not fit its configuration, whose networks are too large") from error
     present = sum(t.numel() for t in tensors.values())
     if required > present:
         raise DamagedFile(f"{path} does not fit its configuration: it has {present:,} of {required:,} numbers")
+    network = make()
+    load_into(network, tensors, path)
+    return network
 
 
 def read_discriminator(path: str | Path) -> Discriminator:
@@ -381,18 +378,17 @@ def read_discriminator(path: str | Path) -> Discriminator:
         checkpoints += [path for path in checkpoints if path == run.checkpoint_path(step)]
     if checkpoints:
         file = checkpoints[-1]
-        tensors = _select("discriminator/", load_tensors(file)[0])
+        tensors, metadata = load_tensors(file)
+        tensors = _select("discriminator/", tensors)
     elif run.discriminator_path.exists():
         file = run.discriminator_path
-        tensors = load_tensors(file)[0]
+        tensors, metadata = load_tensors(file)
     else:
         raise UserError(
             f"{run.path} has no checkpoint in {run.path / 'checkpoints'}, which would contain the discriminator"
         )
-    check_sizes(build_discriminator, run.info.config.model, tensors, file)
-    discriminator = build_discriminator(run.info.config.model)
-    load_into(discriminator, tensors, file)
-    return discriminator
+    folded = metadata.get("folded") is True
+    return _build(build_discriminator, run.info.config.model, tensors, file, folded=folded)
 
 
 def _select(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,11 +1,14 @@
 """A configuration for every architecture, option, preset and study variant of the networks."""
 
+from typing import Any
+
+from sagan.importers.networks import ImportedConfig
 from sagan.model.config import ModelConfig
 from sagan.presets import PRESETS
 from sagan.study.variants import STUDIES
 
 _SMALL = {"resolution": 32, "latent_dim": 8, "base_channels": 8, "num_classes": 3}
-_OPTIONS = {
+_OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "no classes": {"num_classes": 0},
     "grey": {"image_channels": 1},
@@ -23,18 +26,7 @@ _OPTIONS = {
     },
     "no attention": {"generator_attention": (), "discriminator_attention": ()},
     "no spectral norm": {"generator_spectral_norm": False, "discriminator_spectral_norm": False},
-    "stored vectors": {"spectral_norm_in_evaluation": "stored"},
-    "class norms": {"class_spectral_norm": "classes"},
-    "stored class norms over channels": {"class_spectral_norm": "channels", "spectral_norm_in_evaluation": "stored"},
     "auxiliary classifier": {"class_head": "classifier"},
-    "bilinear": {"upsampling": "bilinear"},
-    "rectified": {"shortcut": "rectified", "discriminator_inner": "in"},
-    "widths": {
-        "generator_widths": (6, 10, 12, 4),
-        "discriminator_widths": (8, 6, 10, 12, 9),
-        "discriminator_halvings": 2,
-    },
-    "every block halves": {"discriminator_widths": (8, 6, 10, 12), "discriminator_halvings": 4},
     "64 px": {"resolution": 64},
     "256 px": {"resolution": 256, "base_channels": 1},
     "dcgan": {"architecture": "dcgan"},
@@ -49,12 +41,24 @@ _OPTIONS = {
         "architecture": "dcgan",
         "resolution": 128,
         "class_head": "classifier",
-        "class_spectral_norm": "channels",
     },
+}
+_IMPORTED_OPTIONS: dict[str, dict[str, Any]] = {
+    "class norms": {"class_spectral_norm": True},
+    "bilinear": {"upsampling": "bilinear"},
+    "rectified": {"shortcut": "rectified", "discriminator_inner": "in"},
+    "activations": {"generator_activation": "elu", "discriminator_activation": "leaky-relu"},
+    "widths": {
+        "generator_widths": (6, 10, 12, 4),
+        "discriminator_widths": (8, 6, 10, 12, 9),
+        "discriminator_halvings": 2,
+    },
+    "every block halves": {"discriminator_widths": (8, 6, 10, 12), "discriminator_halvings": 4},
 }
 
 CONFIGS = (
     {name: ModelConfig(**_SMALL | options) for name, options in _OPTIONS.items()}
+    | {name: ImportedConfig(**_SMALL | options) for name, options in _IMPORTED_OPTIONS.items()}
     | {f"preset {name}": preset.model for name, preset in PRESETS.items()}
     | {
         f"study {name}, {variant.name}": variant.config.model

@@ -7,8 +7,7 @@ import torch
 
 from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.figures.grid import draw_grid, save
-from sagan.model.build import build_generator
-from sagan.model.config import ModelConfig
+from sagan.model.build import build_generator, find_architecture
 from sagan.run import Run, RunInfo
 from sagan.training.checkpoint import save_checkpoint
 from sagan.training.step import Trainer
@@ -30,9 +29,9 @@ def make_run(
         checkpoint: whether there is a checkpoint of both networks, of `step`; the average is the generator.
         rows: of metrics.jsonl.
         samples: steps that have a grid of samples, of noise, a row for each class.
-        options: of ModelConfig.
+        options: of ModelConfig, or of the configuration of the `architecture` among them.
     """
-    model = ModelConfig(
+    model = find_architecture(options.get("architecture", "residual")).config(
         **{"resolution": 32, "base_channels": 4, "latent_dim": 8} | options,
         num_classes=len(names),
     )

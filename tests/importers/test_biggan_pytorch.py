@@ -31,25 +31,39 @@ def variances(path, **options):
     return torch.cat([t for name, t in state.items() if name.endswith("running_var")])
 
 
-def test_the_output_layer_keeps_its_epsilon(tmp_path):
+def test_an_epsilon_is_folded_into_the_variances_but_not_that_of_the_output_layer(tmp_path):
     """--BN_eps does not reach it in their code: its batch norm divides by sqrt(var + 1e-5) all the same."""
-    found = import_networks(FILE, overrides={"batch_norm_eps": 0.5})
-    assert (found.config.batch_norm_eps, found.config.output_norm_eps) == (0.5, 1e-5)
-    assert import_networks(FILE).config.output_norm_eps is None  # as of our own runs
     assert main(["import", str(FILE), "--batch-norm-eps", "0.5", "--out", str(tmp_path / "run")]) == 0
     generator = read_generator(tmp_path / "run")[0].eval()
-    inputs = []
-    last = [m for m in generator.modules() if getattr(m, "eps", None) == 1e-5 and hasattr(m, "running_var")]
-    assert len(last) == 1
-    last[0].register_forward_hook(lambda module, x, y: inputs.append((x[0], y.clone())))
+    inputs = {}
+    for name in ("blocks.0.bn1", "bn"):
+        generator.get_submodule(name).register_forward_hook(
+            lambda module, x, y, name=name: inputs.update({name: (x[0], y.clone())})
+        )
     with torch.no_grad():
-        generator(torch.randn(2, generator.config.latent_dim), torch.tensor([0, 1]))
+        generator(torch.randn(2, generator.config.latent_dim), torch.tensor([0, 0]))
     state = torch.load(FILE)
-    (x, y), layer = inputs[0], "output_layer.0"
-    mean, var, gain, bias = (
-        state[f"{layer}.{name}"][:, None, None] for name in ("stored_mean", "stored_var", "gain", "bias")
-    )
-    assert torch.allclose(y, (x - mean) / (var + 1e-5).sqrt() * gain + bias, atol=1e-5)
+    for ours, theirs, eps in (("blocks.0.bn1", "blocks.0.0.bn1", 0.5), ("bn", "output_layer.0", 1e-5)):
+        mean, var = (state[f"{theirs}.{name}"][:, None, None] for name in ("stored_mean", "stored_var"))
+        if ours == "bn":
+            gain, bias = (state[f"{theirs}.{name}"][:, None, None] for name in ("gain", "bias"))
+        else:
+            gain, bias = (state[f"{theirs}.{name}.weight"][0][:, None, None] for name in ("gain", "bias"))
+            gain = 1 + gain
+        x, y = inputs[ours]
+        assert torch.allclose(y, (x - mean) / (var + eps).sqrt() * gain + bias, atol=1e-5), ours
+
+
+def test_an_epsilon_below_ours_needs_a_variance_that_makes_up_for_it(tmp_path, command):
+    state = torch.load(FILE)
+    state["blocks.1.0.bn2.stored_var"][0] = 9e-6
+    torch.save(state, tmp_path / "G.pth")
+    status, _, errors = command("import", tmp_path / "G.pth", "--batch-norm-eps", "5e-7", "--out", tmp_path / "run")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert re.search(r"G\.pth\b.*blocks\.1\.0\.bn2\b.*\b9e-06\b.*\b5e-07\b.*\b1e-05\b", errors)
+    assert not (tmp_path / "run").exists()
+    assert command("import", tmp_path / "G.pth", "--batch-norm-eps", "2e-6", "--out", tmp_path / "run")[0] == 0
+    assert variances(tmp_path / "G.pth", overrides={"batch_norm_eps": 2e-6}).min() == pytest.approx(1e-6, rel=1e-4)
 
 
 def test_a_counter_is_told_and_can_be_overruled(tmp_path, capsys):

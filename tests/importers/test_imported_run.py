@@ -10,11 +10,16 @@ import torch
 
 import sagan
 from sagan.cli import main
+from sagan.config import TrainingConfig
 from sagan.explorer.engine import Explorer
 from sagan.explorer.networks import read_networks
 from sagan.explorer.schemas import Sample
 from sagan.hub.card import write_card
+from sagan.importers.importer import import_networks, write_import
+from sagan.model.spectral_norm import SNLayer, SpectralNorm, to_rows
 from sagan.run import Run, read_discriminator, read_generator
+from sagan.training.finetune import start_from
+from sagan.training.step import Trainer
 
 DATA = Path(__file__).parent / "data"
 
@@ -79,6 +84,42 @@ def test_a_run_with_classes_starts_from_it(imported, image_folder, tmp_path, cap
     assert torch.isfinite(generator(torch.randn(2, 6), torch.tensor([0, 1]))).all()
     rows = [json.loads(line) for line in (tmp_path / "new" / "metrics.jsonl").read_text().splitlines()]
     assert {"gamma/generator.16.0", "gamma/discriminator.4.0"} <= rows[-1].keys()
+
+
+NORMALISED = {  # layers under spectral norm in each codebase's 32 px (heykeetae's: 64 px) generator, discriminator
+    # Stem, 3 blocks of 3 convolutions, attention of 4, head: 15. With 6 batch norms of 2 tables: 27.
+    # 4 blocks of 2 convolutions and shortcuts where they need one, attention of 4, head, embedding: 12 to 16.
+    "biggan-pytorch": ("G_ema.pth", "D.pth", 15, 12),
+    "heykeetae": ("7_G.pth", "7_D.pth", 4, 4),
+    "mimicry": ("netG.pth", "netD.pth", 15, 16),
+    "mmgeneration": ("iter_9.pth", None, 27, 16),
+    "studiogan": ("G.pth", "D.pth", 27, 16),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("codebase", NORMALISED)
+def test_training_that_starts_from_it_has_spectral_norms_where_the_codebase_had_them(tmp_path, codebase):
+    generator_file, discriminator_file, *expected = NORMALISED[codebase]
+    path, discriminator = DATA / codebase / generator_file, discriminator_file and DATA / codebase / discriminator_file
+    run = write_import(tmp_path / "run", import_networks(path, discriminator=discriminator), path)
+    states = [torch.load(file, weights_only=False) for file in (path, discriminator) if file]
+    theirs = [key for state in states for key in state.get("state_dict", state.get("model_state_dict", state))]
+    assert sum(expected) == sum(key.endswith(("u0", "weight_u")) for key in theirs if "generator_ema" not in key)
+
+    info = run.info
+    trainer = Trainer(info.config.model, TrainingConfig(start=str(run.path), precision="fp32"), torch.device("cpu"))
+    start_from(trainer, run.path, info.class_names)
+    for network, count in zip((trainer.generator, trainer.discriminator), expected, strict=True):
+        norms = [module for module in network.modules() if isinstance(module, SpectralNorm)]
+        assert len(norms) == count
+        for layer in network.modules():
+            if isinstance(layer, SNLayer) and isinstance(layer.sn, SpectralNorm):
+                weight = to_rows(layer.sn(layer.weight))
+                assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1, rel=1e-5)
+    # The weights are the folded ones, which a norm of 1 leaves as they are.
+    folded = read_generator(run.checkpoints()[-1], averaged=False)[0].state_dict()
+    assert all(torch.equal(t, trainer.generator.state_dict()[name]) for name, t in folded.items())
 
 
 def test_its_discriminator_attends_to_images_that_are_named(imported, image_folder, command):

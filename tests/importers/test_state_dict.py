@@ -105,7 +105,7 @@ WRONG_VALUES = {
     "a bias of NaN": ("mimicry/netG.pth", "c5.bias", lambda t: t + float("nan"), "not finite"),
     "gamma of two": ("biggan-pytorch/G_ema.pth", "blocks.1.1.gamma", lambda t: torch.ones(2), r"shape \(2,\)"),
     "heykeetae's gamma": ("heykeetae/7_G.pth", "attn1.gamma", lambda t: torch.ones(2), r"shape \(2,\)"),
-    "first layer": ("biggan-pytorch/G_ema.pth", "linear.weight", lambda t: t[:-1], r"\b\d+ outputs"),
+    "first layer": ("biggan-pytorch/G_ema.pth", "linear.weight", lambda t: t[:-1], r"\bvector\b.*\b127\b"),
     "class tables": ("biggan-pytorch/G_ema.pth", "blocks.0.0.bn1.gain.weight", lambda t: t[None], "3|dimensions"),
     "class table of one dimension": (
         "studiogan/G.pth",

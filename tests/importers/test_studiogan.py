@@ -43,6 +43,27 @@ def test_other_latents_need_no_discriminator():
     assert config.num_classes != config.latent_dim
 
 
+def test_a_layer_without_the_spectral_norm_of_the_others_is_refused(tmp_path):
+    state = torch.load(FILES / "G.pth", weights_only=False)["state_dict"]
+    key = "blocks.1.0.conv2d1"
+    state[f"{key}.weight"] = state.pop(f"{key}.weight_orig")
+    del state[f"{key}.weight_u"], state[f"{key}.weight_v"]
+    torch.save(state, tmp_path / "G.pth")
+    with pytest.raises(UserError, match=r"^[^\n]*G\.pth\b.*blocks\.1\.0\.conv2d1 lacks the spectral norm\b[^\n]*$"):
+        import_networks(tmp_path / "G.pth")
+
+
+def test_a_layer_with_a_spectral_norm_that_the_others_lack_is_refused(tmp_path):
+    """heykeetae's attention layers have none."""
+    state = torch.load(FILES.parent / "heykeetae" / "7_G.pth")
+    key = "attn1.key_conv"
+    weight = state[f"{key}.weight_orig"] = state.pop(f"{key}.weight")
+    state |= {f"{key}.weight_u": torch.ones(len(weight)), f"{key}.weight_v": torch.ones(weight[0].numel())}
+    torch.save(state, tmp_path / "7_G.pth")
+    with pytest.raises(UserError, match=r"^[^\n]*7_G\.pth\b.*attn1\.key_conv has a spectral norm\b[^\n]*$"):
+        import_networks(tmp_path / "7_G.pth")
+
+
 class Literal:
     """StudioGAN's networks for 32 px written out in float64, with another activation."""
 
@@ -120,9 +141,12 @@ def test_other_activations_are_exact_if_they_are_named(tmp_path, name, capsys):
     files = [str(FILES / "G.pth"), "--discriminator", str(FILES / "D.pth")]
     assert main(["import", *files, "--out", str(tmp_path / "run"), *options]) == 0
     assert ("generator_activation relu" in capsys.readouterr().out) == (not options)  # assumed, and told
+    activations = {} if name == "relu" else dict.fromkeys(("generator_activation", "discriminator_activation"), name)
+    exact = import_networks(FILES / "G.pth", discriminator=FILES / "D.pth", overrides=activations, dtype=torch.float64)
     torch.manual_seed(0)
     z, x, y = torch.randn(3, 20).double(), torch.rand(3, 3, 32, 32).double() * 2 - 1, torch.tensor([4, 0, 2])
-    images = read_generator(tmp_path / "run")[0].double().eval()(z, y)
-    logits = read_discriminator(tmp_path / "run").double().eval()(x, y)
-    assert (images - Literal(g, ACTIVATIONS[name]).generator(z, y)).abs().max() < 1e-12
-    assert (logits - Literal(d, ACTIVATIONS[name]).discriminator(x, y)).abs().max() < 1e-12
+    images, logits = Literal(g, ACTIVATIONS[name]).generator(z, y), Literal(d, ACTIVATIONS[name]).discriminator(x, y)
+    assert (exact.average.eval()(z, y) - images).abs().max() < 1.2e-14
+    assert (exact.discriminator.eval()(x, y) - logits).abs().max() < 3e-14
+    assert (read_generator(tmp_path / "run")[0].double().eval()(z, y) - images).abs().max() < 1e-5
+    assert (read_discriminator(tmp_path / "run").double().eval()(x, y) - logits).abs().max() < 1e-5

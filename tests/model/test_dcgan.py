@@ -97,7 +97,6 @@ def test_a_configuration_builds_its_own_networks():
     [
         ({"generator_widths": (8, 8, 8, 8)}, r"generator_widths\b.*\b3\b"),
         ({"discriminator_widths": (8, 8, 8, 8)}, r"discriminator_widths\b.*\b3\b"),
-        ({"discriminator_halvings": 2}, r"discriminator_halvings\b.*\b3\b"),
         (
             {"generator_attention": ((32, "self"),)},
             r"generator_attention\b.*\[4, 8, 16",

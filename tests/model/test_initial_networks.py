@@ -30,7 +30,7 @@ def summary(network):
     ]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", RECORDED)
 def test_initial_networks(name):
     torch.manual_seed(0)
     for build in (build_generator, build_discriminator):

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from sagan.errors import UserError
 from sagan.model.config import ModelConfig
 from sagan.presets import PRESETS
 from sagan.study import runner
-from sagan.study.plan import StudyFolder
+from sagan.study.plan import Plan, StudyFolder
 from sagan.training import speed
 from sagan.training.speed import seconds
 
@@ -182,6 +182,14 @@ def test_a_damaged_plan_is_named(tmp_path):
     (tmp_path / "study.json").write_text(json.dumps({"study": "attention"}))
     with pytest.raises(UserError, match=r"study\.json\b.*\bbase\b"):
         StudyFolder(tmp_path)
+
+
+def test_a_plan_of_an_earlier_version_is_read(tmp_path):
+    plan = Plan("settings", PRESETS["demo"], (0,), ("base",), 10, "auto", "", (), "the key")
+    content = asdict(plan)
+    content["base"]["model"] |= {"spectral_norm_eps": 1e-8, "shortcut": "plain", "batch_norm_eps": 1e-5}
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    assert StudyFolder(tmp_path).plan == plan
 
 
 def test_times():

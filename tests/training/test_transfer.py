@@ -1,6 +1,7 @@
 """Training that starts from another run: what is copied, what is matched, what is refused."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from sagan.cli import main
 from sagan.config import TrainingConfig
 from sagan.errors import UserError
 from sagan.files import load_tensors
+from sagan.importers.networks import ImportedConfig, NormalisedTables
+from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
-from sagan.model.generator import Generator
-from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.model.spectral_norm import SNLayer, SpectralNorm, bake_spectral_norm, to_rows
 from sagan.run import Run, read_discriminator, read_generator
 from sagan.training.finetune import check_source, copy_weights, read_source, start_from
 from sagan.training.step import Trainer
@@ -166,51 +168,62 @@ def trained(path, options):
     return Run(path)
 
 
-@pytest.mark.parametrize("norm", ["classes", "channels"])
-@pytest.mark.parametrize("evaluation", ["iterate", "stored"])
-def test_spectrally_normalised_class_tables_are_matched_too(norm, evaluation):
+IMPORTED = ImportedConfig(resolution=32, num_classes=4, latent_dim=8, base_channels=4, class_spectral_norm=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("folded", [False, True])
+def test_spectrally_normalised_class_tables_are_matched_too(folded):
     """Such tables come from imports; classes in another order draw the same images under their new numbers."""
-    config = ModelConfig(
-        resolution=32,
-        num_classes=4,
-        latent_dim=8,
-        base_channels=4,
-        class_spectral_norm=norm,
-        spectral_norm_in_evaluation=evaluation,
-    )
     torch.manual_seed(0)
-    source, target = Generator(config).eval(), Generator(config).eval()
+    source, target = build_generator(IMPORTED).eval(), build_generator(IMPORTED).eval()
     z, y, order = torch.randn(4, 8), torch.arange(4), [2, 0, 3, 1]
-    with torch.no_grad():
-        for module in source.modules():
-            if isinstance(module, torch.nn.Embedding):  # of one singular value, so that the norm is known at once
-                weight = torch.outer(module.weight[:, 0], module.weight[0])
-                module.weight.copy_(weight / weight.norm() * 2)
-            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):  # random vectors would blow the images up
-                module.sn.solve(module.weight)
-        copy_weights(source, target, order)
-        copy_weights(source, source_with_vectors := Generator(config).eval(), [0, 1, 2, 3])
-        assert torch.allclose(target(z, y), source_with_vectors(z, torch.tensor(order)), atol=1e-4)
-        assert not torch.allclose(target(z, y), source_with_vectors(z, y), atol=1e-2)
+    for layer in source.modules():
+        if hasattr(layer, "solve") and not isinstance(layer, SpectralNorm):  # random vectors would blow the images up
+            layer.solve()
+    before = source(z, torch.tensor(order))
+    if folded:
+        bake_spectral_norm(source)
+    copy_weights(source, target, order)
+    assert torch.allclose(target(z, y), before, atol=1e-4)
+    assert not torch.allclose(target(z, torch.tensor(order)), before, atol=1e-2)
+
+
+@torch.no_grad()
+def test_normalised_tables_become_one_row_without_classes():
+    torch.manual_seed(0)
+    source, target = build_generator(IMPORTED), build_generator(replace(IMPORTED, num_classes=0))
+    copy_weights(source, target, [])
+    wanted = source.blocks[0].bn1.eval().tables()[0].mean(0)
+    assert torch.allclose(target.blocks[0].bn1.scale, wanted)
+    assert not torch.allclose(target.blocks[0].bn1.scale, source.blocks[0].bn1.scale.mean(0), atol=1e-3)
+
+
+@torch.no_grad()
+def test_spectral_norms_that_were_folded_are_put_back():
+    """On every layer that the configuration names, with the singular value of the folded weight."""
+    torch.manual_seed(0)
+    for build in (build_generator, build_discriminator):
+        source, target = build(IMPORTED).eval(), build(IMPORTED).eval()
+        copy_weights(bake_spectral_norm(source), target, None)
+        normed = [m for m in target.modules() if isinstance(m, SpectralNorm)]
+        assert len(normed) == sum(isinstance(m, SpectralNorm) for m in build(IMPORTED).modules())
+        for layer in target.modules():
+            if isinstance(layer, SNLayer):
+                assert torch.linalg.matrix_norm(to_rows(layer.sn(layer.weight)), 2).item() == pytest.approx(1, rel=1e-5)
+            elif isinstance(layer, NormalisedTables):
+                assert torch.linalg.matrix_norm(layer.tables()[1], 2).item() == pytest.approx(1, rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*meta:UserWarning")  # copying there does nothing
 @pytest.mark.parametrize("place", [torch.float64, torch.device("meta")], ids=str)
 @pytest.mark.parametrize("head", ["projection", "classifier"])
-@pytest.mark.parametrize("norm", ["none", "classes", "channels"])
+@pytest.mark.parametrize("norm", [False, True])
 def test_networks_on_another_device_or_in_another_dtype(place, head, norm):
     """What is computed on the way from a source on the CPU: 'meta' tells devices apart without a GPU."""
-    config = ModelConfig(
-        resolution=32,
-        num_classes=3,
-        latent_dim=8,
-        base_channels=4,
-        class_head=head,
-        class_spectral_norm=norm,
-        spectral_norm_in_evaluation="stored",
-    )
-    for network in (Generator, Discriminator):
-        source, target = network(config), network(config).to(place)
+    config = replace(IMPORTED, num_classes=3, class_head=head, class_spectral_norm=norm)
+    for build in (build_generator, build_discriminator):
+        source, target = build(config), build(config).to(place)
         copy_weights(source, target, [2, None, 0])
         assert {t.device.type for t in target.state_dict().values()} == {target.head.weight.device.type}
 

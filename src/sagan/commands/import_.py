@@ -8,7 +8,7 @@ import tyro
 
 from sagan.commands.arguments import FolderOption
 from sagan.config import FileOption, FloatOption, check_ranges
-from sagan.model.config import ActivationName
+from sagan.importers.networks import ActivationName
 
 CodebaseName = Literal["studiogan", "mmgeneration", "biggan-pytorch", "mimicry", "heykeetae", "tensorflow"]
 

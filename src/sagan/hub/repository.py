@@ -13,7 +13,7 @@ from sagan.errors import UserError
 from sagan.files import save_tensors
 from sagan.model.config import baked
 from sagan.model.generator import Generator
-from sagan.model.spectral_norm import SpectralNorm
+from sagan.model.spectral_norm import has_spectral_norm
 from sagan.run import Run, load_generator, read_generator
 from sagan.text import one_line
 from sagan.trained import find
@@ -68,7 +68,7 @@ def save_pretrained(generator: Generator, folder: str | Path, *, class_names: tu
         raise ValueError(
             f"class_names must have one name for each of {config.num_classes} classes, got {len(class_names)}"
         )
-    if not any(isinstance(module, SpectralNorm) for module in generator.modules()):
+    if not has_spectral_norm(generator):
         config = baked(config)  # as of a loaded generator: norms folded into the weights
     path = Path(folder) / WEIGHTS
     save_tensors(path, generator.state_dict(), {"step": 0, "model": asdict(config), "class_names": class_names})

@@ -1,25 +1,26 @@
-"""What all importers share: walk another codebase's networks, rename their tensors, infer the model configuration.
+"""What all importers share: walk another codebase's networks, rename their tensors, infer their configuration.
 
 All of these codebases but heykeetae's build the networks of the released code, with their own names and details. A
-codebase's file lists its names and says how it stores a layer. Differences in the function itself are expressed by
-fields of ModelConfig.
+codebase's file lists its names and says how it stores a layer. Spectral norms and epsilons are folded into the weights;
+what then differs in the function itself is expressed by fields of ImportedConfig.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sagan.errors import UserError
 from sagan.importers.state_dict import StateDict
 from sagan.model.attention import VALUE_REDUCTION
-from sagan.model.config import RESOLUTIONS, ModelConfig
+from sagan.model.config import RESOLUTIONS
 
-Layer = Mapping[str, Tensor]  # a layer's tensors by our names: weight, bias, sn.u, sn.v, ...
+Layer = Mapping[str, Tensor]
+"""A layer's tensors by our names (weight, bias, ...), and sigma under the name of a spectral norm that was folded."""
 Kind = Literal["block", "attention"]
 BLOCK_LAYERS = ("conv1", "conv2", "shortcut")
 ATTENTION_LAYERS = ("query", "key", "value", "output")
@@ -35,8 +36,10 @@ class ConvertedNetwork:
     """Our name -> tensor."""
     origin: dict[str, str]
     """Our name -> the key, or the beginning of the key, in the file."""
+    normalised: Collection[str]
+    """Our names of the spectral norms that were folded into the tensors."""
     fields: dict[str, Any]
-    """The fields of ModelConfig that this network determines."""
+    """What this network determines of the configuration: fields of ModelConfig and ImportedConfig, and epsilons."""
 
 
 class Codebase(ABC):
@@ -45,7 +48,7 @@ class Codebase(ABC):
     name: ClassVar[str]
     """The value of --from."""
     assumed_fields: ClassVar[Mapping[str, Any]]
-    """Fields of ModelConfig that no shape determines, as in the codebase's own SAGAN configuration."""
+    """What no shape determines, as in the codebase's own SAGAN configuration: epsilons, fields of ImportedConfig."""
 
     @abstractmethod
     def recognise(self, keys: set[str]) -> bool:
@@ -57,11 +60,11 @@ class Codebase(ABC):
 
     @abstractmethod
     def generator(self, state: StateDict) -> ConvertedNetwork:
-        """Convert a generator. Raises UserError if it is not one, or if ModelConfig cannot express it."""
+        """Convert a generator. Raises UserError if it is not one, or if our networks cannot express it."""
 
     @abstractmethod
     def discriminator(self, state: StateDict) -> ConvertedNetwork:
-        """Convert a discriminator. Raises UserError if it is not one, or if ModelConfig cannot express it."""
+        """Convert a discriminator. Raises UserError if it is not one, or if our networks cannot express it."""
 
     def split(self, checkpoint: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         """Split a file of several networks into 'generator', 'average', 'discriminator'; {} if it holds one network."""
@@ -76,7 +79,7 @@ class Codebase(ABC):
         return
 
     def stored_fields(self, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of ModelConfig that the file states next to its tensors."""
+        """Return the epsilons and fields of ImportedConfig that the file states next to its tensors."""
         return {}
 
 
@@ -213,10 +216,14 @@ class _TensorCollector:
         self.state = state
         self.tensors: dict[str, Tensor] = {}
         self.origin: dict[str, str] = {}
+        self.normalised: set[str] = set()
         self.attention_sizes: list[int] = []  # sides of the attention layers' feature maps, px
 
     def add(self, ours: str, theirs: str, layer: Layer) -> None:
         for name, t in layer.items():
+            if name == "sn" or name.endswith("_sn"):
+                self.normalised.add(f"{ours}.{name}")
+                continue
             self.tensors[f"{ours}.{name}"] = t.clone(memory_format=torch.contiguous_format)
             self.origin[f"{ours}.{name}"] = theirs
 
@@ -238,7 +245,7 @@ class _TensorCollector:
     def common_fields(self, network: Literal["generator", "discriminator"]) -> dict[str, Any]:
         """Infer the fields that either network determines."""
         fields: dict[str, Any] = {
-            f"{network}_spectral_norm": any(name.endswith(".sn.u") for name in self.tensors),
+            f"{network}_spectral_norm": bool(self.normalised),
             f"{network}_attention": tuple((size, "self") for size in self.attention_sizes),
             **self.codebase.assumed_fields,
         }
@@ -258,9 +265,7 @@ class _TensorCollector:
     def generator(self, blocks: int) -> ConvertedNetwork:
         first_width = self.shape("blocks.0.conv1.weight", 4)[1]
         widths = (first_width, *(self.shape(f"blocks.{i}.conv1.weight", 4)[0] for i in range(blocks)))
-        # A class table under spectral norm is a layer with a weight; without it, a parameter of the norm.
-        scale_names = ("blocks.0.bn1.scale", "blocks.0.bn1.scale.weight")
-        scale = next(self.tensors[name] for name in scale_names if name in self.tensors)
+        scale = self.tensors["blocks.0.bn1.scale"]
         fields = self.common_fields("generator") | {
             "resolution": 4 * 2**blocks,
             "generator_widths": widths,
@@ -268,17 +273,9 @@ class _TensorCollector:
             "image_channels": self.shape("head.weight", 4)[0],
             "latent_dim": self.shape("stem.weight", 2)[1],
             "num_classes": len(scale) if scale.dim() == 2 else 0,
-            "class_spectral_norm": self.class_spectral_norm(),
+            "class_spectral_norm": "blocks.0.bn1.scale_sn" in self.normalised,
         }
-        return ConvertedNetwork(self.tensors, self.origin, fields)
-
-    def class_spectral_norm(self) -> str:
-        """Return the axis on which the class tables' power iteration starts, or 'none'."""
-        if "blocks.0.bn1.scale.sn.u" in self.tensors:
-            return "classes"
-        if "blocks.0.bn1.scale.sn.transposed.u" in self.tensors:
-            return "channels"
-        return "none"
+        return ConvertedNetwork(self.tensors, self.origin, self.normalised, fields)
 
     def discriminator(self, blocks: int) -> ConvertedNetwork:
         names = [*(f"blocks.{i}" for i in range(blocks - 1)), "last"]
@@ -289,7 +286,7 @@ class _TensorCollector:
             "image_channels": self.shape("blocks.0.conv1.weight", 4)[1],
             "num_classes": len(self.tensors["embed.weight"]) if "embed.weight" in self.tensors else 0,
         }
-        return ConvertedNetwork(self.tensors, self.origin, fields)
+        return ConvertedNetwork(self.tensors, self.origin, self.normalised, fields)
 
 
 def check_dimensions(t: Tensor, dims: int, path: Path, key: str) -> Tensor:
@@ -302,8 +299,8 @@ def check_dimensions(t: Tensor, dims: int, path: Path, key: str) -> Tensor:
 
 
 def _reorder_stem(collector: _TensorCollector) -> None:
-    """Reorder the outputs of the first linear layer, and spectral norm's u with them, from (C, 4, 4) to (4, 4, C)."""
-    for name, dims in (("stem.weight", 2), ("stem.bias", 1), ("stem.sn.u", 1)):
+    """Reorder the outputs of the first linear layer from (C, 4, 4) to (4, 4, C)."""
+    for name, dims in (("stem.weight", 2), ("stem.bias", 1)):
         if name in collector.tensors:
             outputs = collector.shape(name, dims)[0]
             if outputs % 16:
@@ -313,70 +310,3 @@ def _reorder_stem(collector: _TensorCollector) -> None:
                 )
             t = collector.tensors[name].unflatten(0, (-1, 4, 4))
             collector.tensors[name] = t.movedim(0, 2).flatten(0, 2).contiguous()
-
-
-def merge_config(
-    generator: ConvertedNetwork, discriminator: ConvertedNetwork | None, overrides: Mapping[str, Any]
-) -> ModelConfig:
-    """Merge both networks' fields into one configuration; explicit widths equal to the default are dropped.
-
-    Args:
-        overrides: fields that take precedence over those of the networks.
-
-    Raises:
-        UserError: the networks contradict each other, or ModelConfig cannot express them.
-    """
-    fields = dict(generator.fields)
-    for name, value in (discriminator.fields if discriminator else {}).items():
-        if fields.setdefault(name, value) != value:
-            raise UserError(
-                f"the discriminator does not match the generator: {name} is {value} in the discriminator, "
-                f"{fields[name]} in the generator"
-            )
-    try:
-        config = ModelConfig(**fields | dict(overrides))
-        if config.output_norm_eps == config.batch_norm_eps:
-            config = replace(config, output_norm_eps=None)
-        for name in ("generator_widths", "discriminator_widths", "discriminator_halvings"):
-            unset: dict[str, Any] = {name: None}
-            default = replace(config, **unset)
-            if _sizes(default) == _sizes(config):
-                config = default
-    except ValueError as error:
-        raise UserError(f"this network is not supported: {error}") from error
-    return config
-
-
-def _sizes(config: ModelConfig) -> tuple[Any, ...]:
-    return config.generator_channels, config.discriminator_channels, config.halvings
-
-
-def build_network(
-    converted: ConvertedNetwork, build: Callable[[ModelConfig], nn.Module], config: ModelConfig, state: StateDict
-) -> Any:
-    """Build one of our networks with `build` and load the converted tensors into it.
-
-    Raises:
-        UserError: a tensor has another shape, is missing or is unexpected; the message names the file's key.
-    """
-    refusal = f"{state.path} is not a supported SAGAN"
-    with torch.device("meta"):
-        network = build(config)
-    expected = {name: t.shape for name, t in network.state_dict().items()}
-    for name, t in converted.tensors.items():
-        key = converted.origin[name]
-        if name not in expected:
-            raise UserError(f"{refusal}: {key} has no counterpart in our network")
-        if t.shape != expected[name]:
-            raise UserError(f"{refusal}: {key} has the shape {tuple(t.shape)}, expected {tuple(expected[name])}")
-        if name.endswith("running_var") and (t < 0).any():
-            raise UserError(f"{refusal} or damaged: {key} has a negative variance")
-        if name.endswith((".u", ".v")) and not t.any():
-            raise UserError(
-                f"{refusal} or damaged: {key} has a vector of zeros, with which its spectral norm divides by 0"
-            )
-    missing = sorted(expected.keys() - converted.tensors.keys())
-    if missing:
-        raise UserError(f"{refusal}: the file has no tensor for our {missing[0]}")
-    network.load_state_dict(converted.tensors, assign=True)
-    return network.requires_grad_(True)

@@ -1,7 +1,8 @@
 """Import BigGAN-PyTorch in its SAGAN configuration (scripts/launch_SAGAN_bs128x2_ema.sh): G.pth, G_ema.pth, D.pth.
 
-Spectral norm stores u0 (1, out) and sv0, which is only logged. The class tables hold the scales less 1. Batch norms
-store stored_mean and stored_var, one level deeper with --mybn and --cross_replica. Standing statistics are sums.
+Spectral norm stores u0 (1, out), from which evaluation mode iterates once more, and sv0, which is only logged. Class
+tables hold the scales less 1. Batch norms store stored_mean and stored_var, one level deeper with --mybn and
+--cross_replica. Standing statistics are sums.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from sagan.errors import UserError
 from sagan.importers.base import NON_LOCAL_NAMES, ConvertedNetwork, Kind, Layer, ResidualCodebase
+from sagan.importers.folding import fold_spectral_norm
 from sagan.importers.state_dict import StateDict
 
 OUTPUT_NORM_EPS = 1e-5
@@ -40,7 +42,7 @@ class BigGANPyTorch(ResidualCodebase):
     discriminator_names = generator_names
     attention_names: ClassVar[Mapping[str, str]] = NON_LOCAL_NAMES
     discriminator_embed = "embed"
-    assumed_fields: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-8}
+    assumed_fields: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5}
 
     def recognise(self, keys: set[str]) -> bool:
         return "blocks.0.0.conv1.weight" in keys and "linear.weight" in keys
@@ -66,7 +68,7 @@ class BigGANPyTorch(ResidualCodebase):
         if f"{key}.bias" in state:
             tensors["bias"] = state.take(f"{key}.bias")
         if f"{key}.u0" in state or f"{key}.sv0" in state:
-            tensors["sn.u"] = state.take_row(f"{key}.u0")
+            tensors |= fold_spectral_norm(state, key, tensors["weight"], state.take_row(f"{key}.u0"))
             state.ignore(f"{key}.sv0")
         return tensors
 

@@ -14,8 +14,10 @@ from torch import Tensor
 from sagan.errors import UserError
 from sagan.importers import torch_layers
 from sagan.importers.base import Codebase, ConvertedNetwork, Layer, check_dimensions
+from sagan.importers.folding import fold_spectral_norm
 from sagan.importers.state_dict import StateDict
 
+SPECTRAL_NORM_EPS = 1e-12
 BLOCKS = 4  # l1 to l4
 # Sides of the feature maps that attn1 and attn2 read, px: the outputs of l3 and l4.
 ATTENTION_SIZES = {"generator": (16, 32), "discriminator": (8, 4)}
@@ -25,7 +27,7 @@ class Heykeetae(Codebase):
     """github.com/heykeetae/Self-Attention-GAN."""
 
     name = "heykeetae"
-    assumed_fields: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-12}
+    assumed_fields: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5}
 
     def recognise(self, keys: set[str]) -> bool:
         return "attn1.query_conv.weight" in keys and not keys.isdisjoint({"l1.0.module.weight_bar", "l1.0.weight"})
@@ -77,11 +79,9 @@ def _conv(state: StateDict, key: str) -> Layer:
         return torch_layers.layer(state, key)
     inner = f"{key}.module"
     state.ignore(f"{inner}.weight_v")  # their code recomputes it before each use
-    return {
-        "weight": state.take(f"{inner}.weight_bar"),
-        "sn.u": state.take(f"{inner}.weight_u"),
-        "bias": state.take(f"{inner}.bias"),
-    }
+    weight, u = state.take(f"{inner}.weight_bar"), state.take(f"{inner}.weight_u")
+    folded = fold_spectral_norm(state, key, weight, u, eps=SPECTRAL_NORM_EPS)
+    return {**folded, "bias": state.take(f"{inner}.bias")}
 
 
 def _convert(
@@ -93,6 +93,7 @@ def _convert(
     """Add the two attention layers to `layers`, and return the network of all of them."""
     tensors: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
+    normalised: set[str] = set()
     for number, size in enumerate(ATTENTION_SIZES[network], 1):
         ours, theirs = f"attention.{size}.0", f"attn{number}"
         for name in ("query", "key", "value"):
@@ -101,15 +102,19 @@ def _convert(
         layers[ours] = (f"{theirs}.gamma", {"gamma": state.take_scalar(f"{theirs}.gamma")})
     for ours, (theirs, layer) in layers.items():
         for name, t in layer.items():
+            if name == "sn":
+                normalised.add(f"{ours}.sn")
+                continue
             tensors[f"{ours}.{name}"] = t.clone(memory_format=torch.contiguous_format)
             origin[f"{ours}.{name}"] = theirs
     state.check_all_taken()
     common_fields = {
+        **Heykeetae.assumed_fields,
         "architecture": "dcgan",
         "attention_variant": "direct",
         "resolution": 4 * 2**BLOCKS,
         "num_classes": 0,
-        f"{network}_spectral_norm": any(name.endswith(".sn.u") for name in tensors),
+        f"{network}_spectral_norm": bool(normalised),
         f"{network}_attention": tuple((size, "self") for size in ATTENTION_SIZES[network]),
     }
-    return ConvertedNetwork(tensors, origin, fields | common_fields)
+    return ConvertedNetwork(tensors, origin, normalised, fields | common_fields)

@@ -15,7 +15,8 @@ from torch import Tensor
 from sagan.config import Config, DataConfig
 from sagan.errors import UserError
 from sagan.files import save_tensors, temporary_path
-from sagan.importers.base import Codebase, ConvertedNetwork, build_network, merge_config
+from sagan.importers.assemble import build_network, merge_fields
+from sagan.importers.base import Codebase, ConvertedNetwork
 from sagan.importers.biggan_pytorch import BigGANPyTorch
 from sagan.importers.class_names import IMAGENET, class_names
 from sagan.importers.heykeetae import Heykeetae
@@ -42,7 +43,7 @@ AVERAGE_LABEL = re.compile(r"ema|averag|avg|shadow", re.IGNORECASE)  # in the na
 
 @dataclass(frozen=True)
 class ImportedCheckpoint:
-    """The networks of another codebase's checkpoint, as ours."""
+    """The networks of another codebase's checkpoint, as ours, with spectral norms folded into the weights."""
 
     codebase: str
     config: ModelConfig
@@ -52,8 +53,10 @@ class ImportedCheckpoint:
     discriminator: Discriminator | None
     step: int
     """Training steps, as stated in the file, or 0."""
+    batch_norm_eps: float
+    """Epsilon of the generator's batch norms, folded into their running variances."""
     assumed_fields: Mapping[str, Any]
-    """Fields of the configuration that no file states, from the codebase's own SAGAN configuration."""
+    """Epsilons and fields of the configuration that no file states, from the codebase's own SAGAN configuration."""
     notes: tuple[str, ...] = ()
     """Choices between two readings of a file that the user should know, a sentence each."""
 
@@ -76,20 +79,25 @@ def import_networks(
     average: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     standing_statistics: bool | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> ImportedCheckpoint:
-    """Read a checkpoint of another codebase and convert its networks to ours.
+    """Read a checkpoint of another codebase and convert its networks to ours, in float64.
+
+    The configuration says where the networks had spectral norms in training. They are folded into the weights.
 
     Args:
         path: the file of the generator, or of all networks.
         codebase: one of CODEBASES; None: recognised by the keys.
         discriminator, average: their own files, if they have any.
-        overrides: fields of ModelConfig that replace those of the file and of the codebase's defaults.
+        overrides: batch_norm_eps and fields of ImportedConfig, which replace those of the file and of the codebase's
+            defaults.
         standing_statistics: whether batch norms with a counter of batches hold sums over them (BigGAN-PyTorch's
             --accumulate_stats), not running averages; None: sums if the counter is a number of batches, with a note.
+        dtype: of the networks that are returned; runs are of float32.
 
     Raises:
-        UserError: a file cannot be read or would run code, a state dict is unknown or incomplete, or ModelConfig
-            cannot express a network. Nothing is approximated.
+        UserError: a file cannot be read or would run code, a state dict is unknown or incomplete, or our networks
+            cannot express one. Nothing is approximated.
     """
     # Read the files and find their networks.
     files = [_read_checkpoint(Path(path), codebase, "generator", standing_statistics)]
@@ -114,12 +122,17 @@ def import_networks(
     converted = {role: _convert(importer, role, state) for role, state in networks.items()}
     converted_generator = converted["generator"] if "generator" in converted else converted["average"]
     importer.check_networks(Path(path), converted)
-    config = merge_config(converted_generator, converted.get("discriminator"), fields)
+    config, epsilons = merge_fields(converted_generator, converted.get("discriminator"), fields)
 
     # Build our networks from them.
     built = {
         role: build_network(
-            network, build_discriminator if role == "discriminator" else build_generator, config, networks[role]
+            network,
+            build_discriminator if role == "discriminator" else build_generator,
+            config,
+            networks[role],
+            epsilons,
+            dtype,
         )
         for role, network in converted.items()
     }
@@ -135,6 +148,7 @@ def import_networks(
         average=averaged,
         discriminator=built.get("discriminator"),
         step=max(file.step for file in files),
+        batch_norm_eps=epsilons.blocks,
         assumed_fields={name: value for name, value in importer.assumed_fields.items() if name not in fields},
         notes=tuple(dict.fromkeys(note for state in networks.values() for note in state.notes)),
     )
@@ -206,7 +220,7 @@ def _write_run(folder: Path, imported: ImportedCheckpoint, source: Path) -> Run:
             "discriminator": imported.discriminator,
         }
         tensors = {f"{role}/{k}": t for role, network in networks.items() for k, t in network.state_dict().items()}
-        save_tensors(run.checkpoint_path(imported.step), tensors, {"step": imported.step})
+        save_tensors(run.checkpoint_path(imported.step), tensors, {"step": imported.step, "folded": True})
     run.save_generator(imported.average, imported.step)
     return run
 
@@ -291,7 +305,7 @@ def _split_networks(path: Path, found: list[FoundNetwork[Codebase]], role: str) 
 def _check_output(network: Generator | Discriminator, path: Path) -> None:
     """Raise UserError if a network computes something that is not finite for one input of class 0.
 
-    Its numbers are finite, but a spectral norm may divide by 0, or a product overflow.
+    The file's numbers are finite, but a spectral norm may divide by 0, or a product overflow.
     """
     config = network.config
     y = torch.zeros(1, dtype=torch.int64) if config.num_classes else None
@@ -300,7 +314,7 @@ def _check_output(network: Generator | Discriminator, path: Path) -> None:
     else:
         x = draw_latents(1, config.image_channels * config.resolution**2, seed=0).clamp(-1, 1)
         x = x.view(1, config.image_channels, config.resolution, config.resolution)
-    output = network.eval()(x, y)
+    output = network.eval()(x.to(network.head.weight.dtype), y)
     network.train()
     if not output.isfinite().all():
         raise UserError(f"{path} is damaged or not a supported SAGAN: what its network computes is not finite")

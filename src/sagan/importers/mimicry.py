@@ -35,11 +35,9 @@ class Mimicry(torch_layers.TorchCodebase):
     discriminator_embed = "l_y"
     assumed_fields: ClassVar[Mapping[str, Any]] = {
         "batch_norm_eps": 1e-5,
-        "spectral_norm_eps": 1e-12,
         "shortcut": "rectified",
         "discriminator_inner": "in",
         "upsampling": "bilinear",
-        **torch_layers.STORED_VECTORS,
     }
 
     def recognise(self, keys: set[str]) -> bool:

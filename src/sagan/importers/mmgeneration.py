@@ -54,9 +54,7 @@ class MMGeneration(torch_layers.TorchCodebase):
     discriminator_embed = "proj_y"
     assumed_fields: ClassVar[Mapping[str, Any]] = {
         "batch_norm_eps": 1e-4,
-        "spectral_norm_eps": 1e-12,
         "shortcut": "plain",
-        **torch_layers.STORED_VECTORS,
     }
 
     def recognise(self, keys: set[str]) -> bool:
@@ -88,7 +86,7 @@ class MMGeneration(torch_layers.TorchCodebase):
         generator = _mapping(model.get("generator") or {}, "model.generator")
         discriminator = _mapping(model.get("discriminator") or {}, "model.discriminator")
 
-        # Refuse what changes the networks in ways that ModelConfig cannot express.
+        # Refuse what changes the networks in ways that our networks cannot express.
         for name, network in (("generator", generator), ("discriminator", discriminator)):
             for key, value in network.items():
                 if isinstance(value, NotLiteral) or key not in SUPPORTED_OPTIONS[name]:
@@ -109,8 +107,7 @@ class MMGeneration(torch_layers.TorchCodebase):
         if not isinstance(inplace, bool):
             raise _refusal("model.discriminator.act_cfg.inplace", f"= {_show(inplace)}, expected True or False")
         return {
-            "batch_norm_eps": _epsilon(generator, "norm_eps", 1e-4),
-            "spectral_norm_eps": _epsilon(generator, "sn_eps", 1e-12),
+            "batch_norm_eps": _batch_norm_epsilon(generator),
             "shortcut": "rectified" if inplace else "plain",
         }
 
@@ -197,11 +194,11 @@ def _mapping(value: Any, name: str) -> dict[str, Any]:
     return value
 
 
-def _epsilon(network: Mapping[str, Any], name: str, default: float) -> float:
-    """Return an epsilon of a network's configuration. Raises UserError if it is not a finite number above 0."""
-    value = network.get(name, default)
+def _batch_norm_epsilon(generator: Mapping[str, Any]) -> float:
+    """Return the epsilon in a generator's configuration. Raises UserError if it is not a finite number above 0."""
+    value = generator.get("norm_eps", 1e-4)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise _refusal(f"model.generator.{name}", f"= {_show(value)}, expected a finite number above 0")
+        raise _refusal("model.generator.norm_eps", f"= {_show(value)}, expected a finite number above 0")
     return float(value)
 
 

@@ -65,7 +65,7 @@ class StateDict:
         return any(key.startswith(prefix) for key in self.tensors)
 
     def take(self, key: str, dims: int | None = None) -> Tensor:
-        """Return a tensor of finite floating-point numbers, converted to float32.
+        """Return a tensor of numbers that are finite in float32, converted to float64.
 
         Args:
             dims: the number of its dimensions; None: any.
@@ -83,7 +83,7 @@ class StateDict:
             problem = f"has the shape {tuple(t.shape)}, expected {dims} dimensions"
         if problem:
             raise UserError(f"{self.path} is not a supported SAGAN or damaged: {key} {problem}")
-        return t.float()
+        return t.double()
 
     def take_scalar(self, key: str) -> Tensor:
         """Return a tensor of one number, of any number of dimensions, as one without dimensions."""

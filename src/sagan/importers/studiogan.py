@@ -2,7 +2,7 @@
 
 The class tables (C, num_classes) are linear layers of one-hot labels without bias, spectrally normalised like all
 other layers; they hold the scales less 1. ReLUs work in place, so the discriminator's shortcuts receive rectified
-input. Batch norms use an epsilon of 1e-4, spectral norms 1e-6.
+input. Batch norms use an epsilon of 1e-4.
 """
 
 from collections.abc import Mapping
@@ -38,11 +38,9 @@ class StudioGAN(torch_layers.TorchCodebase):
     discriminator_embed = "embedding"
     assumed_fields: ClassVar[Mapping[str, Any]] = {
         "batch_norm_eps": 1e-4,
-        "spectral_norm_eps": 1e-6,
         "shortcut": "rectified",
         "generator_activation": "relu",
         "discriminator_activation": "relu",
-        **torch_layers.STORED_VECTORS,
     }
 
     def recognise(self, keys: set[str]) -> bool:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from sagan.errors import UserError
 from sagan.importers.base import Kind, Layer, ResidualCodebase
+from sagan.importers.folding import fold_spectral_norm
 from sagan.importers.state_dict import StateDict, select_tensors
 
+SPECTRAL_NORM_EPS = 1e-12
 OPTIMISER = re.compile(  # variables that the networks do not need
     r".*/(Adam|Adam_1|ExponentialMovingAverage)|.*beta[12]_power|.*global_step|.*_step"
 )
@@ -44,7 +46,7 @@ class TensorFlow(ResidualCodebase):
         "gamma": "sigma_ratio",
     }
     discriminator_embed = "model/d_embedding"
-    assumed_fields: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5, "spectral_norm_eps": 1e-12}
+    assumed_fields: ClassVar[Mapping[str, Any]] = {"batch_norm_eps": 1e-5}
     stem_order = "channels last"
     separator = "/"
 
@@ -71,7 +73,8 @@ class TensorFlow(ResidualCodebase):
             tensors = {"weight": state.take(f"{key}/w", 4).permute(3, 2, 0, 1)}
             if f"{key}/biases" in state:
                 tensors["bias"] = state.take(f"{key}/biases")
-        return tensors | {"sn.u": state.take_row(f"{key}/u")}
+        u = state.take_row(f"{key}/u")
+        return tensors | fold_spectral_norm(state, key, tensors["weight"], u, eps=SPECTRAL_NORM_EPS)
 
     def batch_norm(self, state: StateDict, key: str) -> Layer:
         return _batch_norm(state, key, "moving_mean", "moving_variance")

@@ -1,20 +1,16 @@
 """Convert layers and norms as PyTorch itself stores them: weight_orig, weight_u, weight_v; running_mean, running_var.
 
-In evaluation mode torch.nn.utils.spectral_norm divides by u'Wv of the two stored vectors, so both are kept
-(`spectral_norm_in_evaluation` 'stored').
+In evaluation mode torch.nn.utils.spectral_norm divides by u'Wv of the two stored vectors.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
-from sagan.errors import UserError
-from sagan.importers.base import Kind, Layer, ResidualCodebase
+from sagan.importers.base import Kind, Layer, ResidualCodebase, check_dimensions
+from sagan.importers.folding import fold_spectral_norm
 from sagan.importers.state_dict import StateDict
-
-STORED_VECTORS: dict[str, Any] = {"spectral_norm_in_evaluation": "stored"}  # a field of ModelConfig
 
 
 class TorchCodebase(ResidualCodebase):
@@ -30,11 +26,9 @@ class TorchCodebase(ResidualCodebase):
 def layer(state: StateDict, key: str) -> dict[str, Tensor]:
     """Convert a convolution, linear layer or embedding, with or without spectral norm."""
     if f"{key}.weight_orig" in state:
-        tensors = {
-            "weight": state.take(f"{key}.weight_orig"),
-            "sn.u": state.take(f"{key}.weight_u", 1),
-            "sn.v": state.take(f"{key}.weight_v", 1),
-        }
+        weight = state.take(f"{key}.weight_orig")
+        u, v = state.take(f"{key}.weight_u", 1), state.take(f"{key}.weight_v", 1)
+        tensors = fold_spectral_norm(state, key, weight, u, v)
     else:
         tensors = {"weight": state.take(f"{key}.weight")}
     if f"{key}.bias" in state:
@@ -55,9 +49,7 @@ def batch_norm(state: StateDict, key: str) -> dict[str, Tensor]:
 
 
 def class_tables(state: StateDict, keys: Mapping[str, str], *, transposed: bool = False) -> dict[str, Tensor]:
-    """Convert the tables of a conditional batch norm: 'scale' (stored less 1) and 'shift'.
-
-    Spectrally normalised tables keep their vectors; our network adds the 1 after the norm.
+    """Convert the tables of a conditional batch norm, with or without spectral norm: 'scale' (stored less 1), 'shift'.
 
     Args:
         keys: the file's key of 'scale' and of 'shift'.
@@ -66,20 +58,12 @@ def class_tables(state: StateDict, keys: Mapping[str, str], *, transposed: bool 
     tensors: dict[str, Tensor] = {}
     for ours, key in keys.items():
         table = layer(state, key)
-        if table["weight"].dim() != 2:
-            raise UserError(
-                f"{state.path} is not a supported SAGAN: {key} has the shape {tuple(table['weight'].shape)}, "
-                "expected 2 dimensions"
-            )
+        rows = check_dimensions(table["weight"], 2, state.path, key)
         if transposed:
-            table["weight"] = table["weight"].T
-        if "sn.u" in table:
-            sn_name = "sn.transposed" if transposed else "sn"
-            tensors |= {f"{ours}.{name.replace('sn', sn_name)}": t for name, t in table.items()}
-        elif ours == "scale":
-            tensors[ours] = table["weight"] + 1
-        else:
-            tensors[ours] = table["weight"]
+            rows = rows.T
+        tensors[ours] = rows + 1 if ours == "scale" else rows
+        if "sn" in table:
+            tensors[f"{ours}_sn"] = table["sn"]
     return tensors
 
 

@@ -1,7 +1,6 @@
 """The self-attention layer (paper section 3, equations 1-3) and its relatives."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +51,6 @@ class SelfAttention2d(nn.Module):
         query_reduction: C / channels of queries and keys.
         value_reduction: C / channels of values; None: the variant's.
         spectral_norm: normalise the four 1x1 convolutions.
-        eps: least norm that the power iteration divides by.
-        stored: evaluate with the spectral norms' stored vectors (StoredSpectralNorm).
 
     Raises:
         ValueError: unknown variant, or value_reduction != 1 with 'direct'.
@@ -67,8 +64,6 @@ class SelfAttention2d(nn.Module):
         query_reduction: int = 8,
         value_reduction: int | None = None,
         spectral_norm: bool = True,
-        eps: float = 1e-8,
-        stored: bool = False,
     ):
         super().__init__()
         if variant not in VALUE_REDUCTION:
@@ -81,7 +76,7 @@ class SelfAttention2d(nn.Module):
             raise ValueError(f"value_reduction must be 1 with variant 'direct', got {value_reduction}")
 
         def conv1x1(c_in: int, c_out: int) -> SNConv2d:
-            return SNConv2d(c_in, c_out, 1, spectral_norm=spectral_norm, eps=eps, stored=stored, bias=direct)
+            return SNConv2d(c_in, c_out, 1, spectral_norm=spectral_norm, bias=direct)
 
         self.query = conv1x1(channels, query_channels)  # g in the paper
         self.key = conv1x1(channels, query_channels)  # f
@@ -144,14 +139,11 @@ class MatchedResidual2d(nn.Module):
     the scalar gamma).
     """
 
-    def __init__(
-        self, channels: int, parameters: int, *, spectral_norm: bool = True, eps: float = 1e-8, stored: bool = False
-    ):
+    def __init__(self, channels: int, parameters: int, *, spectral_norm: bool = True):
         super().__init__()
         inner = max(1, round(parameters / (10 * channels)))
-        options: dict[str, Any] = {"spectral_norm": spectral_norm, "eps": eps, "stored": stored, "bias": False}
-        self.conv1 = SNConv2d(channels, inner, 3, **options)
-        self.conv2 = SNConv2d(inner, channels, 1, **options)
+        self.conv1 = SNConv2d(channels, inner, 3, spectral_norm=spectral_norm, bias=False)
+        self.conv2 = SNConv2d(inner, channels, 1, spectral_norm=spectral_norm, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.relu(self.conv1(F.relu(x))))
@@ -161,11 +153,6 @@ def build_attention(kind: AttentionKind, channels: int, config: ModelConfig, *, 
     """Build a layer of a kind for a feature map of `channels`, with the options that a configuration holds."""
     if kind == "channel":
         return ChannelAttention2d()
-    options: dict[str, Any] = {
-        "spectral_norm": spectral_norm,
-        "eps": config.spectral_norm_eps,
-        "stored": config.stored,
-    }
     # Built for 'residual' too, though only its parameters are counted then: its random draws come before those of the
     # layers that follow, so without them a seed would give another network than it has always given.
     attention = SelfAttention2d(
@@ -173,12 +160,12 @@ def build_attention(kind: AttentionKind, channels: int, config: ModelConfig, *, 
         config.attention_variant,
         query_reduction=config.query_reduction,
         value_reduction=config.value_reduction,
-        **options,
+        spectral_norm=spectral_norm,
     )
     if kind == "self":
         return attention
     parameters = sum(p.numel() for p in attention.parameters())
-    return MatchedResidual2d(channels, parameters, **options)
+    return MatchedResidual2d(channels, parameters, spectral_norm=spectral_norm)
 
 
 def build_attention_stacks(

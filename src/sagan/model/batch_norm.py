@@ -1,37 +1,20 @@
 """Batch normalisation whose scale and shift depend on the class."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.autocast import as_dtype_of
-from sagan.model.config import ClassNorm
-from sagan.model.spectral_norm import SNEmbedding, make_spectral_norm
 
 MOMENTUM = 0.1  # of the running statistics
+EPS = 1e-5  # added to the variance
 
 
 def class_rows(table: Tensor, y: Tensor) -> Tensor:
     """Return rows (N, C) of a table (num_classes, C): those of labels (N,), or mixtures by weights (N, num_classes)."""
     return y @ table if y.is_floating_point() else F.embedding(y, table)
-
-
-class TransposedSpectralNorm(nn.Module):
-    """The spectral norm of a table (num_classes, C) whose power iteration starts from a vector over the channels."""
-
-    def __init__(self, table: Tensor, *, eps: float, stored: bool):
-        super().__init__()
-        self.transposed: Any = make_spectral_norm(table.T, eps=eps, stored=stored)
-
-    def forward(self, table: Tensor) -> Tensor:
-        return self.transposed(table.T).T
-
-    def solve(self, table: Tensor) -> None:
-        """Set the stored vectors to the table's first singular vectors."""
-        self.transposed.solve(table.T)
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -43,46 +26,22 @@ class ConditionalBatchNorm2d(nn.Module):
 
     Where processes share a batch, `total` may be set to a function that sums a tensor over them, differentiably: in
     training mode the mean and variance are then those of the whole batch.
-
-    Args:
-        class_spectral_norm: unless 'none', spectrally normalise the tables, iterated from this side, and add 1 to the
-            scales.
-        spectral_norm_eps, stored: of these spectral norms, as in `make_spectral_norm`.
     """
 
     running_mean: Tensor
     running_var: Tensor
-    scale: Any  # a parameter or, spectrally normalised, an SNEmbedding
-    shift: Any
     total: Callable[[Tensor], Tensor] | None = None
 
-    def __init__(
-        self,
-        channels: int,
-        num_classes: int,
-        eps: float = 1e-5,
-        *,
-        class_spectral_norm: ClassNorm = "none",
-        spectral_norm_eps: float = 1e-8,
-        stored: bool = False,
-    ):
+    def __init__(self, channels: int, num_classes: int):
         super().__init__()
         self.num_classes = num_classes
-        self.eps = eps
+        self.eps = EPS
         self.momentum = MOMENTUM
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
-        if num_classes and class_spectral_norm != "none":
-            options: dict[str, Any] = {"eps": spectral_norm_eps, "stored": stored}
-            self.scale = SNEmbedding(num_classes, channels, spectral_norm=True, **options)
-            self.shift = SNEmbedding(num_classes, channels, spectral_norm=True, **options)
-            if class_spectral_norm == "channels":
-                for table in (self.scale, self.shift):
-                    table.sn = TransposedSpectralNorm(table.weight, **options)
-        else:
-            shape = (num_classes, channels) if num_classes else (channels,)
-            self.scale = nn.Parameter(torch.ones(shape))
-            self.shift = nn.Parameter(torch.zeros(shape))
+        shape = (num_classes, channels) if num_classes else (channels,)
+        self.scale = nn.Parameter(torch.ones(shape))
+        self.shift = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         if self.num_classes and y is None:
@@ -123,16 +82,6 @@ class ConditionalBatchNorm2d(nn.Module):
         shift = shift - mean * scale
         return torch.addcmul(shift[..., None, None], part, scale[..., None, None]).to(x.dtype)
 
-    @torch.no_grad()
-    def bake(self) -> None:
-        """Replace spectrally normalised tables by plain ones: the same function."""
-        if isinstance(self.scale, SNEmbedding):
-            self.scale.bake()
-            self.shift.bake()
-            self.scale, self.shift = (nn.Parameter(table.clone()) for table in self.tables())
-
     def tables(self) -> tuple[Tensor, Tensor]:
         """Return the scales and the shifts of all classes, (num_classes, C) each; (C,) if unconditional."""
-        if isinstance(self.scale, SNEmbedding):
-            return 1 + self.scale.table(), self.shift.table()
         return self.scale, self.shift

@@ -1,17 +1,13 @@
 """The shape of both networks, once."""
 
-import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 # Self-attention, channel attention, or a residual block with as many parameters as self-attention.
 AttentionKind = Literal["self", "channel", "residual"]
 Variant = Literal["released", "paper", "full", "direct"]
 Architecture = Literal["residual", "dcgan"]
 Role = Literal["generator", "discriminator"]
-ActivationName = Literal["relu", "leaky-relu", "elu"]
-# Axis of the generator's class tables on which their spectral norm's power iteration starts; 'none': no spectral norm.
-ClassNorm = Literal["none", "classes", "channels"]
 
 RESOLUTIONS = (32, 64, 128, 256)
 SIZES = (4, 8, 16, 32, 64, 128, 256)  # sides of feature maps, px
@@ -43,20 +39,8 @@ class ModelConfig:
     """Channels of the generator's feature maps at 4, 8, ... (without a dcgan's image); None: from base_channels."""
     discriminator_widths: tuple[int, ...] | None = None
     """Channels of the discriminator's blocks, from the image on; None: from base_channels, the last one twice."""
-    discriminator_halvings: int | None = None
-    """How many of the discriminator's blocks, the first ones, halve the image; None: all but the last."""
-    discriminator_inner: Literal["out", "in"] = "out"
-    """Width inside the discriminator's blocks after the first: that of their output, or of their input."""
-    shortcut: Literal["plain", "rectified"] = "plain"
-    """What the discriminator's shortcuts start from: the block's input, or its ReLU (as in-place ReLUs make it)."""
-    generator_activation: ActivationName = "relu"
-    """Activation of the generator's blocks; leaky-relu has a slope of 0.1 for negative numbers."""
-    discriminator_activation: ActivationName = "relu"
-    """The same for the discriminator."""
     class_head: Literal["projection", "classifier"] = "projection"
     """How the discriminator learns classes: by the projection, or as an auxiliary classifier (AC-GAN)."""
-    upsampling: Literal["nearest", "bilinear"] = "nearest"
-    """How the generator doubles the size of its feature maps."""
     generator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
     """Extra layers: feature-map size and kind. None: self-attention at min(32, resolution / 2)."""
     discriminator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
@@ -71,16 +55,6 @@ class ModelConfig:
     """Spectral norm on every convolution and linear layer of the generator."""
     discriminator_spectral_norm: bool = True
     """Spectral norm on every convolution, linear layer and embedding of the discriminator."""
-    spectral_norm_eps: float = 1e-8
-    """Least norm that the power iteration divides by."""
-    spectral_norm_in_evaluation: Literal["iterate", "stored"] = "iterate"
-    """Evaluation divides by u'Wv after one more iteration, or with the stored u and v (as torch.nn.utils does)."""
-    class_spectral_norm: ClassNorm = "none"
-    """Spectral norm on the tables of class shifts and scales (less 1), iterated from this side of the tables."""
-    batch_norm_eps: float = 1e-5
-    """Added to the variance in the generator's batch norms."""
-    output_norm_eps: float | None = None
-    """The same of the generator's last batch norm, before the image; None: batch_norm_eps."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, field: str, expected: str) -> None:
@@ -95,13 +69,6 @@ class ModelConfig:
         check(self.base_channels >= 1, "base_channels", "1 or more")
         check(self.query_reduction >= 1, "query_reduction", "1 or more")
         check(self.value_reduction is None or self.value_reduction >= 1, "value_reduction", "1 or more")
-        check(0 < self.spectral_norm_eps < math.inf, "spectral_norm_eps", "above 0 and finite")
-        check(0 < self.batch_norm_eps < math.inf, "batch_norm_eps", "above 0 and finite")
-        last_eps = self.output_norm_eps
-        check(last_eps is None or 0 < last_eps < math.inf, "output_norm_eps", "above 0 and finite")
-        dcgan = self.architecture == "dcgan"
-        for field in ("generator_activation", "discriminator_activation"):
-            check(not dcgan or getattr(self, field) == "relu", field, "relu with architecture dcgan, which has its own")
         all_channels = self.attention_variant != "direct" or self.value_reduction in (None, 1)
         check(all_channels, "value_reduction", "1 with attention_variant direct")
 
@@ -113,11 +80,10 @@ class ModelConfig:
             check(fits, field, f"{least} to {MAX_LAYERS} numbers of 1 or more")
         check(len(self.generator_channels) == maps, "generator_widths", f"{maps} numbers of 1 or more")
         blocks = len(self.discriminator_channels)
-        if self.architecture == "dcgan":  # halves down to 4 x 4 and ends there: there is nothing to choose
+        if self.architecture == "dcgan":  # halves down to 4 x 4 and ends there
             check(blocks == maps, "discriminator_widths", f"{maps} of them with architecture dcgan")
-            check(self.halvings == maps, "discriminator_halvings", f"{maps} of them with architecture dcgan")
-        most = min(blocks, maps)
-        check(1 <= self.halvings <= most, "discriminator_halvings", f"from 1 to {most} with {blocks} blocks")
+        elif self.architecture == "residual":  # halves down to 2 x 2 at most
+            check(blocks <= maps + 1, "discriminator_widths", f"2 to {maps + 1} numbers of 1 or more")
 
         # Attention: at sizes that the networks have. A map of 2 x 2 gets none.
         sizes_with_attention = {
@@ -165,31 +131,16 @@ class ModelConfig:
 
     @property
     def halvings(self) -> int:
-        """How many of the discriminator's blocks halve the image."""
-        if self.discriminator_halvings is not None:
-            return self.discriminator_halvings
+        """How many of the discriminator's blocks, the first ones, halve the image: all but the last; all of a dcgan."""
         blocks = len(self.discriminator_channels)
         return blocks if self.architecture == "dcgan" else blocks - 1
-
-    @property
-    def stored(self) -> bool:
-        """Whether spectral norms keep both of their vectors, and evaluate with them."""
-        return self.spectral_norm_in_evaluation == "stored"
-
-    def spectral_norm_options(self, role: Role) -> dict[str, Any]:
-        """Return the options of a network's convolutions, linear layers and embeddings."""
-        return {
-            "spectral_norm": self.generator_spectral_norm if role == "generator" else self.discriminator_spectral_norm,
-            "eps": self.spectral_norm_eps,
-            "stored": self.stored,
-        }
 
     def attention_at(self, role: Role) -> tuple[tuple[int, AttentionKind], ...]:
         """Return (feature-map size, kind) of every extra layer of a network, the default resolved."""
         chosen = self.generator_attention if role == "generator" else self.discriminator_attention
         return ((min(32, self.resolution // 2), "self"),) if chosen is None else chosen
 
-    def check_architecture(self, built: Architecture) -> None:
+    def check_architecture(self, built: str) -> None:
         """Raise ValueError if this is not a configuration of the architecture that is being built."""
         if self.architecture != built:
             raise ValueError(f"architecture is {self.architecture}, not {built}: build it with sagan.model.build")
@@ -197,4 +148,4 @@ class ModelConfig:
 
 def baked(config: ModelConfig) -> ModelConfig:
     """Return the configuration of a generator whose spectral norms are folded into its weights."""
-    return replace(config, generator_spectral_norm=False, class_spectral_norm="none")
+    return replace(config, generator_spectral_norm=False)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sagan.model.attention import build_attention_stacks
 from sagan.model.autocast import as_dtype_of
-from sagan.model.blocks import conditional_batch_norm
+from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.config import ModelConfig, Role
 from sagan.model.discriminator import build_class_layer, classifier_logits, projection_logits
 from sagan.model.generator import to_image
@@ -28,9 +28,9 @@ class TransposedBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, config: ModelConfig, *, first: bool = False):
         super().__init__()
         stride, padding = (1, 0) if first else (2, 1)
-        sn = config.spectral_norm_options("generator")
-        self.conv = SNConvTranspose2d(c_in, c_out, 4, stride=stride, padding=padding, **sn)
-        self.bn = conditional_batch_norm(c_out, config)
+        sn = config.generator_spectral_norm
+        self.conv = SNConvTranspose2d(c_in, c_out, 4, stride=stride, padding=padding, spectral_norm=sn)
+        self.bn = ConditionalBatchNorm2d(c_out, config.num_classes)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         return F.relu_(self.bn(self.conv(x), y))
@@ -71,7 +71,7 @@ class HalvingBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, config: ModelConfig):
         super().__init__()
-        self.conv = SNConv2d(c_in, c_out, 4, stride=2, **config.spectral_norm_options("discriminator"))
+        self.conv = SNConv2d(c_in, c_out, 4, stride=2, spectral_norm=config.discriminator_spectral_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu_(self.conv(x), SLOPE)

@@ -1,8 +1,8 @@
 """The discriminator: an image and a class to a logit, higher for real."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan.model.activation import activate
 from sagan.model.attention import build_attention_stacks
 from sagan.model.autocast import without_autocast
 from sagan.model.blocks import DownBlock
@@ -14,10 +14,10 @@ def build_class_layer(features: int, config: ModelConfig) -> tuple[SNEmbedding |
     """Build the projection's embedding or the auxiliary classifier, whichever the configuration asks for, if any."""
     if not config.num_classes:
         return None, None
-    sn = config.spectral_norm_options("discriminator")
+    sn = config.discriminator_spectral_norm
     if config.class_head == "projection":
-        return SNEmbedding(config.num_classes, features, **sn), None
-    return None, SNLinear(features, config.num_classes, **sn)
+        return SNEmbedding(config.num_classes, features, spectral_norm=sn), None
+    return None, SNLinear(features, config.num_classes, spectral_norm=sn)
 
 
 def projection_logits(head: SNLinear, embed: SNEmbedding | None, h: Tensor, y: Tensor | None) -> Tensor:
@@ -53,9 +53,9 @@ def classifier_logits(classifier: SNLinear | None, h: Tensor) -> Tensor:
 class Discriminator(nn.Module):
     """Map images x (N, image_channels, R, R) in [-1, 1] and y (N,) int64 to logits (N,).
 
-    Down-blocks to 4x4, one more block (or as the configuration has it), ReLU, the sum over locations h, then a linear
-    layer to one number plus the projection <embed(y), h>. y is ignored when num_classes is 0, and with the class head
-    'classifier', where `class_logits` gives logits of the classes instead.
+    Down-blocks to 4x4, one more block, ReLU, the sum over locations h, then a linear layer to one number plus the
+    projection <embed(y), h>. y is ignored when num_classes is 0, and with the class head 'classifier', where
+    `class_logits` gives logits of the classes instead.
 
     Raises:
         ValueError: the configuration is of another architecture; `sagan.model.build.build_discriminator` builds any.
@@ -70,12 +70,10 @@ class Discriminator(nn.Module):
         channels = config.discriminator_channels
         widths = (config.image_channels, *channels)
         sizes = config.discriminator_sizes  # R/2, R/4, ..., 4: of the halving blocks' outputs
-        count = len(channels)
 
         self.blocks = nn.ModuleList()
-        for i in range(count - 1):
-            block = DownBlock(widths[i], widths[i + 1], config, first=i == 0, downsample=i < config.halvings)
-            self.blocks.append(block)
+        for i in range(len(channels) - 1):
+            self.blocks.append(DownBlock(widths[i], widths[i + 1], config, first=i == 0))
         self.attention = build_attention_stacks(
             dict(sorted(zip(sizes, channels, strict=False))),  # of the halving blocks, from the smallest map
             config.attention_at("discriminator"),
@@ -83,17 +81,16 @@ class Discriminator(nn.Module):
             spectral_norm=config.discriminator_spectral_norm,
         )
         # Built after the attention: the order of the random draws is part of what a seed means.
-        self.last = DownBlock(widths[-2], widths[-1], config, downsample=count - 1 < config.halvings)
-        self.head = SNLinear(channels[-1], 1, **config.spectral_norm_options("discriminator"))
+        self.last = DownBlock(widths[-2], widths[-1], config, downsample=False)
+        self.head = SNLinear(channels[-1], 1, spectral_norm=config.discriminator_spectral_norm)
         self.embed, self.classifier = build_class_layer(channels[-1], config)
 
     def features(self, x: Tensor) -> Tensor:
         """Return h (N, C), which the logits are linear in, in the weights' precision."""
         for block in self.blocks:
             x = block(x)
-            if block.downsample:
-                x = self.attention[str(x.shape[-1])](x)
-        h = activate(self.last(x), self.config.discriminator_activation)
+            x = self.attention[str(x.shape[-1])](x)
+        h = F.relu(self.last(x))
         return h.sum(dim=(2, 3), dtype=self.head.weight.dtype)
 
     def logits(self, h: Tensor, y: Tensor | None = None) -> Tensor:

@@ -3,9 +3,9 @@
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagan.model.activation import activate_
 from sagan.model.attention import build_attention_stacks
 from sagan.model.autocast import as_dtype_of
 from sagan.model.batch_norm import ConditionalBatchNorm2d
@@ -38,18 +38,18 @@ class Generator(nn.Module):
         self.config = config
         sizes = config.generator_sizes  # 4, 8, ..., R
         channels = config.generator_channels
-        sn = config.spectral_norm_options("generator")
+        sn = config.generator_spectral_norm
 
-        self.stem = SNLinear(config.latent_dim, 4 * 4 * channels[0], **sn)
+        self.stem = SNLinear(config.latent_dim, 4 * 4 * channels[0], spectral_norm=sn)
         self.blocks = nn.ModuleList(UpBlock(c_in, c_out, config) for c_in, c_out in pairwise(channels))
         self.attention = build_attention_stacks(
             dict(zip(sizes, channels, strict=True)),
             config.attention_at("generator"),
             config,
-            spectral_norm=config.generator_spectral_norm,
+            spectral_norm=sn,
         )
-        self.bn = ConditionalBatchNorm2d(channels[-1], 0, config.output_norm_eps or config.batch_norm_eps)
-        self.head = SNConv2d(channels[-1], config.image_channels, 3, **sn)
+        self.bn = ConditionalBatchNorm2d(channels[-1], 0)
+        self.head = SNConv2d(channels[-1], config.image_channels, 3, spectral_norm=sn)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         # The linear layer's output is read as (N, 4, 4, C): channels last in memory, which the convolutions want.
@@ -58,4 +58,4 @@ class Generator(nn.Module):
         for block in self.blocks:
             x = block(x, y)
             x = self.attention[str(x.shape[-1])](x)
-        return to_image(self.head, activate_(self.bn(x, None), self.config.generator_activation))
+        return to_image(self.head, F.relu_(self.bn(x, None)))

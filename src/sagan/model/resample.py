@@ -40,15 +40,9 @@ class _Box(torch.autograd.Function):
         return _Box.apply(g, 1 - ctx.padding, ctx.divisor), None, None
 
 
-def upsample_bilinear(x: Tensor) -> Tensor:
-    """Upsample (N, C, H, W) to (N, C, 2H, 2W), linear between the centres of pixels, constant beyond the outermost."""
-    with without_autocast(x.device):  # which would lift a bf16 map to fp32 on CUDA
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
 def upsample(x: Tensor) -> Tensor:
     """Upsample (N, C, H, W) to (N, C, 2H, 2W) by nearest neighbour."""
-    with without_autocast(x.device):  # as above
+    with without_autocast(x.device):  # which would lift a bf16 map to fp32 on CUDA
         return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
@@ -83,13 +77,6 @@ class SNUpConv2d(SNConv2d):
     def forward(self, x: Tensor) -> Tensor:
         # conv3x3(upsample(x))
         return upsample_conv3x3(x, self.sn(self.weight), self.bias)
-
-
-class SNBilinearUpConv2d(SNConv2d):
-    """Upsample by 2 (bilinear), then convolve 3x3."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(upsample_bilinear(x))
 
 
 class SNDownConv2d(SNConv2d):

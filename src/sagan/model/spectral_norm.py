@@ -11,6 +11,8 @@ from sagan.model.convolution import conv2d, conv_transpose2d
 
 Network = TypeVar("Network", bound=nn.Module)
 
+EPS = 1e-8  # least norm that the power iteration divides by
+
 
 def to_rows(weight: Tensor) -> Tensor:
     """View a weight (out, ...) as an (out, rest) matrix.
@@ -60,90 +62,47 @@ class SpectralNorm(nn.Module):
 
     u: Tensor
 
-    def __init__(self, rows: int, eps: float = 1e-8):
+    def __init__(self, rows: int):
         super().__init__()
-        self.eps = eps
         self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
         with without_autocast(weight.device):
             w = to_rows(weight)
             with torch.no_grad():
-                u, v, wv = self.singular_vectors(w)
+                # One power iteration from the stored u.
+                v = F.normalize(self.u @ w, dim=0, eps=EPS)
+                wv = w @ v
+                u = F.normalize(wv, dim=0, eps=EPS)
                 if self.training:
-                    self.store(u, v)
+                    self.u.copy_(u)
                 sigma = torch.dot(u, wv)  # u^T W v
             return from_rows(_DivideBySigma.apply(w, u, v, sigma), weight.shape)
 
-    def singular_vectors(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the u (out,), v (rest,) and W v (out,) that sigma is computed from, for W (out, rest)."""
-        return self.power_iteration(w)
-
-    def power_iteration(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return u (out,), v (rest,) and W v (out,) after one power iteration on W (out, rest) from the stored u."""
-        v = F.normalize(self.u @ w, dim=0, eps=self.eps)
-        wv = w @ v
-        u = F.normalize(wv, dim=0, eps=self.eps)
-        return u, v, wv
-
-    def store(self, u: Tensor, v: Tensor) -> None:
-        """Keep the vectors that the next call starts from: u alone."""
-        self.u.copy_(u)
-
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
-        """Set the stored vectors to the first singular vectors by SVD, of a weight on any device and of any dtype."""
+        """Set u to the first left singular vector of a weight on any device and of any dtype.
+
+        It is an eigenvector of W W^T, or W times one of W^T W: of the smaller of the two, which takes less time than
+        an SVD.
+        """
         w = to_rows(weight.to(self.u))
-        u = torch.linalg.svd(w, full_matrices=False).U[:, 0].contiguous()
-        self.store(u, F.normalize(u @ w, dim=0, eps=self.eps))
+        if len(w) <= w.shape[1]:
+            u = torch.linalg.eigh(w @ w.T).eigenvectors[:, -1]
+        else:
+            u = w @ torch.linalg.eigh(w.T @ w).eigenvectors[:, -1]
+        self.u.copy_(F.normalize(u, dim=0, eps=EPS))
 
 
-class StoredSpectralNorm(SpectralNorm):
-    """As SpectralNorm in training mode; in evaluation mode sigma = u^T W v with the stored u and v.
-
-    So does torch.nn.utils.spectral_norm. The vectors lag the weight by a step, or belong to another weight than an
-    average, so sigma differs slightly.
-    """
-
-    v: Tensor  # in the order of weight.flatten(1)
-
-    def __init__(self, shape: torch.Size, eps: float = 1e-8):
-        super().__init__(shape[0], eps)
-        self.shape = torch.Size([1, *shape[1:]])
-        self.register_buffer("v", F.normalize(torch.randn(self.shape.numel()), dim=0))
-
-    def singular_vectors(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.training:
-            return self.power_iteration(w)
-        v = to_rows(self.v.view(self.shape))[0]
-        return self.u, v, w @ v
-
-    def store(self, u: Tensor, v: Tensor) -> None:
-        self.u.copy_(u)
-        self.v.copy_(from_rows(v[None], self.shape).flatten())
-
-
-def make_spectral_norm(
-    weight: Tensor, *, spectral_norm: bool = True, eps: float = 1e-8, stored: bool = False
-) -> nn.Module:
-    """Return the spectral norm of a weight of this shape, or the identity without `spectral_norm`.
-
-    Args:
-        eps: least norm that the power iteration divides by.
-        stored: a StoredSpectralNorm.
-    """
-    if not spectral_norm:
-        return nn.Identity()
-    if stored:
-        return StoredSpectralNorm(weight.shape, eps)
-    return SpectralNorm(weight.shape[0], eps)
+def make_spectral_norm(weight: Tensor, *, spectral_norm: bool) -> nn.Module:
+    """Return the spectral norm of a weight of this shape, or the identity without `spectral_norm`."""
+    return SpectralNorm(weight.shape[0]) if spectral_norm else nn.Identity()
 
 
 class SNLayer(nn.Module):
-    """A layer whose weight passes through `sn`: a spectral norm, or the identity.
+    """A layer whose weight passes through `sn`: a spectral norm, or the identity without the option `spectral_norm`.
 
-    The layers below share their last options: `spectral_norm` switches it on; `eps` and `stored` as in
-    `make_spectral_norm`. Weights start xavier-uniform, biases at 0.
+    Weights start xavier-uniform, biases at 0.
     """
 
     weight: Tensor
@@ -155,6 +114,11 @@ class SNLayer(nn.Module):
         if not isinstance(self.sn, nn.Identity):
             self.weight.copy_(self.sn.eval()(self.weight))
             self.sn = nn.Identity()
+
+    def solve(self) -> None:
+        """Set the spectral norm's vector, if there is one, to that of the weight as it is now."""
+        if isinstance(self.sn, SpectralNorm):
+            self.sn.solve(self.weight)
 
 
 class SNConv2d(SNLayer, nn.Conv2d):
@@ -170,15 +134,13 @@ class SNConv2d(SNLayer, nn.Conv2d):
         size: int,
         *,
         spectral_norm: bool,
-        eps: float = 1e-8,
-        stored: bool = False,
         bias: bool = True,
         stride: int = 1,
     ):
         super().__init__(c_in, c_out, size, stride, (size - 1) // 2, bias=bias)
         # As feature maps lie in memory: neither convolutions nor their gradients then move weights around.
         self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
-        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm, eps=eps, stored=stored)
+        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -189,20 +151,9 @@ class SNConv2d(SNLayer, nn.Conv2d):
 class SNConvTranspose2d(SNLayer, nn.ConvTranspose2d):
     """Convolve x (N, c_in, H, W), transposed. The weight (in, out, h, w) is normalised as a matrix of `in` rows."""
 
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        size: int,
-        *,
-        stride: int,
-        padding: int,
-        spectral_norm: bool,
-        eps: float = 1e-8,
-        stored: bool = False,
-    ):
+    def __init__(self, c_in: int, c_out: int, size: int, *, stride: int, padding: int, spectral_norm: bool):
         super().__init__(c_in, c_out, size, stride, padding)
-        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm, eps=eps, stored=stored)
+        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -213,9 +164,9 @@ class SNConvTranspose2d(SNLayer, nn.ConvTranspose2d):
 class SNLinear(SNLayer, nn.Linear):
     """Map x (N, c_in) to (N, c_out)."""
 
-    def __init__(self, c_in: int, c_out: int, *, spectral_norm: bool, eps: float = 1e-8, stored: bool = False):
+    def __init__(self, c_in: int, c_out: int, *, spectral_norm: bool):
         super().__init__(c_in, c_out)
-        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm, eps=eps, stored=stored)
+        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -225,9 +176,9 @@ class SNLinear(SNLayer, nn.Linear):
 class SNEmbedding(SNLayer, nn.Embedding):
     """Map y (N,) int64 in [0, count) to rows (N, dim) of a table."""
 
-    def __init__(self, count: int, dim: int, *, spectral_norm: bool, eps: float = 1e-8, stored: bool = False):
+    def __init__(self, count: int, dim: int, *, spectral_norm: bool):
         super().__init__(count, dim)
-        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm, eps=eps, stored=stored)
+        self.sn = make_spectral_norm(self.weight, spectral_norm=spectral_norm)
         _initialise(self)
 
     def forward(self, y: Tensor) -> Tensor:
@@ -254,3 +205,17 @@ def bake_spectral_norm(network: Network) -> Network:
         if bake is not None:
             bake()
     return network
+
+
+def drop_spectral_norm(network: Network) -> Network:
+    """Remove every spectral norm of a network, in place, and leave its weights: for weights that are folded already."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, SpectralNorm):
+                setattr(module, name, nn.Identity())
+    return network
+
+
+def has_spectral_norm(network: nn.Module) -> bool:
+    """Return whether a network has a spectral norm that is not folded into its weight."""
+    return any(isinstance(module, SpectralNorm) for module in network.modules())

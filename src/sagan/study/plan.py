@@ -19,7 +19,8 @@ from pydantic import ConfigDict
 from sagan.config import Config
 from sagan.errors import UserError
 from sagan.files import write_atomically
-from sagan.run import Run, RunInfo, read_as
+from sagan.parsing import CheckedConfig, read_as
+from sagan.run import Run, RunInfo
 from sagan.study.variants import STUDIES, Study, StudyName, Variant, update_share
 
 EVALUATIONS = 8  # per run, during training
@@ -32,7 +33,7 @@ class Plan:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     study: StudyName
-    base: Config
+    base: CheckedConfig
     """The configuration that every variant changes; each of its steps is one update of D and one of G."""
     seeds: tuple[int, ...]
     variants: tuple[str, ...]

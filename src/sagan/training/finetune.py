@@ -1,5 +1,6 @@
 """`sagan train --from`: initialise networks from another run, matching classes by name."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -102,7 +103,7 @@ def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: in
     theirs = source.generator.config
     options = [
         f"--{field.name.replace('_', '-')} {' '.join(option_arguments(getattr(theirs, field.name)))}"
-        for field in fields(ModelConfig)
+        for field in fields(theirs)
         if field.name != "num_classes" and _resolved(theirs, field.name) != _resolved(model, field.name)
     ]
     if options:
@@ -142,6 +143,9 @@ def start_from(trainer: Trainer, start: str | Path, class_names: Sequence[str]) 
 def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None] | None) -> None:
     """Copy every tensor of a network into another one, which may differ in its classes only.
 
+    Where the source's spectral norms are folded into its weights, as imports are, the target's are set to the singular
+    values of those weights.
+
     Args:
         source: the network to copy from.
         target: the network to copy to.
@@ -149,26 +153,39 @@ def copy_weights(source: nn.Module, target: nn.Module, matches: list[int | None]
             None: both have the same classes.
     """
     tensors = source.state_dict()
+    expected = target.state_dict()
+    renewed = set()  # layers with other rows, which have other singular vectors
+    layer: Any
     if matches is not None:
         for name, layer in target.named_modules():
-            # The last batch norm is unconditional; spectrally normalised tables are embeddings.
-            if isinstance(layer, ConditionalBatchNorm2d) and name != "bn" and not isinstance(layer.scale, SNEmbedding):
+            if isinstance(layer, ConditionalBatchNorm2d) and name != "bn":  # the last one is unconditional
+                if not matches:  # tables of a target without classes have no spectral norm
+                    theirs: Any = copy.deepcopy(source.get_submodule(name))  # whose norms would keep an iteration
+                    tensors[f"{name}.scale"], tensors[f"{name}.shift"] = theirs.tables()
                 for key in (f"{name}.scale", f"{name}.shift"):
                     tensors[key] = _rows(tensors[key], matches)
+                renewed.add(name)
             elif isinstance(layer, SNEmbedding) or name == "classifier":
                 key = f"{name}.weight"
                 tensors[key] = _rows(tensors[key], matches) if key in tensors else layer.weight
                 if (bias := getattr(layer, "bias", None)) is not None:
                     old = tensors.get(f"{name}.bias")
                     tensors[f"{name}.bias"] = bias if old is None else _rows(old[:, None], matches)[:, 0]
-                sn: Any = layer.sn
-                if not isinstance(sn, nn.Identity):  # other rows have other singular vectors
-                    sn.solve(tensors[key])
-                    tensors |= {f"{name}.sn.{vector}": t for vector, t in sn.state_dict().items()}
-        for head in ("embed.", "classifier."):
-            if f"{head}weight" not in target.state_dict():  # a target without classes
-                tensors = {name: t for name, t in tensors.items() if not name.startswith(head)}
+                renewed.add(name)
+        if not matches:  # a target without classes has no class layer, and no vectors of normalised tables
+            tensors = {name: t for name, t in tensors.items() if name in expected}
+    vectors = {name for name in expected if name.endswith(".u")}
+    for name in vectors - tensors.keys():
+        tensors[name] = expected[name]
+        renewed.add(name.rsplit(".", 2)[0])  # of 'stem.sn.u', 'blocks.0.bn1.scale_sn.u'
+    for name in vectors:
+        if tensors[name].shape != expected[name].shape:  # of another number of classes
+            tensors[name] = expected[name]
     target.load_state_dict(tensors)
+    for name in sorted(renewed):
+        layer = target.get_submodule(name)
+        if hasattr(layer, "solve"):
+            layer.solve()
 
 
 def _rows(table: Tensor, matches: list[int | None]) -> Tensor:
@@ -183,4 +200,4 @@ def _rows(table: Tensor, matches: list[int | None]) -> Tensor:
 def _resolved(model: ModelConfig, name: str) -> object:
     if name.endswith("_attention"):
         return model.attention_at("generator" if name.startswith("generator") else "discriminator")
-    return getattr(model, name)
+    return getattr(model, name, None)  # None: of another architecture
