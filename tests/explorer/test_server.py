@@ -75,7 +75,11 @@ def test_the_page_loads_and_names_nothing_from_elsewhere(client):
     names = re.findall(r'(?:src|href)="([^"#]+)"', page.decode())
     assert names
     found = [page, *(client.ask(f"/{name}")[2] for name in names)]
-    found += [client.ask(f"/{name}")[2] for name in ("server.js", "stage.js", "state.js")]
+    for name in ("server.js", "stage.js", "state.js"):
+        status, headers, script = client.ask(f"/{name}")
+        assert (status, headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+        assert headers["cache-control"] == "no-cache"
+        found.append(script)
     for content in found:
         addresses = re.findall(rb"\w+://[^\s\"'`)]+", content)
         assert set(addresses) <= {b"http://www.w3.org/2000/svg"}  # a name, not an address

@@ -1,8 +1,8 @@
 """The page and its HTTP interface, as an ASGI application."""
 
 import asyncio
-import importlib.resources
-from collections.abc import Awaitable, Callable, Sequence
+import mimetypes
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -12,7 +12,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sagan.attention_maps import describe_small_share, format_share
@@ -31,15 +32,6 @@ MAX_REQUEST = 2_000_000  # bytes of any other request
 _UPLOADS = 16  # received at once; further ones wait, so that memory is bounded
 _WORKERS = 4  # requests processed at once; further ones wait
 _RECEIVE_TIMEOUT = 60  # s, for a whole request
-_PAGE = {  # URL path: (file, media type)
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    **{
-        f"/{name}": (name, "text/javascript")
-        for name in ("bar.js", "effect.js", "page.js", "server.js", "stage.js", "state.js")
-    },
-}
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -49,8 +41,6 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors "
 )
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str = "'none'") -> Starlette:
@@ -108,13 +98,13 @@ def create_app(explorer: Explorer, *, hosts: Sequence[str] = ("*",), frames: str
             image, (width, height) = await work(explorer.read_upload, data)
         return JSONResponse({"png": to_base64(image), "width": width, "height": height})
 
-    files = importlib.resources.files("sagan.explorer") / "page"
-    routes = [Route(path, _file(files.joinpath(name).read_bytes(), kind)) for path, (name, kind) in _PAGE.items()]
-    routes.append(Route("/api/about", about))
+    endpoints = [Route("/about", about)]
     for endpoint in (grid, grid_page, look, effect, figure, strip, upload):
-        routes.append(Route(f"/api/{endpoint.__name__.replace('_', '-')}", endpoint, methods=["POST"]))
+        endpoints.append(Route(f"/{endpoint.__name__.replace('_', '-')}", endpoint, methods=["POST"]))
+    mimetypes.add_type("text/javascript", ".js")  # on Windows a program may have registered another type
+    page = StaticFiles(packages=[("sagan.explorer", "page")], html=True)
     return Starlette(
-        routes=routes,
+        routes=[Mount("/api", routes=endpoints), Mount("/", page)],
         middleware=[
             Middleware(_SecurityHeaders, policy=_POLICY + frames),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
@@ -213,13 +203,6 @@ async def _body(request: Request, max_bytes: int, content_type: str) -> bytes:
         message = f"too large: {max_bytes // 1_000_000} MB at most"
         raise HTTPException(413, message, headers={"connection": "close"})
     return b"".join(chunks)
-
-
-def _file(content: bytes, media_type: str) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
-        return Response(content, media_type=media_type)
-
-    return endpoint
 
 
 def _png(data: bytes) -> Response:
