@@ -20,6 +20,7 @@ from PIL import Image
 from sagan.attention_maps import resize_maps
 from sagan.figures import curves
 from sagan.figures.grid import opaque
+from sagan.figures.labels import Fitted, fit_labels
 
 COLOURS = ("#ff3b4e", "#19b34a", "#2f7bff", "#ff9500", "#b44cff", "#00b8c8", "#f032c6", "#9a6b1e")
 """Colours of the query points in order; a figure accepts as many points as there are colours."""
@@ -74,7 +75,8 @@ def draw_maps(sections: Sequence[MapSection], *, smooth: bool = False) -> Figure
         if queries > len(COLOURS):
             raise ValueError(f"{queries} points, but {len(COLOURS)} colours")
     tiles = [_tile(section.images.shape[1]) for section in sections]
-    widest = max((_width(_shorten(label)) for section in sections for label in section.labels or ()), default=0)
+    labels = [fit_row_labels(section.labels or ()) for section in sections]
+    widest = max((_width(*label) for rows in labels for label in rows), default=0)
     left = _MARGIN + (round(widest) + _GUTTER if widest else 0)
     width = max((1 + s.points.shape[1]) * (tile + _GUTTER) for s, tile in zip(sections, tiles, strict=True))
     heights = [
@@ -82,8 +84,8 @@ def draw_maps(sections: Sequence[MapSection], *, smooth: bool = False) -> Figure
     ]
     page = _Page(left + max(width, _LEAST_WIDTH) + _MARGIN, sum(heights) + _FOOT + 2 * _MARGIN)
     top = _MARGIN
-    for section, tile, height in zip(sections, tiles, heights, strict=True):
-        _draw_section(page, section, left, top, tile, smooth)
+    for section, names, tile, height in zip(sections, labels, tiles, heights, strict=True):
+        _draw_section(page, section, names, left, top, tile, smooth)
         top += height
     _draw_scale(page, left, top + 8)
     page.text(left + _RAMP + 52, top + 8, _FOOTNOTE, size=6.5, colour=_GREY)
@@ -166,7 +168,9 @@ class _Page:
         return axes
 
 
-def _draw_section(page: _Page, section: MapSection, left: float, top: float, tile: int, smooth: bool) -> None:
+def _draw_section(
+    page: _Page, section: MapSection, labels: Sequence[Fitted], left: float, top: float, tile: int, smooth: bool
+) -> None:
     page.text(left, top + 8, section.title, size=9.5, weight="bold")
     page.text(left, top + 25, section.subtitle, size=7, colour=_GREY)
     resolution, keys = section.images.shape[1], section.maps.shape[-1] ** 2
@@ -183,9 +187,9 @@ def _draw_section(page: _Page, section: MapSection, left: float, top: float, til
         _dot(disc, 0, 0, i, 12)
     for row, image in enumerate(section.images):
         y = first + row * (tile + _CAPTION + _GUTTER)
-        if section.labels:
-            label = _shorten(section.labels[row])
-            page.text(left - _GUTTER, y + tile / 2, label, size=_LABEL_SIZE, ha="right")
+        if labels:
+            text, font = labels[row]
+            page.text(left - _GUTTER, y + tile / 2, text, size=_LABEL_SIZE, ha="right", font=font)
         axes = page.image(_rgb(image), columns[0], y, tile, "#d0d0d6")
         for i, (px, py) in enumerate(section.points[row]):
             _dot(axes, px + 0.5, py + 0.5, i, 9)
@@ -228,18 +232,15 @@ def _tile(resolution: int) -> int:
     return resolution * max(1, -(-_TILE // resolution))
 
 
-def _shorten(label: str) -> str:
-    if _width(label) <= _LABEL_WIDTH:
-        return label
-    while label and _width(label + "...") > _LABEL_WIDTH:
-        label = label[:-1]
-    return label.rstrip() + "..."
+def fit_row_labels(labels: Sequence[str]) -> list[Fitted]:
+    """Return the labels of rows as they can be drawn, shortened to the width that they may have."""
+    return fit_labels(labels, [_LABEL_WIDTH] * len(labels), _width)
 
 
-def _width(label: str) -> float:
-    """Return the width of a row's label, layout units."""
-    with _quiet():
-        points = text_to_path.get_text_width_height_descent(label, FontProperties(size=_LABEL_SIZE), ismath=False)[0]
+def _width(text: str, font: Path) -> float:
+    """Return the width of a row's label in a font, layout units."""
+    properties = FontProperties(fname=str(font), size=_LABEL_SIZE)
+    points = text_to_path.get_text_width_height_descent(text, properties, ismath=False)[0]
     return points / 72 * _UNITS_PER_INCH
 
 

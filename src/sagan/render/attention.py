@@ -16,6 +16,7 @@ from sagan.data import Store, prepare
 from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.figures.attention import MOST_ROWS, MapSection, choose_points, draw_maps, save_figure, to_image
+from sagan.figures.labels import class_labels
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
@@ -173,7 +174,9 @@ def generated_subject(
     z = draw_latents(len(y), latent_dim, seed=seed, truncation=truncation)
     y_measured = torch.arange(MEASURED) % max(1, len(names))  # all classes equally often
     z_measured = draw_latents(MEASURED, latent_dim, seed=seed, truncation=truncation)
-    return Subject("generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None)
+    return Subject(
+        "generator", generator, z, y, (z_measured, y_measured), class_labels(names, y.tolist()) if names else None
+    )
 
 
 def real_subject(
@@ -213,7 +216,7 @@ def real_subject(
         raise UserError(f"--classes {' '.join(classes)}: the run's data have no images of this class")
     x, y = _load_images(store, positions)
     measured = _load_images(store, order[-MEASURED:])
-    return Subject("discriminator", discriminator, x, y, measured, [names[i] for i in y] if names else None)
+    return Subject("discriminator", discriminator, x, y, measured, class_labels(names, y.tolist()) if names else None)
 
 
 def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> str:
