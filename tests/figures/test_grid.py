@@ -61,7 +61,7 @@ def test_labels_stand_beside_their_rows():
 
 def test_labels_stand_above_their_columns_and_neighbours_share_one():
     images = np.full((4, 64, 64, 3), 255, np.uint8)
-    page = np.asarray(draw_grid(images, columns=4, column_labels=["wide word"] * 2 + ["", "x" * 99]).convert("L"))
+    page = np.asarray(draw_grid(images, columns=4, column_labels=["together"] * 2 + ["", "x" * 99]).convert("L"))
     inked = page[:30] < 128
     columns = [inked[:, 12 + 67 * i : 76 + 67 * i].any() for i in range(4)]
     assert columns == [True, True, False, True]

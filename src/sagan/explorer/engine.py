@@ -40,6 +40,7 @@ from sagan.explorer.schemas import (
 from sagan.figures.attention import MapSection, choose_points, draw_maps, to_image
 from sagan.figures.grid import draw_grid
 from sagan.figures.interpolation import slerp
+from sagan.figures.labels import class_labels
 from sagan.pixels import to_bytes, to_signed
 from sagan.sampling import draw_latents, sample
 
@@ -116,7 +117,7 @@ class Explorer:
         images = self.grid(request)
         names = self.networks.class_names
         columns = request.count if request.labels else max(1, round(request.count**0.5))
-        return draw_grid(images, columns=columns, row_labels=[names[i] for i in request.labels] or None)
+        return draw_grid(images, columns=columns, row_labels=class_labels(names, request.labels) or None)
 
     def strip(self, request: Strip) -> NDArray[np.uint8]:
         """Generate images (steps, R, R, C) along a walk, from its start to its end."""

@@ -15,16 +15,17 @@ from PIL import Image
 
 from sagan.attention_maps import format_share, resize_maps
 from sagan.figures import curves
+from sagan.figures.labels import Fitted
 from sagan.figures.layout import (
     GREY,
     GUTTER,
     LABEL_SIZE,
     MARGIN,
     Page,
+    fit_row_labels,
     label_width,
     quiet,
     rgb,
-    shorten,
     tile_side,
 )
 from sagan.figures.map_colours import COLOURS, TOP, paint_map, scale_position
@@ -84,7 +85,8 @@ def draw_maps(sections: Sequence[MapSection], *, smooth: bool = False, own_scale
         if queries > len(COLOURS):
             raise ValueError(f"{queries} points, but {len(COLOURS)} colours")
     tiles = [tile_side(section.images.shape[1]) for section in sections]
-    widest = max((label_width(shorten(label)) for section in sections for label in section.labels or ()), default=0)
+    labels = [fit_row_labels(section.labels or ()) for section in sections]
+    widest = max((label_width(*label) for rows in labels for label in rows), default=0)
     left = MARGIN + (round(widest) + GUTTER if widest else 0)
     width = max((1 + s.points.shape[1]) * (tile + GUTTER) for s, tile in zip(sections, tiles, strict=True))
     heights = [
@@ -93,8 +95,8 @@ def draw_maps(sections: Sequence[MapSection], *, smooth: bool = False, own_scale
     ]
     page = Page(left + max(width, _LEAST_WIDTH) + MARGIN, sum(heights) + _FOOT + 2 * MARGIN)
     top = MARGIN
-    for section, tile, height in zip(sections, tiles, heights, strict=True):
-        _draw_section(page, section, left, top, tile, smooth, own_scale)
+    for section, names, tile, height in zip(sections, labels, tiles, heights, strict=True):
+        _draw_section(page, section, names, left, top, tile, smooth, own_scale)
         top += height
     _draw_scale(page, left, top + 8, own_scale)
     notes = [*(_OWN_NOTES if own_scale else _COMMON_NOTES)]
@@ -133,7 +135,14 @@ def save_figure(figure: Figure, path: Path, *, step: int | None = None) -> None:
 
 
 def _draw_section(
-    page: Page, section: MapSection, left: float, top: float, tile: int, smooth: bool, own_scale: bool
+    page: Page,
+    section: MapSection,
+    labels: Sequence[Fitted],
+    left: float,
+    top: float,
+    tile: int,
+    smooth: bool,
+    own_scale: bool,
 ) -> None:
     page.text(left, top + 8, section.title, size=9.5, weight="bold")
     for i, line in enumerate(section.subtitle.splitlines()):
@@ -152,9 +161,9 @@ def _draw_section(
         _dot(disc, 0, 0, i, 12)
     for row, image in enumerate(section.images):
         y = first + row * (tile + _CAPTION + GUTTER)
-        if section.labels:
-            label = shorten(section.labels[row])
-            page.text(left - GUTTER, y + tile / 2, label, size=LABEL_SIZE, ha="right")
+        if labels:
+            text, font = labels[row]
+            page.text(left - GUTTER, y + tile / 2, text, size=LABEL_SIZE, ha="right", font=font)
         axes = page.image(rgb(image), columns[0], y, tile, "#d0d0d6")
         for i, (px, py) in enumerate(section.points[row]):
             _dot(axes, px + 0.5, py + 0.5, i, 9)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from sagan.attention_effect import AttentionEffect, amplified_difference, visible_gain
-from sagan.figures.layout import GREY, GUTTER, LABEL_SIZE, MARGIN, Page, label_width, rgb, shorten, tile_side
+from sagan.figures.layout import GREY, GUTTER, LABEL_SIZE, MARGIN, Page, fit_row_labels, label_width, rgb, tile_side
 
 _HEAD, _CAPTION, _FRAME = 20, 16, "#d0d0d6"  # heights of the texts, layout units
 _LINE = 14  # height of a line of the subtitle
@@ -23,7 +23,8 @@ def draw_effect(effect: AttentionEffect, *, title: str, subtitle: str, labels: S
     """
     count, resolution = effect.on.shape[:2]
     tile = tile_side(resolution)
-    widest = max(map(label_width, map(shorten, labels or ())), default=0)
+    fitted = fit_row_labels(labels or ())
+    widest = max((label_width(*label) for label in fitted), default=0)
     left = MARGIN + (round(widest) + GUTTER if widest else 0)
     top = MARGIN + 20 + _LINE * len(subtitle.splitlines())
     row = tile + _CAPTION + GUTTER
@@ -41,7 +42,8 @@ def draw_effect(effect: AttentionEffect, *, title: str, subtitle: str, labels: S
     for i, apart in enumerate(effect.each):
         y = top + _HEAD + i * row
         if labels:
-            page.text(left - GUTTER, y + tile / 2, shorten(labels[i]), size=LABEL_SIZE, ha="right")
+            text, font = fitted[i]
+            page.text(left - GUTTER, y + tile / 2, text, size=LABEL_SIZE, ha="right", font=font)
         for x, image in zip(columns, (effect.on[i], effect.off[i], differences[i]), strict=True):
             page.image(rgb(image), x, y, tile, _FRAME)
         caption = f"{apart.mean:.1f} on average, {apart.largest} at most"

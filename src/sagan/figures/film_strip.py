@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sagan.figures.grid import draw_grid
+from sagan.figures.labels import class_labels
 
 _MOST_COLUMNS, _MOST_ROWS = 10, 10  # of a film strip
 
@@ -46,5 +47,5 @@ def draw_film_strip(grids: Mapping[int, NDArray[np.uint8]], class_names: Sequenc
         tiles,
         columns=len(chosen),
         row_labels=[f"step {step:,}" for step in steps],
-        column_labels=[class_names[row] for row, _ in chosen] if classes else None,
+        column_labels=class_labels(class_names, [row for row, _ in chosen]) if classes else None,
     )

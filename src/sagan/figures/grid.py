@@ -1,9 +1,9 @@
 """Draw grids of images, and write images as PNG and GIF."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from sagan.errors import UserError
+from sagan.figures.labels import Fitted, default_font, fit_labels
 from sagan.files import write_atomically
 from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY, figure_text
 
@@ -23,6 +24,8 @@ GRID_COLUMNS = 8
 """Columns of a grid of samples."""
 GRID_ROWS = 12
 """Classes in a grid of samples at most: the first ones."""
+MAX_PIXELS = 64_000_000
+"""Pixels of one page."""
 
 
 def draw_grid(
@@ -39,7 +42,7 @@ def draw_grid(
     Args:
         images: (N, H, W, C) uint8; C is 1 (grey), 3 (RGB) or 4 (RGBA, shown over a light checkerboard).
         columns: images per row; the last row may be shorter.
-        row_labels: one name per row, written to its left.
+        row_labels: one name per row, written to its left as `fit_labels` fits it.
         column_labels: one name per column, written above it; equal neighbouring names are written once.
         title: a line above the grid.
         scale: magnification, an integer; None: the smallest that makes an image at least 64 pixels wide.
@@ -56,12 +59,12 @@ def draw_grid(
         raise ValueError(f"{len(row_labels)} labels for {rows} rows")
     if column_labels is not None and len(column_labels) != columns:
         raise ValueError(f"{len(column_labels)} labels for {columns} columns")
-    scale = scale or _scale(width)
+    scale = scale or default_scale(width)
     height, width = height * scale, width * scale
 
-    label_font, title_font = ImageFont.load_default(_LABEL_SIZE), ImageFont.load_default(_TITLE_SIZE)
-    labels = [_shorten(label, label_font, _LABEL_WIDTH) for label in row_labels or ()]
-    left = _MARGIN + max((int(label_font.getlength(label)) + _MARGIN for label in labels), default=0)
+    title_font = _font(default_font(), _TITLE_SIZE)
+    labels = fit_labels(row_labels or (), [_LABEL_WIDTH] * len(row_labels or ()), _measure)
+    left = _MARGIN + max((int(_measure(*label)) + _MARGIN for label in labels), default=0)
     head = _MARGIN + (_TITLE_SIZE + _MARGIN if title else 0)  # top of the column labels
     top = head + (_LABEL_SIZE + _MARGIN // 2 if column_labels else 0)
     size = (
@@ -77,13 +80,13 @@ def draw_grid(
         draw.text((left, _MARGIN + _TITLE_SIZE // 2), title, _INK, title_font, anchor="lm")
     for row, label in enumerate(labels):
         middle = top + row * (height + _GUTTER) + height // 2
-        draw.text((left - _MARGIN, middle), label, _INK, label_font, anchor="rm")
+        _write(draw, (left - _MARGIN, middle), label, "rm")
+    groups = [(label, len(list(group))) for label, group in groupby(column_labels or ())]
+    widths = [number * (width + _GUTTER) - 2 * _GUTTER for _, number in groups]
     column = 0
-    for label, group in groupby(column_labels or ()):
-        number = len(list(group))
+    for label, (_, number) in zip(fit_labels([name for name, _ in groups], widths, _measure), groups, strict=True):
         middle = left + column * (width + _GUTTER) + (number * (width + _GUTTER) - _GUTTER) // 2
-        text = _shorten(label, label_font, number * (width + _GUTTER) - 2 * _GUTTER)
-        draw.text((middle, head + _LABEL_SIZE // 2), text, _INK, label_font, anchor="mm")
+        _write(draw, (middle, head + _LABEL_SIZE // 2), label, "mm")
         column += number
     for number, image in enumerate(images.repeat(scale, axis=1).repeat(scale, axis=2)):
         row, column = divmod(number, columns)
@@ -105,7 +108,7 @@ def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]
     Raises:
         ValueError: the page does not have the size of such a grid.
     """
-    scale = _scale(side)
+    scale = default_scale(side)
     step = side * scale + _GUTTER
     left, rows = page.width - _MARGIN + _GUTTER - columns * step, (page.height - 2 * _MARGIN + _GUTTER) // step
     if left < _MARGIN or rows < 1 or page.height != rows * step - _GUTTER + 2 * _MARGIN:
@@ -178,14 +181,41 @@ def opaque(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray((image[..., :3] * alpha + greys * (1 - alpha)).round().astype(np.uint8))
 
 
-def _scale(width: int) -> int:
+def check_page(count: int, columns: int, height: int, width: int, scale: int | None, advice: str) -> None:
+    """Check, before images are drawn, that a page of `draw_grid` is not too large for memory.
+
+    Args:
+        count: number of images.
+        columns: images per row.
+        height, width: size of an image before magnification, pixels.
+        scale: magnification; None: the default one.
+        advice: what to do if the page is too large.
+
+    Raises:
+        UserError: the page has more than MAX_PIXELS.
+    """
+    scale = scale or default_scale(width)
+    columns = min(columns, count)
+    size = columns * (width * scale + _GUTTER), -(-count // columns) * (height * scale + _GUTTER)
+    if size[0] * size[1] > MAX_PIXELS:
+        at_most = f"at most {MAX_PIXELS // 1_000_000} million pixels"
+        raise UserError(f"a grid of {count:,} images would be {size[0]:,} x {size[1]:,} pixels ({at_most}): {advice}")
+
+
+def default_scale(width: int) -> int:
     """Return the smallest magnification that makes an image at least a tile wide."""
     return -(-_TILE // width)
 
 
-def _shorten(label: str, font: Any, width: int) -> str:
-    if font.getlength(label) <= width:
-        return label
-    while label and font.getlength(label + "...") > width:
-        label = label[:-1]
-    return label.rstrip() + "..."
+@cache
+def _font(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(path), size)
+
+
+def _measure(text: str, font: Path) -> float:
+    """Return the width of a label in pixels."""
+    return _font(font, _LABEL_SIZE).getlength(text)
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[float, float], label: Fitted, anchor: str) -> None:
+    draw.text(place, label.text, _INK, _font(label.font, _LABEL_SIZE), anchor=anchor)

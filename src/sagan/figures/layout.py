@@ -1,8 +1,9 @@
 """Lay figures out in units that align image tiles with whole pixels."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.textpath import text_to_path
 from numpy.typing import NDArray
 
 from sagan.figures.grid import opaque
+from sagan.figures.labels import Fitted, fit_labels
 
 INK, GREY = "#28282e", "#6b6b73"
 GUTTER, MARGIN = 6, 14  # layout units
@@ -60,19 +62,16 @@ def tile_side(resolution: int) -> int:
     return resolution * max(1, -(-_TILE // resolution))
 
 
-def shorten(label: str) -> str:
-    """Shorten a row's label to the width that it may have."""
-    if label_width(label) <= _LABEL_WIDTH:
-        return label
-    while label and label_width(label + "...") > _LABEL_WIDTH:
-        label = label[:-1]
-    return label.rstrip() + "..."
+def fit_row_labels(labels: Sequence[str]) -> list[Fitted]:
+    """Return the labels of rows as they can be drawn, shortened to the width that they may have."""
+    return fit_labels(labels, [_LABEL_WIDTH] * len(labels), label_width)
 
 
-def label_width(label: str) -> float:
-    """Return the width of a row's label, layout units."""
+def label_width(text: str, font: Path) -> float:
+    """Return the width of a row's label in a font, layout units."""
+    properties = FontProperties(fname=str(font), size=LABEL_SIZE)
     with quiet():
-        points = text_to_path.get_text_width_height_descent(label, FontProperties(size=LABEL_SIZE), ismath=False)[0]
+        points = text_to_path.get_text_width_height_descent(text, properties, ismath=False)[0]
     return points / 72 * _UNITS_PER_INCH
 
 

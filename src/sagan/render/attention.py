@@ -25,6 +25,7 @@ from sagan.data.sources import BUILT_IN
 from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.figures.attention import MOST_ROWS, MapSection, choose_points, draw_maps, save_figure, to_image
+from sagan.figures.labels import class_labels
 from sagan.locate import check_present
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -199,9 +200,8 @@ def generated_subject(
     z = draw_latents(len(y), latent_dim, seed=seed, truncation=truncation)
     y_measured = torch.arange(measured) % max(1, len(names))  # all classes equally often
     z_measured = draw_latents(measured, latent_dim, seed=seed, truncation=truncation)
-    return Subject(
-        "generator", generator, z, y, (z_measured, y_measured), [names[i] for i in y] if names else None, step
-    )
+    labels = class_labels(names, y.tolist()) if names else None
+    return Subject("generator", generator, z, y, (z_measured, y_measured), labels, step)
 
 
 def real_subject(
@@ -249,7 +249,7 @@ def real_subject(
     x, y = _load_images(store, positions)
     measured = _load_images(store, order[-MEASURED:])
     note = note_on_changes(info.data_key, store) if data is None and not info.origin else None
-    labels = [names[i] for i in y] if names else None
+    labels = class_labels(names, y.tolist()) if names else None
     return Subject("discriminator", discriminator, x, y, measured, labels, note=note)
 
 

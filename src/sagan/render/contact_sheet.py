@@ -6,7 +6,8 @@ from PIL import Image
 
 from sagan.data.store import Store
 from sagan.figures.grid import draw_grid
-from sagan.text import format_count, printable
+from sagan.figures.labels import ClassLabel
+from sagan.text import format_count
 
 _MAX_CLASSES = 20  # rows
 
@@ -19,7 +20,8 @@ def contact_sheet(store: Store, per_class: int = 8) -> Image.Image:
     if not store.num_classes:
         positions = _spread(np.arange(len(store)), 64)
         return draw_grid(np.asarray(store.images[positions]), columns=8, title=_title(store))
-    rows, labels = [], []
+    rows: list[NDArray[np.uint8]] = []
+    labels: list[str] = []
     for label in range(min(store.num_classes, _MAX_CLASSES)):
         positions = np.flatnonzero(store.labels == label)
         if not len(positions):
@@ -27,7 +29,7 @@ def contact_sheet(store: Store, per_class: int = 8) -> Image.Image:
         images = np.asarray(store.images[_spread(positions, per_class)])
         # The row of a class with fewer images ends in white.
         rows.append(np.pad(images, ((0, per_class - len(images)), (0, 0), (0, 0), (0, 0)), constant_values=255))
-        labels.append(printable(store.class_names[label]))
+        labels.append(ClassLabel(store.class_names[label], label))
     shown = f", the first {len(labels)}" if store.num_classes > _MAX_CLASSES else ""
     return draw_grid(np.concatenate(rows), columns=per_class, row_labels=labels, title=_title(store) + shown)
 

@@ -14,6 +14,7 @@ from sagan.data.store import cache_folder
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import GRID_COLUMNS, GRID_ROWS, animate, draw_grid, read, save
+from sagan.figures.labels import class_labels
 from sagan.metric_names import best_step, distance_key
 from sagan.metrics.features import open_features
 from sagan.metrics.monitor import Monitor
@@ -193,7 +194,7 @@ class Recorder:
         rows = len(names) or GRID_COLUMNS
         z = draw_latents(rows * GRID_COLUMNS, self.config.model.latent_dim, seed=self.config.training.seed)
         y = torch.arange(rows).repeat_interleave(GRID_COLUMNS) if names else torch.zeros(len(z), dtype=torch.int64)
-        return draw_grid(sample(generator, z, y), columns=GRID_COLUMNS, row_labels=names or None)
+        return draw_grid(sample(generator, z, y), columns=GRID_COLUMNS, row_labels=class_labels(names) or None)
 
     def _draw_curve(self, distance_key: str) -> None:
         """Plot the distance to the data and the diversity over training, the best step marked."""
