@@ -44,6 +44,7 @@ CHANGED = Config(
         lecam=0.3,
         precision="bf16",
         deterministic=True,
+        cuda_graph=True,
         seed=9,
     ),
     output=OutputConfig(

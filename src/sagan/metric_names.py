@@ -11,8 +11,14 @@ FACT_NAMES = {"pictures": "images", "left out": "skipped"}
 
 def best_step(rows: list[dict[str, Any]]) -> int | None:
     """Return the step of the smallest distance in a metrics log; None without evaluations."""
+    best = best_distance(rows)
+    return best and best[1]
+
+
+def best_distance(rows: list[dict[str, Any]]) -> tuple[float, int] | None:
+    """Return the smallest distance in a metrics log, and its step; None without evaluations."""
     key = distance_key(rows)
-    return min((row[key], row["step"]) for row in rows if key in row)[1] if key else None
+    return min((row[key], row["step"]) for row in rows if key in row) if key else None
 
 
 def distance_key(rows: list[dict[str, Any]]) -> str | None:

@@ -231,6 +231,11 @@ def _write_info(path: Path, info: RunInfo) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
+def step_of_file(path: Path) -> int:
+    """Return the step in the name of a checkpoint or a grid of samples."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def _files_by_step(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.glob(f"step-*.{suffix}") if re.fullmatch(r"step-\d{8,}", path.stem))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.cuda_trainers import deterministic, images, load_checkpoint, save_checkpoint, state, trainer
+from helpers.cuda_trainers import EVERYTHING, deterministic, images, load_checkpoint, save_checkpoint, state, trainer
 from sagan import PRESETS
 from sagan.data import Prefetcher
 from sagan.training.graphs import WARM_UP
@@ -26,16 +26,7 @@ CASES = {
         "accumulate": 2,
         "ema_start": 6,
     },
-    "everything": {
-        "loss": "relativistic",
-        "r1": 0.5,
-        "r2": 0.5,
-        "gradient_penalty": 0.1,
-        "penalty_every": 2,
-        "lecam": 0.1,
-        "augment": ("color", "translation", "cutout"),
-        "accumulate": 2,
-    },
+    "everything": EVERYTHING,
 }
 STEPS = 20
 
@@ -161,7 +152,7 @@ def test_memory_does_not_grow(cuda, record_property):
 
 FAILING = """
     import torch
-    from helpers.cuda_trainers import deterministic, images, state, trainer
+    from helpers.cuda_trainers import EVERYTHING, deterministic, images, state, trainer
 
     cuda = torch.device("cuda")
     with deterministic():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from sagan.importers.networks import NAME, ImportedConfig
 from sagan.metrics import grid_power as module
 from sagan.metrics.grid_power import GridPower, grid_power
 from sagan.model.build import build_generator
-from sagan.model.config import ModelConfig
 from sagan.sampling import draw_latents
 
 SIDE = 64
@@ -93,7 +93,7 @@ def test_the_generator_s_grid_comes_from_nearest_neighbour_upsampling():
     totals = {}
     for upsampling in ("nearest", "bilinear"):
         torch.manual_seed(0)
-        config = ModelConfig(resolution=SIDE, latent_dim=32, base_channels=8, upsampling=upsampling)
+        config = ImportedConfig(NAME, SIDE, latent_dim=32, base_channels=8, upsampling=upsampling)
         generator = build_generator(config).requires_grad_(False)
         images = generator(draw_latents(64, 32, seed=0)).permute(0, 2, 3, 1).numpy()
         totals[upsampling] = {period: power.total for period, power in grid_power(images).items()}

@@ -9,6 +9,7 @@ import torch
 from sagan import Discriminator, Generator, ModelConfig
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, SelfAttention2d
 from sagan.model.build import build_discriminator, build_generator
+from sagan.model.resample import SNDownConv2d
 from sagan.model.spectral_norm import SpectralNorm
 
 
@@ -183,7 +184,7 @@ def test_widths_are_those_asked_for():
     assert [block.conv2.out_channels for block in generator.blocks] == [10, 12, 4]
     blocks = [*discriminator.blocks, discriminator.last]
     assert [block.conv2.out_channels for block in blocks] == [8, 6, 10, 12]
-    assert [block.downsample for block in blocks] == [True, True, True, False]
+    assert [isinstance(block.conv2, SNDownConv2d) for block in blocks] == [True, True, True, False]
     assert discriminator(generator(torch.randn(2, 128))).shape == (2,)
 
 

@@ -98,5 +98,6 @@ def test_random_numbers_are_drawn_in_the_order_of_their_use():
                 assert torch.equal(numbers, rng.uniform(4, low, high, torch.float32))
             for numbers in translation:
                 assert torch.equal(numbers[:, 0], rng.integers(4, -4, 5))
-        if hasattr(part, "mix"):
+        assert (part.mix is not None) == any(part is one for one in inputs.discriminator[0])
+        if part.mix is not None:
             assert torch.equal(part.mix, rng.uniform(4, 0.0, 1.0, torch.float32))

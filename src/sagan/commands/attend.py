@@ -1,7 +1,7 @@
 """The command `sagan attend`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -75,37 +75,27 @@ def attend(options: Attend) -> None:
     from sagan.render.attention import write_attention
     from sagan.render.attention_effect import write_attention_effect
 
-    device = choose_device(options.device)
-    if options.off:
-        with enough_memory(DRAW_LESS):
-            out, text = write_attention_effect(
+    shared: dict[str, Any] = {
+        "layer": options.layer,
+        "count": options.count,
+        "classes": options.classes,
+        "seed": options.seed,
+        "truncation": options.truncation,
+        "device": choose_device(options.device),
+    }
+    with enough_memory(DRAW_LESS):
+        if options.off:
+            out, text = write_attention_effect(options.run, options.out, **shared)
+        else:
+            out, text = write_attention(
                 options.run,
                 options.out,
-                layer=options.layer,
-                count=options.count,
-                classes=options.classes,
-                seed=options.seed,
-                truncation=options.truncation,
-                device=device,
+                network=options.network,
+                points=options.query_points(),
+                smooth=options.smooth,
+                own_scale=options.own_scale,
+                data=options.data,
+                **shared,
             )
-        print(text)
-        print(out)
-        return
-    with enough_memory(DRAW_LESS):
-        out, table = write_attention(
-            options.run,
-            options.out,
-            network=options.network,
-            layer=options.layer,
-            points=options.query_points(),
-            count=options.count,
-            classes=options.classes,
-            seed=options.seed,
-            truncation=options.truncation,
-            smooth=options.smooth,
-            own_scale=options.own_scale,
-            data=options.data,
-            device=device,
-        )
-    print(table)
+    print(text)
     print(out)

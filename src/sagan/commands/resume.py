@@ -71,8 +71,10 @@ def check_same(run: "Run", config: Config) -> None:
 
 def steps_done(run: "Run") -> int:
     """Return the step of a run's newest checkpoint, 0 without one."""
+    from sagan.run import step_of_file
+
     checkpoints = run.checkpoints()
-    return int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else 0
+    return step_of_file(checkpoints[-1]) if checkpoints else 0
 
 
 def change_steps(run: "Run", steps: int) -> tuple[Config, str]:

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from sagan.files import read_json, sha256
 from sagan.presets import train_command
 from sagan.render.public import public_info, public_name
-from sagan.render.report import describe_run, format_evaluation, list_facts
+from sagan.render.report import describe_run, format_evaluation, list_facts, weights_step
 from sagan.run import Run
 from sagan.text import one_line
 
@@ -52,7 +52,11 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
         lead=describe_run(info),
         samples=samples,
         shape=f"(8, {model.image_channels}, {model.resolution}, {model.resolution})",
-        facts=[(term, value) for term, value in list_facts(run, rows) if not term.endswith(("classes", "Class"))],
+        facts=[
+            (term, value)
+            for term, value in list_facts(run, rows, weights_step(run))
+            if not term.endswith(("classes", "Class"))
+        ],
         class_names=info.class_names,
         max_classes=MAX_CLASSES,
         origin=info.origin,

@@ -44,7 +44,6 @@ class DownBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, config: ModelConfig, *, first: bool = False, downsample: bool = True):
         super().__init__()
         self.first = first
-        self.downsample = downsample
         sn = config.discriminator_spectral_norm
         down = SNDownConv2d if downsample else SNConv2d
         self.conv1 = SNConv2d(c_in, c_out, 3, spectral_norm=sn)

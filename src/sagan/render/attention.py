@@ -117,10 +117,7 @@ def write_attention(
     # Check that the figure can be drawn, before the slow part.
     layers = [choose_layers(subject.network, layer) for subject in subjects]
     rows = sum(len(names) * len(subject.inputs) for names, subject in zip(layers, subjects, strict=True))
-    if rows > MOST_ROWS:
-        raise UserError(
-            f"a figure of {rows} rows is too long (at most {MOST_ROWS}): lower --count or choose fewer --classes"
-        )
+    check_rows(rows)
     if points is not None:
         to_locations(points, subjects[0].network.config.resolution, 1)
 
@@ -134,6 +131,18 @@ def write_attention(
     save_figure(draw_maps(sections, smooth=smooth, own_scale=own_scale), out, step=subjects[0].step)
     notes = [f"note: {subject.note}" for subject in subjects if subject.note]
     return out, "\n".join([format_table(measured), *notes])
+
+
+def check_rows(rows: int) -> None:
+    """Check that a figure of so many rows can be drawn.
+
+    Raises:
+        UserError: it would be too long.
+    """
+    if rows > MOST_ROWS:
+        raise UserError(
+            f"a figure of {rows} rows is too long (at most {MOST_ROWS}): lower --count or choose fewer --classes"
+        )
 
 
 def draw_attention(

@@ -9,11 +9,10 @@ import torch
 from sagan.attention_effect import attention_effect
 from sagan.attention_maps import describe_small_share, observe_attention
 from sagan.device import CPU
-from sagan.errors import UserError
-from sagan.figures.attention import MOST_ROWS, save_figure
+from sagan.figures.attention import save_figure
 from sagan.figures.attention_effect import draw_effect
 from sagan.model.generator import Generator
-from sagan.render.attention import choose_layers, generated_subject
+from sagan.render.attention import check_rows, choose_layers, generated_subject
 from sagan.run import default_output
 
 MEASURED = 64  # images that the average is over, beside those that are drawn
@@ -50,11 +49,7 @@ def write_attention_effect(
     """
     out = out or default_output(path, "attend-off.png")
     subject = generated_subject(path, count, classes, seed, truncation, device, measured=MEASURED)
-    if len(subject.inputs) > MOST_ROWS:
-        raise UserError(
-            f"a figure of {len(subject.inputs)} rows is too long (at most {MOST_ROWS}): "
-            "lower --count or choose fewer --classes"
-        )
+    check_rows(len(subject.inputs))
     generator = cast(Generator, subject.network)
     names = choose_layers(generator, layer)
 

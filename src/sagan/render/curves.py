@@ -8,7 +8,7 @@ from sagan.errors import UserError
 from sagan.figures.curves import draw_curves, figure_format, save_figure
 from sagan.figures.film_strip import choose_steps, draw_film_strip
 from sagan.figures.grid import GRID_COLUMNS, cut_grid, read, save
-from sagan.run import Run, default_output
+from sagan.run import Run, default_output, step_of_file
 
 
 def write_curves(path: Path, out: Path | None = None) -> Path:
@@ -56,7 +56,7 @@ def read_film_strip(run: Run) -> Image.Image | None:
     Raises:
         UserError: a grid of samples is damaged, or not this run's.
     """
-    samples = {int(path.stem.removeprefix("step-")): path for path in run.samples()}
+    samples = {step_of_file(path): path for path in run.samples()}
     if not samples:
         return None
     grids = {}

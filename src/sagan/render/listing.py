@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sagan.errors import UserError
 from sagan.files import read_json
-from sagan.metric_names import best_step, distance_key
+from sagan.metric_names import best_distance, distance_key
 from sagan.run import Run
 from sagan.text import format_count, printable, short
 from sagan.trained import names
@@ -79,8 +79,8 @@ def _evaluated(run: Run) -> str:
 
 def _logged(rows: list[dict[str, float]]) -> str:
     """Return the smallest distance of the log, and its step; '' if there is none."""
-    key, step = distance_key(rows), best_step(rows)
-    if key is None:
+    key, best = distance_key(rows), best_distance(rows)
+    if key is None or best is None:
         return ""
-    value = min(row[key] for row in rows if key in row)
+    value, step = best
     return f"{short(value)} ({printable(key.rpartition('/')[2])}, step {step:,}, during training)"

@@ -73,7 +73,7 @@ def collect_content(run: Run) -> dict[str, Any]:
     rows = run.metrics()
     preset, differences = compare_with_preset(info.config)
     paths = sorted(run.evaluations_path.glob("*.json"))
-    step = _weights_step(run)
+    step = weights_step(run)
     evaluations = [evaluation for path in paths if (evaluation := read_evaluation(path, problems, step))]
     evaluations.sort(key=lambda evaluation: evaluation["other"])
     if not rows:
@@ -81,7 +81,7 @@ def collect_content(run: Run) -> dict[str, Any]:
     return {
         "name": run.path.resolve().name,
         "lead": describe_run(info),
-        "facts": list(list_facts(run, rows)),
+        "facts": list(list_facts(run, rows, step)),
         "class_names": info.class_names,
         "few_classes": FEW_CLASSES,
         "galleries": _galleries(run, step, problems),
@@ -128,8 +128,14 @@ def describe_run(info: RunInfo) -> str:
     return f"A self-attention GAN for {kind}images{classes}, {model.resolution} × {model.resolution} pixels"
 
 
-def list_facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Yield facts about a run: a term and its text. `rows` are the run's metrics log."""
+def list_facts(run: Run, rows: list[dict[str, Any]], step: int | None) -> Iterator[tuple[str, str]]:
+    """Yield facts about a run: a term and its text.
+
+    Args:
+        run: the run.
+        rows: its metrics log.
+        step: `weights_step` of the run.
+    """
     config, names = run.info.config, run.info.class_names
     training = config.training
     if run.info.origin:
@@ -149,7 +155,6 @@ def list_facts(run: Run, rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]
     for network, count in zip(("generator", "discriminator"), count_parameters(model), strict=True):
         parameters = f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count:,}"
         yield network.capitalize(), f"{parameters} parameters; {_attention(model, network)}"
-    step = _weights_step(run)
     if step is None:
         return
     averaged = " (averaged)" if training.ema_decay and not run.info.origin else ""
@@ -184,7 +189,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def _weights_step(run: Run) -> int | None:
+def weights_step(run: Run) -> int | None:
     """Return the step of the run's generator.safetensors; None if there is none, or it is damaged."""
     try:
         return read_generator(run.path)[2]

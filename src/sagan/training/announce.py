@@ -7,7 +7,7 @@ from sagan.config import Config
 from sagan.data import Store
 from sagan.device import choose_precision, enough_memory
 from sagan.distributed import Processes
-from sagan.metric_names import best_step, distance_key
+from sagan.metric_names import best_distance
 from sagan.model.build import count_parameters
 from sagan.run import Run
 from sagan.text import format_count, format_time, printable, short
@@ -61,13 +61,12 @@ def describe_result(run: Run, step: int, figure: Path | None) -> str:
         step: of generator.safetensors.
         figure: of attention maps; None: the run has none.
     """
-    rows, steps = run.metrics(), run.info.config.training.steps
-    best, key = best_step(rows), distance_key(rows)
-    if best is None or key is None:
-        lines = [f"done: {steps:,} steps, never evaluated"]
+    steps = run.info.config.training.steps
+    if best := best_distance(run.metrics()):
+        distance, best_step = best
+        lines = [f"done: {steps:,} steps; the best is step {best_step:,}, at distance {short(distance)}"]
     else:
-        value = min(row[key] for row in rows if key in row)
-        lines = [f"done: {steps:,} steps; the best is step {best:,}, at distance {short(value)}"]
+        lines = [f"done: {steps:,} steps, never evaluated"]
     path = shlex.quote(str(run.path))
     of_step = f" (step {step:,})" if step == steps else f" (step {step:,}, the best of {steps:,})"
     files = {"generator": run.generator_path, "samples": run.samples_path, "attention": figure, "curve": run.curve_path}

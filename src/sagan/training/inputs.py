@@ -18,11 +18,11 @@ from sagan.training.rng import StepRNG
 Batch = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8, labels (N,) int64
 
 
-class DiscriminatorInputs(NamedTuple):
-    """A micro-batch of a discriminator step: n = batch_size / accumulate real images, and as many to generate."""
+class MicroBatch(NamedTuple):
+    """What one pass of an update reads: n = batch_size / accumulate real images, and as many to generate."""
 
     real: Tensor
-    """Images (n, C, H, W), uint8."""
+    """Images (n, C, H, W), uint8; the generator's update has those of the last discriminator step."""
     y_real: Tensor
     """Their classes (n,), int64."""
     z: Tensor
@@ -30,32 +30,20 @@ class DiscriminatorInputs(NamedTuple):
     y_fake: Tensor
     """Classes (n,) of the generated images."""
     augment_real: Draws
+    """Empty in the generator's update, unless the loss compares in pairs."""
     augment_fake: Draws
     mix: Tensor | None
     """(n, 1, 1, 1) in [0, 1): where between real and generated images the gradient penalty is computed, if it is."""
 
 
-class GeneratorInputs(NamedTuple):
-    """A micro-batch of the generator step."""
-
-    real: Tensor
-    """Images of the last discriminator step, for losses that compare in pairs."""
-    y_real: Tensor
-    z: Tensor
-    y_fake: Tensor
-    augment_real: Draws
-    """Empty unless the loss compares in pairs."""
-    augment_fake: Draws
-
-
 class StepInputs(NamedTuple):
     """All inputs of a step."""
 
-    discriminator: tuple[tuple[DiscriminatorInputs, ...], ...]
+    discriminator: tuple[tuple[MicroBatch, ...], ...]
     """Of each discriminator step, its micro-batches."""
     penalised: tuple[bool, ...]
     """Which discriminator steps compute R1, R2 and the gradient penalty."""
-    generator: tuple[GeneratorInputs, ...]
+    generator: tuple[MicroBatch, ...]
     """The micro-batches of the generator step."""
 
 
@@ -78,13 +66,16 @@ def draw_inputs(
     penalties = bool(config.r1 or config.r2 or config.gradient_penalty)
     numbers = range(index * config.discriminator_steps, (index + 1) * config.discriminator_steps)
     penalised = tuple(penalties and number % config.penalty_every == 0 for number in numbers)
-    discriminator: list[tuple[DiscriminatorInputs, ...]] = []
+    paired = LOSSES[config.loss].needs_real
+
+    def draw(parts: list[Batch], *, augments_real: bool, mixes: bool) -> tuple[MicroBatch, ...]:
+        return tuple(_draw(*part, rng, model, config, augments_real=augments_real, mixes=mixes) for part in parts)
+
+    discriminator: list[tuple[MicroBatch, ...]] = []
     for number, penalise in zip(numbers, penalised, strict=True):
         parts = _split(get_batch(number), config.accumulate, device)
-        draw = (_draw_for_discriminator(*part, rng, model, config, penalise=penalise) for part in parts)
-        discriminator.append(tuple(draw))
-    generator = tuple(_draw_for_generator(real, y, rng, model, config) for real, y in parts)
-    return StepInputs(tuple(discriminator), penalised, generator)
+        discriminator.append(draw(parts, augments_real=True, mixes=penalise and config.gradient_penalty > 0))
+    return StepInputs(tuple(discriminator), penalised, draw(parts, augments_real=paired, mixes=False))
 
 
 def _split(batch: Batch, count: int, device: torch.device) -> list[Batch]:
@@ -93,25 +84,22 @@ def _split(batch: Batch, count: int, device: torch.device) -> list[Batch]:
     return list(zip(images.chunk(count), labels.chunk(count), strict=True))
 
 
-def _draw_for_discriminator(
-    real: Tensor, y_real: Tensor, rng: StepRNG, model: ModelConfig, config: TrainingConfig, *, penalise: bool
-) -> DiscriminatorInputs:
+def _draw(
+    real: Tensor,
+    y_real: Tensor,
+    rng: StepRNG,
+    model: ModelConfig,
+    config: TrainingConfig,
+    *,
+    augments_real: bool,
+    mixes: bool,
+) -> MicroBatch:
     n = len(real)
     z, y_fake = draw_latents(y_real, rng, model, config)
-    augment_real, augment_fake = (draw_augmentation(config.augment, n, model.resolution, rng) for _ in range(2))
-    mix = rng.uniform(n, 0.0, 1.0, torch.get_default_dtype()) if penalise and config.gradient_penalty else None
-    return DiscriminatorInputs(real, y_real, z, y_fake, augment_real, augment_fake, mix)
-
-
-def _draw_for_generator(
-    real: Tensor, y_real: Tensor, rng: StepRNG, model: ModelConfig, config: TrainingConfig
-) -> GeneratorInputs:
-    n = len(real)
-    z, y_fake = draw_latents(y_real, rng, model, config)
-    paired = LOSSES[config.loss].needs_real
-    augment_real = draw_augmentation(config.augment, n, model.resolution, rng) if paired else ()
+    augment_real = draw_augmentation(config.augment, n, model.resolution, rng) if augments_real else ()
     augment_fake = draw_augmentation(config.augment, n, model.resolution, rng)
-    return GeneratorInputs(real, y_real, z, y_fake, augment_real, augment_fake)
+    mix = rng.uniform(n, 0.0, 1.0, torch.get_default_dtype()) if mixes else None
+    return MicroBatch(real, y_real, z, y_fake, augment_real, augment_fake, mix)
 
 
 def draw_latents(labels: Tensor, rng: StepRNG, model: ModelConfig, config: TrainingConfig) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from sagan.data import Batches, Prefetcher, Store
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
+from sagan.model.build import build_generator
 from sagan.text import format_time, short
 from sagan.training.recorder import open_monitor
 from sagan.training.step import Trainer
@@ -77,7 +78,7 @@ def try_out(config: Config, store: Store, processes: Processes, *, budget: float
         evaluation = 0.0
         monitor = open_monitor(config, store, processes)
         if monitor is not None:
-            generator = Trainer(config.model, config.training, processes.device, processes).ema.network
+            generator = build_generator(config.model).to(processes.device).eval().requires_grad_(False)
             since = time.perf_counter()
             monitor(generator, seed=config.training.seed)
             evaluation = time.perf_counter() - since

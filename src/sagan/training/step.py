@@ -18,7 +18,7 @@ from sagan.pixels import to_signed
 from sagan.training.augmentation import augment
 from sagan.training.ema import EMA
 from sagan.training.graphs import StepGraphs, why_not
-from sagan.training.inputs import Batch, DiscriminatorInputs, GeneratorInputs, StepInputs, draw_inputs
+from sagan.training.inputs import Batch, MicroBatch, StepInputs, draw_inputs
 from sagan.training.losses import LOSSES
 from sagan.training.penalties import LeCam, one_centred, zero_centred
 from sagan.training.rng import StepRNG
@@ -181,7 +181,7 @@ class Trainer:
             else:
                 group["lr"] = scale * lr
 
-    def _discriminator_gradients(self, micro_batches: Sequence[DiscriminatorInputs], *, penalise: bool) -> Log:
+    def _discriminator_gradients(self, micro_batches: Sequence[MicroBatch], *, penalise: bool) -> Log:
         """Compute D's gradients, accumulated over micro-batches; return the log."""
         config = self.config
         logs: list[Log] = []
@@ -219,7 +219,7 @@ class Trainer:
                 (loss / len(micro_batches)).backward()
         return _mean_log(logs)
 
-    def _generator_gradients(self, micro_batches: Sequence[GeneratorInputs]) -> Log:
+    def _generator_gradients(self, micro_batches: Sequence[MicroBatch]) -> Log:
         """Compute G's gradients, accumulated over micro-batches; return the log."""
         config = self.config
         logs: list[Log] = []

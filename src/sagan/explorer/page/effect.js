@@ -59,8 +59,8 @@ export class Effect {
     const figures = [["on", "as trained"], ["off", "attention off"], ["difference", `difference × ${answer.gain}`]];
     $("pair").replaceChildren(...figures.map(([key, text]) => {
       const figure = document.createElement("figure");
-      const picture = Object.assign(document.createElement("img"), { src: pngUrl(answer[key]), alt: `The image: ${text}` });
-      figure.append(picture, Object.assign(document.createElement("figcaption"), { textContent: text }));
+      const element = Object.assign(document.createElement("img"), { src: pngUrl(answer[key]), alt: `The image: ${text}` });
+      figure.append(element, Object.assign(document.createElement("figcaption"), { textContent: text }));
       return figure;
     }));
     $("effect-text").textContent = `Attention off changes this image by ${answer.size}.`;
