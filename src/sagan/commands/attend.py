@@ -5,8 +5,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sagan.commands.arguments import ClassesOption, DeviceOption, RunArgument
-from sagan.config import FileOption, FloatOption, IntOption, check_ranges
+from sagan.commands.arguments import (
+    ClassesOption,
+    DeviceOption,
+    LatentsOption,
+    RunArgument,
+    SeedsOption,
+    check_latents,
+    parse_seeds,
+)
+from sagan.config import FileOption, FloatOption, IntOption
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Attend:
     run: RunArgument
     """Folder of the run; for the generator, its generator.safetensors is enough."""
     out: FileOption = None
-    """File to write, .png or .svg; default: attend.png in the run."""
+    """File to write, .png or .svg; default: attend.png in the run, with other options in its name if there are any."""
     network: Literal["generator", "discriminator", "both"] = "generator"
     """The generator is shown its own images, the discriminator images of the run's data."""
     layer: str = "last"
@@ -27,21 +35,28 @@ class Attend:
     points: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y ...", help_behavior_hint="")] = ()
     """Query points in pixels from the upper left, such as 8,20 16,3; default: five, chosen in each image."""
     count: IntOption = None
-    """Images of each class; default: 1. Without classes, images in total; default: 6."""
+    """Images of each class and seed; default: 1. Without classes, images in total; default: 6, or 1 with --seeds."""
     classes: ClassesOption = ()
     """Names or numbers of the classes to draw; default: the first eight."""
     seed: int = 0
     """Seed of the images; sagan sample draws the same ones."""
+    seeds: SeedsOption = ()
+    latents: LatentsOption = None
+    """A .npy file of latents (N, latent_dim) to show for each class, instead of latents of a seed."""
     truncation: FloatOption = None
     """Truncate latents to this magnitude; default: no truncation."""
     smooth: bool = True
     """Interpolate maps between the centres of the keys; False: draw the keys as cells."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE", help_behavior_hint="")] = None
     """Images that the discriminator is shown, as for sagan train; default: the run's data."""
+    scale: IntOption = None
+    """Magnify the whole .png N times; default: 1."""
     device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
-        check_ranges(self, minimum={"count": 1, "seed": 0}, positive=("truncation",))
+        check_latents(self)
+        if self.network != "generator" and (self.seeds or self.latents):
+            raise ValueError(f"{'seeds' if self.seeds else 'latents'} requires network generator, got {self.network}")
         if self.out is not None and self.out.suffix.lower() not in (".png", ".svg"):
             raise ValueError(f"out must be a .png or .svg file, got {self.out}")
         if len(self.points) > 8:
@@ -76,7 +91,10 @@ def attend(options: Attend) -> None:
             count=options.count,
             classes=options.classes,
             seed=options.seed,
+            seeds=parse_seeds(options.seeds),
+            latents=options.latents,
             truncation=options.truncation,
+            scale=options.scale,
             smooth=options.smooth,
             data=options.data,
             device=device,

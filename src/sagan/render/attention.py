@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from sagan.attention_maps import LayerStatistics, Points, attention_layers, observe_attention, to_locations
 from sagan.data import Store, prepare
@@ -21,8 +22,10 @@ from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.pixels import to_bytes, to_signed
-from sagan.run import Run, default_output, load_generator, read_discriminator
-from sagan.sampling import draw_latents, find_classes
+from sagan.render.latents import read_latents
+from sagan.render.outputs import check_writable, default_path, file_names
+from sagan.run import Run, load_generator, read_discriminator
+from sagan.sampling import SampleSet, draw_latents, find_classes
 from sagan.text import as_class_names, printable
 
 NetworkName = Literal["generator", "discriminator", "both"]
@@ -31,6 +34,7 @@ MEASURED = 16  # images that the table averages over
 POINTS = 5  # query points per image if none are given
 MAX_CLASSES = 8  # classes drawn by default, one image each
 UNCONDITIONAL_COUNT = 6  # images drawn by default without classes
+MAX_PIXELS = 200_000_000  # of a figure
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,10 @@ def write_attention(
     count: int | None = None,
     classes: Sequence[str] = (),
     seed: int = 0,
+    seeds: Sequence[int] = (),
+    latents: Path | None = None,
     truncation: float | None = None,
+    scale: int | None = None,
     smooth: bool = True,
     data: str | None = None,
     device: torch.device = CPU,
@@ -71,14 +78,18 @@ def write_attention(
 
     Args:
         path: the run's folder; for the generator, its generator.safetensors is enough.
-        out: file to write; None: attend.png in the run.
+        out: file to write; None: attend.png in the run, or with other options than the defaults, which the report and
+            the Hub show, a name that tells them.
         network: the generator is shown its own images, the discriminator images of the run's data.
         layer: 'last' (of the forward pass), 'all', a name ('16.0') or a size ('16').
         points: query points for every image, (x, y) in pixels; None: five that are chosen in each image.
-        count: images of each class, or in total without classes; None: 1, or 6 without classes.
+        count: images of each class and seed, or in total without classes; None: 1, or 6 without classes and `seeds`.
         classes: names or numbers; none: the first eight.
         seed: seed of the latents, as for `sagan sample`, and of the choice of real images.
+        seeds: several seeds of the generator's images, instead of `seed`.
+        latents: a .npy file of latents (N, latent_dim) to show for each class, instead of those of a seed.
         truncation: magnitude to which latents are truncated.
+        scale: magnification of the whole .png; None: 1.
         smooth: interpolate maps between the centres of the keys; False: draw the keys as cells.
         data: source of the images that the discriminator is shown; None: the run's data.
         device: where the networks run.
@@ -90,10 +101,20 @@ def write_attention(
         UserError: there is no such run, class, layer, point or data, or the file cannot be written.
     """
     # Read the networks and choose their inputs.
-    out = out or default_output(path, "attend.png")
+    if out is None:
+        values: dict[str, Any] = {
+            "_network": network,
+            "layer": layer,
+            "points": points,
+            "count": count,
+            "_classes": tuple(classes),
+        }
+        values |= {"seed": seed, "seeds": tuple(seeds), "_latents": latents, "truncation": truncation, "scale": scale}
+        out = _default_path(path, values | {"_smooth": smooth, "data": data})
+    check_writable(out)
     subjects = []
     if network != "discriminator":
-        subjects.append(generated_subject(path, count, classes, seed, truncation, device))
+        subjects.append(generated_subject(path, count, classes, seed, truncation, device, seeds=seeds, latents=latents))
     if network != "generator":
         subjects.append(real_subject(path, count, classes, seed, device, data))
 
@@ -101,20 +122,30 @@ def write_attention(
     layers = [choose_layers(subject.network, layer) for subject in subjects]
     rows = sum(len(names) * len(subject.inputs) for names, subject in zip(layers, subjects, strict=True))
     if rows > MOST_ROWS:
-        raise UserError(
-            f"a figure of {rows} rows is too long (at most {MOST_ROWS}): lower --count or choose fewer --classes"
-        )
+        raise UserError(_too_long(rows))
     if points is not None:
         to_locations(points, subjects[0].network.config.resolution, 1)
 
     # Measure and draw.
     sections = []
     measured = []
-    for names, subject in zip(layers, subjects, strict=True):
-        statistics = observe_attention(subject.network, *subject.measured).statistics()
-        measured.append((subject.name, statistics))
-        sections += _sections(subject, names, points, statistics)
-    save_figure(draw_maps(sections, smooth=smooth), out)
+    with tqdm(total=2 * len(subjects) + 1, unit="steps", desc="drawing maps", disable=None) as bar:
+        for names, subject in zip(layers, subjects, strict=True):
+            statistics = observe_attention(subject.network, *subject.measured).statistics()
+            measured.append((subject.name, statistics))
+            bar.update()
+            sections += _sections(subject, names, points, statistics)
+            bar.update()
+        figure = draw_maps(sections, smooth=smooth)
+        figure.set_dpi(figure.dpi * (scale or 1))
+        width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
+        if out.suffix.lower() == ".png" and width * height > MAX_PIXELS:
+            at_most = f"at most {MAX_PIXELS // 1_000_000} million pixels"
+            raise UserError(
+                f"a figure of {width:,} x {height:,} pixels is too large ({at_most}): lower --scale or --count"
+            )
+        save_figure(figure, out)
+        bar.update()
     return out, format_table(measured)
 
 
@@ -165,13 +196,19 @@ def generated_subject(
     seed: int,
     truncation: float | None,
     device: torch.device = CPU,
+    *,
+    seeds: Sequence[int] = (),
+    latents: Path | None = None,
 ) -> Subject:
     """Read a run's generator, with the latents of `count` images of each class, as `sagan sample` draws them."""
     generator, names, _ = load_generator(path, device)
-    numbers, count = _choose_rows(classes, names, count)
+    numbers, count = _choose_rows(classes, names, 1 if seeds and count is None else count)
     latent_dim = generator.config.latent_dim
-    y = torch.tensor(numbers or [0]).repeat_interleave(count)
-    z = draw_latents(len(y), latent_dim, seed=seed, truncation=truncation)
+    given = None if latents is None else read_latents(latents, latent_dim)
+    images = SampleSet(latent_dim, count, list(dict.fromkeys(numbers)), tuple(seeds) or (seed,), truncation, given)
+    if images.total > MOST_ROWS:  # of one layer
+        raise UserError(_too_long(images.total))
+    z, y = images.inputs()
     y_measured = torch.arange(MEASURED) % max(1, len(names))  # all classes equally often
     z_measured = draw_latents(MEASURED, latent_dim, seed=seed, truncation=truncation)
     return Subject(
@@ -241,6 +278,25 @@ def _choose_rows(classes: Sequence[str], names: Sequence[str], count: int | None
     if not classes:
         numbers = numbers[:MAX_CLASSES]
     return numbers, count or (1 if numbers else UNCONDITIONAL_COUNT)
+
+
+def _too_long(rows: int) -> str:
+    return f"a figure of {rows:,} rows is too long (at most {MOST_ROWS}): lower --count or choose fewer --classes"
+
+
+def _default_path(path: Path, values: dict[str, Any]) -> Path:
+    """Return attend.png in the run, or with other values than the defaults a name that tells them."""
+    defaults = {"_network": "generator", "layer": "last", "seed": 0, "_smooth": True}
+    options = {name: value for name, value in values.items() if value not in (None, (), defaults.get(name))}
+    if "_classes" in options:
+        options["_classes"] = file_names(options["_classes"])
+    if "points" in options:
+        options["points"] = "+".join(f"{x:g},{y:g}" for x, y in options["points"])
+    if "_latents" in options:
+        options["_latents"] = f"latents-{options['_latents'].stem}"
+    if "_smooth" in options:
+        options["_smooth"] = "cells"
+    return default_path(path, "attend", ".png", options)
 
 
 def _load_images(store: Store, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
