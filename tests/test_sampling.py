@@ -7,7 +7,14 @@ from scipy import stats
 
 from sagan import Generator, ModelConfig, UserError
 from sagan.model.spectral_norm import bake_spectral_norm
-from sagan.sampling import draw_latents, estimate_statistics, find_classes, sample, use_batch_statistics
+from sagan.sampling import (
+    SampleSet,
+    draw_latents,
+    estimate_statistics,
+    find_classes,
+    sample,
+    use_batch_statistics,
+)
 
 
 def test_latents_are_standard_normal():
@@ -101,3 +108,47 @@ def test_a_class_is_found_whatever_form_its_name_has():
     assert composed != decomposed
     assert find_classes([composed], ["tea", decomposed]) == find_classes([decomposed], ["tea", composed]) == [1]
     assert find_classes(["1"], ["tea", composed]) == [1]
+
+
+def test_latents_of_a_class_are_random_access_and_independent_of_other_classes():
+    for label in (None, 0, 5):
+        for dim in (1, 3, 8):
+            rows = draw_latents(50, dim, seed=9, label=label)
+            for start in (0, 1, 2, 7, 49):
+                assert torch.equal(draw_latents(50 - start, dim, seed=9, label=label, start=start), rows[start:])
+    classes = torch.stack([draw_latents(5000, 2, seed=9, label=label) for label in (None, 0, 1, 2)])
+    correlation = np.corrcoef(classes.permute(0, 2, 1).reshape(8, -1).numpy())
+    assert abs(correlation - np.eye(8)).max() < 0.06
+    assert draw_latents(1, 4, seed=0, start=10**15).isfinite().all()  # without computing those before
+
+
+def test_a_set_of_samples_is_the_same_in_parts():
+    for images in (
+        SampleSet(3, 5, [4, 1], (7, 8), 0.9),
+        SampleSet(3, 5, (), (7,)),
+        SampleSet(3, 1, [2, 0], latents=np.arange(12.0).reshape(4, 3)),
+    ):
+        z, y = images.inputs()
+        assert len(z) == len(y) == images.total
+        for size in (1, 3, 7):
+            parts = [images.inputs(i, i + size) for i in range(0, images.total, size)]
+            assert torch.equal(torch.cat([part for part, _ in parts]), z)
+            assert torch.equal(torch.cat([part for _, part in parts]), y)
+        for i in range(images.total):
+            label, seed, k = images.place(i)
+            assert y[i] == (label or 0)
+            if seed is not None:
+                wanted = draw_latents(1, 3, seed=seed, label=label, start=k, truncation=images.truncation)
+                assert torch.equal(z[i], wanted[0])
+    assert SampleSet(3, 10**30, [0, 1]).total == 2 * 10**30
+
+
+def test_an_image_does_not_depend_on_the_others_of_its_batch():
+    torch.manual_seed(0)
+    generator = Generator(ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)).eval()
+    z, y = torch.randn(40, 8), torch.arange(40) % 3
+    images = sample(generator, z, y)
+    for chosen in ([0], [39], [3, 1, 2], list(range(17)), list(range(39, -1, -1))):
+        assert np.array_equal(sample(generator, z[chosen], y[chosen]), images[chosen])
+    weights = torch.nn.functional.one_hot(y, 3).float()
+    assert np.abs(sample(generator, z[:5], weights[:5]).astype(int) - images[:5]).max() <= 1

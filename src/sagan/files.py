@@ -15,7 +15,7 @@ import socket
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -38,10 +38,11 @@ class DamagedFile(UserError):
     """Report a file of tensors or arrays that is truncated, changed, or belongs to another network."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:
     """Write a file next to `path` with `write`, then move it to `path` in one step.
 
-    `path` holds either its previous content or all of the new content, whatever happens.
+    `path` holds either its previous content or all of the new content, whatever happens. Without `sync` a power cut
+    may leave it empty: for one of many files that can be made again.
 
     Raises:
         UserError: the file cannot be written, e.g. the disk is full or the folder is read-only. No half-written
@@ -52,8 +53,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+            if sync:
+                with open(temporary, "rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -164,7 +166,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def write_npy_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+def write_npy_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Write the header of a .npy file, whose data follow in C order.
 
     NumPy pads the header so that the first dimension can grow: writing it again at the start of the file, with the

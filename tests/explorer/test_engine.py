@@ -51,7 +51,7 @@ def test_a_grid_is_that_of_sagan_sample(run, explorer, tmp_path, labels, truncat
 def test_an_opened_image_is_that_of_the_grid(explorer):
     grid = explorer.grid(Grid(labels=(0, 1, 2), count=4, seed=1))
     for index in (0, 5, 11):
-        view = explorer.view(Sample(seed=1, index=index, label=index // 4))
+        view = explorer.view(Sample(seed=1, index=index % 4, label=index // 4))
         assert np.abs(view.image.astype(int) - grid[index]).max() <= 1  # batches of other sizes round differently
     assert np.abs(explorer.view(Sample(seed=1, index=0, label=1)).image.astype(int) - grid[0]).max() > 20
 
@@ -60,7 +60,7 @@ def test_maps_are_those_of_attention_maps_in_both_networks(run, explorer):
     spec = Sample(seed=4, index=2, label=1, truncation=0.8)
     found = {(layer.network, layer.name): layer.maps for layer in explorer.maps(spec, POINTS, style=CELLS)}
     generator, discriminator = load(run), read_discriminator(run).eval().requires_grad_(False)
-    z, y = draw_latents(3, 8, seed=4, truncation=0.8)[2:], torch.tensor([1])
+    z, y = draw_latents(3, 8, seed=4, truncation=0.8, label=1)[2:], torch.tensor([1])
     x = generator(z, y)
     wanted = {("generator", n): m for n, m in attention_maps(generator, z, y, queries=POINTS).items()}
     wanted |= {("discriminator", n): m for n, m in attention_maps(discriminator, x, y, queries=POINTS).items()}
@@ -161,7 +161,7 @@ def test_the_distance_of_a_known_map(explorer):
 
 def test_scores_are_the_discriminators_logits_for_each_class(run, explorer):
     discriminator = read_discriminator(run).eval().requires_grad_(False)
-    z, y = draw_latents(1, 8, seed=4), torch.tensor([1])
+    z, y = draw_latents(1, 8, seed=4, label=1), torch.tensor([1])
     x = load(run)(z, y).expand(3, -1, -1, -1)
     wanted = discriminator(x, torch.arange(3)).tolist()
     assert explorer.view(Sample(seed=4, index=0, label=1)).scores.by_class == pytest.approx(wanted, rel=1e-4)
@@ -173,7 +173,7 @@ def test_a_walk_is_between_its_ends(run, explorer):
     assert np.abs(explorer.view(walk).image.astype(int) - explorer.view(start).image).max() <= 1
     whole = walk.model_copy(update={"latent": 1.0, "label": 1.0})
     assert np.abs(explorer.view(whole).image.astype(int) - explorer.view(end).image).max() <= 1
-    z_start, z_end = draw_latents(1, 8, seed=1), draw_latents(4, 8, seed=2, truncation=1.5)[3:]
+    z_start, z_end = draw_latents(1, 8, seed=1, label=0), draw_latents(4, 8, seed=2, truncation=1.5, label=2)[3:]
     z = slerp(z_start, z_end, torch.tensor([0.25]))
     wanted = sample(load(run), z, torch.tensor([[0.4, 0, 0.6]]))[0]
     part = walk.model_copy(update={"latent": 0.25, "label": 0.6})
@@ -227,7 +227,7 @@ def test_the_figure_has_a_section_for_each_layer(explorer, monkeypatch):
     monkeypatch.setattr(module, "draw_maps", record)
     one = explorer.figure(asked)
     generator, discriminator = explorer.networks.generator, explorer.networks.discriminator
-    z, y = draw_latents(1, 8, seed=0), torch.tensor([0])
+    z, y = draw_latents(1, 8, seed=0, label=0), torch.tensor([0])
     x = generator(z, y)
     wanted = [
         *attention_maps(generator, z, y, queries=POINTS).values(),

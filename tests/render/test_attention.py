@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.runs import make_run
 from sagan import Discriminator, Generator, ModelConfig, TrainingConfig, UserError, attention_statistics, load
 from sagan.data import prepare
-from sagan.render.attention import draw_attention, format_table, real_subject
+from sagan.render.attention import draw_attention, format_table, generated_subject, real_subject
 from sagan.run import Run, read_discriminator
 from sagan.sampling import draw_latents, sample
 from sagan.training.checkpoint import save_checkpoint
@@ -144,10 +144,11 @@ def test_a_run_without_maps(command, tmp_path):
 def test_without_classes_and_from_the_weights_alone(command, tmp_path):
     folder = make_run(tmp_path / "run", (), image_channels=1).path
     assert command("attend", folder / "generator.safetensors", "--points", "4,4")[0] == 0
-    default = (folder / "attend.png").read_bytes()
+    default = (folder / "attend-points4,4.png").read_bytes()
     for count in (6, 7):  # 6 rows by default
         command("attend", folder, "--points", "4,4", "--count", count)
-        assert ((folder / "attend.png").read_bytes() == default) == (count == 6)
+        assert ((folder / f"attend-points4,4-count{count}.png").read_bytes() == default) == (count == 6)
+    assert not (folder / "attend.png").exists()
     command("attend", folder, "--points", "4,4", "--out", tmp_path / "x.svg")
     assert (tmp_path / "x.svg").read_text().count("<image") == 6 * (1 + 1) + 1  # an image and a map a row, a scale
 
@@ -198,3 +199,25 @@ def test_the_table_s_columns_stand_under_their_heads():
     assert re.sub(r"\s{2,}", "|", lines[2].strip()) == (
         "discriminator|32.10|16 x 16|8 x 8|-0.1235|0.5000|7.0 px|16.6 px|0.25"
     )
+
+
+def test_seeds_latents_and_scale(command, tmp_path):
+    folder = make_run(tmp_path / "run", ("cats", "dogs")).path
+    subject = generated_subject(folder, None, ["dogs"], 0, None, seeds=(4, 9))
+    wanted = torch.cat([draw_latents(1, 8, seed=seed, label=1) for seed in (4, 9)])
+    assert torch.equal(subject.inputs, wanted)
+    assert subject.y.tolist() == [1, 1]
+    np.save(tmp_path / "z.npy", wanted.numpy())
+    pages = []
+    for options in (["--seeds", "4,9"], ["--latents", tmp_path / "z.npy"]):
+        status, output, _ = command("attend", folder, "--classes", "dogs", *options)
+        assert status == 0
+        pages.append(np.asarray(Image.open(output.splitlines()[-1])))
+    assert np.array_equal(*pages)
+    assert command("attend", folder, "--classes", "dogs", "--seeds", "4,9", "--scale", 2)[0] == 0
+    large = Image.open(folder / "attend-dogs-seeds4+9-scale2.png")
+    assert large.size == tuple(2 * side for side in Image.open(output.splitlines()[-1]).size)
+    for options in (["--scale", 60], ["--seeds", "1-200"], ["--seeds", "1,2", "--network", "both"]):
+        status, _, errors = command("attend", folder, *options)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert re.search(r"\bpixels\b|\brows\b|\bnetwork\b", errors)

@@ -85,7 +85,7 @@ def test_the_walks_of_a_generator(folder, classes, closed):
 def test_without_classes(command, tmp_path):
     folder = make_run(tmp_path / "run", (), image_channels=1).path
     assert command("interpolate", folder, "--count", 3)[0] == 0
-    page = Image.open(folder / "interpolation.png")
+    page = Image.open(folder / "interpolation-count3.png")
     ends = sample(load(folder), draw_latents(6, 8, seed=0), torch.zeros(6, dtype=torch.int64))
     same(tile(page, 2, 8, 3, 9)[..., :1], ends[5])
     assert command("interpolate", folder, "--out", tmp_path / "x.gif", "--steps", 4)[0] == 0
@@ -158,3 +158,50 @@ def test_bad_input_is_one_clear_line(command, folder, tmp_path, monkeypatch, opt
     assert re.search(message, errors)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
     assert not (folder / "interpolation.png").exists()
+
+
+def test_walks_pass_through_given_seeds_and_latents(command, folder, tmp_path):
+    assert command("interpolate", folder, "--seeds", "3,8,5", "--classes", "1", "--out", tmp_path / "x.png")[0] == 0
+    z = torch.cat([draw_latents(1, 8, seed=seed) for seed in (3, 8, 5)])
+    ends = sample(load(folder), z, torch.full((3,), 1))
+    page = Image.open(tmp_path / "x.png")
+    for column, end in zip((0, 4, 8), ends, strict=True):
+        same(tile(page, 0, column, 1, 9), end)
+    np.save(tmp_path / "z.npy", z.numpy())
+    assert command("interpolate", folder, "--latents", tmp_path / "z.npy", "--classes", "1")[0] == 0
+    assert np.array_equal(page, Image.open(folder / "interpolation-1-latents-z.png"))
+    for options in (["--seeds", 3], ["--seeds", "3,4", "--count", 2]):
+        status, _, errors = command("interpolate", folder, *options)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert re.search(r"\bseeds\b", errors)
+    np.save(tmp_path / "z.npy", z[:1].numpy())
+    status, _, errors = command("interpolate", folder, "--latents", tmp_path / "z.npy")
+    assert status == 2
+    assert re.search(r"z\.npy\b.*\bone latent\b", errors)
+    np.save(tmp_path / "z.npy", np.zeros((20_000, 8)))
+    status, _, errors = command("interpolate", folder, "--latents", tmp_path / "z.npy")
+    assert status == 2
+    assert re.search(r"\b50,000\b", errors)
+
+
+def test_a_walk_does_not_depend_on_the_number_of_walks(folder):
+    generator = load(folder)
+    for closed in (False, True):
+        many = draw_images(generator, [0, 1], 5, 4, closed=closed, seed=2)
+        few = draw_images(generator, [1], 5, 2, closed=closed, seed=2)
+        same(few, many[4:6])
+
+
+def test_long_walks_are_wrapped_and_large_pages_refused(command, folder, tmp_path):
+    options = ["--classes", "1", "--out", tmp_path / "x.png"]
+    assert command("interpolate", folder, *options, "--steps", 100)[0] == 0
+    page = Image.open(tmp_path / "x.png")
+    assert page.width < 4200
+    assert page.height == 2 * 12 + 2 * 67 - 3
+    for more in (["--steps", 40_000], ["--steps", 40, "--scale", 64], ["--scale", 65]):
+        status, _, errors = command("interpolate", folder, *options, *more)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert re.search(r"\bpixels\b|\b50,000\b|\bscale\b", errors)
+    status, _, errors = command("interpolate", folder, "--out", tmp_path / "x.gif", "--scale", 40)
+    assert status == 2
+    assert re.search(r"\bfilm\b.*\bpixels\b.*--scale\b", errors)

@@ -5,8 +5,16 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sagan.commands.arguments import ClassesOption, DeviceOption, Flag, RunArgument
-from sagan.config import FileOption, FloatOption, IntOption, check_ranges
+from sagan.commands.arguments import (
+    ClassesOption,
+    DeviceOption,
+    LatentsOption,
+    RunArgument,
+    SeedsOption,
+    check_latents,
+    parse_seeds,
+)
+from sagan.config import FileOption, FloatOption, IntOption
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,8 @@ class Attend:
     run: RunArgument
     """Folder of the run, or a name that sagan list shows; for the generator, its generator.safetensors is enough."""
     out: FileOption = None
-    """File to write, .png or .svg; default: attend.png in the run, with --off attend-off.png."""
+    """File to write, .png or .svg; default: attend.png in the run, with --off attend-off.png, with other options in its
+    name if there are any."""
     off: Flag = 0
     """Draw the generator's images with and without --layer, and their difference, instead of maps."""
     network: Literal["generator", "discriminator", "both"] = "generator"
@@ -30,11 +39,14 @@ class Attend:
     points: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y ...", help_behavior_hint="")] = ()
     """Query points in pixels from the upper left, such as 8,20 16,3; default: five, chosen in each image."""
     count: IntOption = None
-    """Images of each class; default: 1. Without classes, images in total; default: 6."""
+    """Images of each class and seed; default: 1. Without classes, images in total; default: 6, or 1 with --seeds."""
     classes: ClassesOption = ()
     """Names or numbers of the classes to draw; default: the first eight."""
     seed: int = 0
     """Seed of the images; sagan sample draws the same ones."""
+    seeds: SeedsOption = ()
+    latents: LatentsOption = None
+    """A .npy file of latents (N, latent_dim) to show for each class, instead of latents of a seed."""
     truncation: FloatOption = None
     """Truncate latents to this magnitude; default: no truncation."""
     smooth: bool = True
@@ -43,10 +55,14 @@ class Attend:
     """Scale each map to its own peak, instead of all to 0 to 8 times even attention."""
     data: Annotated[str | None, tyro.conf.arg(metavar="SOURCE", help_behavior_hint="")] = None
     """Images that the discriminator is shown, as for sagan train; default: the run's data."""
+    scale: IntOption = None
+    """Magnify the whole .png N times; default: 1."""
     device: DeviceOption = "auto"
 
     def __post_init__(self) -> None:
-        check_ranges(self, minimum={"count": 1, "seed": 0}, positive=("truncation",))
+        check_latents(self)
+        if self.network != "generator" and (self.seeds or self.latents):
+            raise ValueError(f"{'seeds' if self.seeds else 'latents'} requires network generator, got {self.network}")
         if self.out is not None and self.out.suffix.lower() not in (".png", ".svg"):
             raise ValueError(f"out must be a .png or .svg file, got {self.out}")
         if len(self.points) > 8:
@@ -80,7 +96,10 @@ def attend(options: Attend) -> None:
         "count": options.count,
         "classes": options.classes,
         "seed": options.seed,
+        "seeds": parse_seeds(options.seeds),
+        "latents": options.latents,
         "truncation": options.truncation,
+        "scale": options.scale,
         "device": choose_device(options.device),
     }
     with enough_memory(DRAW_LESS):

@@ -123,7 +123,7 @@ def _grid(explorer: Explorer, request: Grid) -> dict[str, Any]:
     labels = [label for label in request.labels or [0] for _ in range(request.count)]
     return {
         "images": [
-            {"label": label, "index": i, "png": to_base64(image)}
+            {"label": label, "index": i % request.count, "png": to_base64(image)}
             for i, (label, image) in enumerate(zip(labels, images, strict=True))
         ],
         "command": grid_command(explorer.networks, request),

@@ -38,11 +38,10 @@ from sagan.explorer.schemas import (
     Walk,
 )
 from sagan.figures.attention import MapSection, choose_points, draw_maps, to_image
-from sagan.figures.grid import draw_grid
 from sagan.figures.interpolation import slerp
-from sagan.figures.labels import class_labels
 from sagan.pixels import to_bytes, to_signed
-from sagan.sampling import draw_latents, sample
+from sagan.render.samples import draw_page
+from sagan.sampling import SampleSet, sample
 
 MAX_PIXELS = 40_000_000  # in an uploaded image
 CHOSEN_POINTS = 5  # points that the page chooses by itself
@@ -105,19 +104,19 @@ class Explorer:
         Raises:
             UserError: a class does not exist, or there are too many images.
         """
-        y = torch.tensor(self._check_labels(request.labels) or [0]).repeat_interleave(request.count)
-        if len(y) > MAX_IMAGES:
-            raise UserError(f"{len(y)} images are too many for one grid: ask for {MAX_IMAGES} or fewer")
-        z = draw_latents(len(y), self.model.latent_dim, seed=request.seed, truncation=request.truncation)
+        images = self._sample_set(request)
+        if images.total > MAX_IMAGES:
+            raise UserError(f"{images.total} images are too many for one grid: ask for {MAX_IMAGES} or fewer")
         with self._scaled(request.gammas):
-            return sample(self.networks.generator, z, y)
+            return sample(self.networks.generator, *images.inputs())
+
+    def _sample_set(self, request: Grid) -> SampleSet:
+        labels = self._check_labels(request.labels) or ([0] if self.model.num_classes else [])
+        return SampleSet(self.model.latent_dim, request.count, labels, (request.seed,), request.truncation)
 
     def grid_page(self, request: Grid) -> Image.Image:
         """Draw the grid as `sagan sample` does."""
-        images = self.grid(request)
-        names = self.networks.class_names
-        columns = request.count if request.labels else max(1, round(request.count**0.5))
-        return draw_grid(images, columns=columns, row_labels=class_labels(names, request.labels) or None)
+        return draw_page(self.grid(request), self._sample_set(request), self.networks.class_names)
 
     def strip(self, request: Strip) -> NDArray[np.uint8]:
         """Generate images (steps, R, R, C) along a walk, from its start to its end."""
@@ -134,9 +133,9 @@ class Explorer:
     def generator_inputs(self, spec: Sample | Walk) -> tuple[Tensor, Tensor]:
         """Return an image's latent z (1, latent_dim), and its class y (1,) or weights of classes (1, num_classes)."""
         if isinstance(spec, Sample):
-            (label,) = self._check_labels((spec.label,)) or [0]
-            z = draw_latents(spec.index + 1, self.model.latent_dim, seed=spec.seed, truncation=spec.truncation)
-            return z[-1:], torch.tensor([label])
+            labels = self._check_labels((spec.label,))
+            images = SampleSet(self.model.latent_dim, spec.index + 1, labels, (spec.seed,), spec.truncation)
+            return images.inputs(spec.index)
         z_start, y_start = self.generator_inputs(spec.start)
         z_end, y_end = self.generator_inputs(spec.end)
         z = slerp(z_start, z_end, torch.tensor([spec.latent]))

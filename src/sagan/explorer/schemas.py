@@ -27,7 +27,7 @@ class _Request(BaseModel):
 
 
 class Sample(_Request):
-    """One image of `sagan sample`: the latent number `index` of a seed, for a class."""
+    """One image of `sagan sample`: the image number `index` of a class and a seed."""
 
     kind: Literal["sample"] = "sample"
     seed: Seed

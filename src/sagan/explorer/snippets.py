@@ -91,17 +91,16 @@ def _generator_lines(
     networks: Networks, spec: Sample | Walk, points: Sequence[tuple[float, float]], scaling: Sequence[str]
 ) -> list[str]:
     """Return the lines that generate an image from z and y, and compute the generator's maps."""
-    latent_dim = networks.generator.config.latent_dim
     lines = ["import sagan", "import torch"]
     if isinstance(spec, Walk):
         lines += ["from sagan.figures.interpolation import slerp"]
     lines += ["", f"generator = sagan.load({str(networks.path)!r})", *scaling]
     if isinstance(spec, Sample):
-        lines += [f"z = {_latent(spec, latent_dim)}"]
+        lines += [f"z = {_latent(networks, spec)}"]
     else:
         lines += [
-            f"start = {_latent(spec.start, latent_dim)}",
-            f"end = {_latent(spec.end, latent_dim)}",
+            f"start = {_latent(networks, spec.start)}",
+            f"end = {_latent(networks, spec.end)}",
             f"z = slerp(start, end, torch.tensor([{spec.latent!r}]))",
         ]
     lines += _class_lines(networks, spec)
@@ -130,9 +129,13 @@ def _discriminator_lines(
     return lines
 
 
-def _latent(spec: Sample, latent_dim: int) -> str:
-    truncation = "" if spec.truncation is None else f", truncation={spec.truncation!r}"
-    return f"sagan.draw_latents({spec.index + 1}, {latent_dim}, seed={spec.seed}{truncation})[-1:]"
+def _latent(networks: Networks, spec: Sample) -> str:
+    options = [f"seed={spec.seed}", f"start={spec.index}"]
+    if networks.class_names:
+        options.append(f"label={spec.label}")
+    if spec.truncation is not None:
+        options.append(f"truncation={spec.truncation!r}")
+    return f"sagan.draw_latents(1, {networks.generator.config.latent_dim}, {', '.join(options)})"
 
 
 def _class_lines(networks: Networks, spec: Sample | Walk) -> list[str]:

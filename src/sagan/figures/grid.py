@@ -94,6 +94,26 @@ def draw_grid(
     return page
 
 
+def wrap_rows(
+    images: NDArray[np.uint8], labels: Sequence[str] | None, columns: int
+) -> tuple[NDArray[np.uint8], list[str] | None]:
+    """Continue long rows on the next ones, the last of which may end in white.
+
+    Args:
+        images: (rows, N, H, W, C) uint8.
+        labels: one per row, or None.
+        columns: images that a row has at most.
+
+    Returns:
+        The images for `draw_grid`, and their labels: '' where a row is continued.
+    """
+    rows = -(-images.shape[1] // columns)  # that one becomes
+    missing = rows * columns - images.shape[1] if rows > 1 else 0
+    tiles = np.pad(images, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)), constant_values=255)
+    wrapped = None if labels is None else [label if i == 0 else "" for label in labels for i in range(rows)]
+    return tiles.reshape(-1, *images.shape[2:]), wrapped
+
+
 def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]:
     """Return the images of a page that `draw_grid` drew of square images, without title or column labels.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sagan.figures.grid import draw_grid
+from sagan.figures.grid import draw_grid, wrap_rows
 
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -69,11 +69,24 @@ def walk_classes(classes: Sequence[int], num_classes: int, steps: int, *, closed
     return walk(points, steps, closed=closed, mix=lerp)
 
 
-def draw_walks(images: NDArray[np.uint8], labels: Sequence[str] | None = None) -> Image.Image:
-    """Draw walks as rows: images (W, S, H, W, C) uint8 of S positions of each of W walks."""
-    return draw_grid(images.reshape(-1, *images.shape[2:]), columns=images.shape[1], row_labels=labels)
+def draw_walks(
+    images: NDArray[np.uint8],
+    labels: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+    scale: int | None = None,
+) -> Image.Image:
+    """Draw walks as rows: images (W, S, H, W, C) uint8 of S positions of each of W walks.
+
+    Rows of more than `columns` images are continued on the next ones.
+    """
+    columns = min(columns or images.shape[1], images.shape[1])
+    tiles, row_labels = wrap_rows(images, labels, columns)
+    return draw_grid(tiles, columns=columns, row_labels=row_labels, scale=scale)
 
 
-def draw_film(images: NDArray[np.uint8], *, columns: int, labels: Sequence[str] | None = None) -> list[Image.Image]:
+def draw_film(
+    images: NDArray[np.uint8], *, columns: int, labels: Sequence[str] | None = None, scale: int | None = None
+) -> list[Image.Image]:
     """Draw a frame per position of images (W, S, H, W, C) uint8: a grid of the W walks, its rows labelled."""
-    return [draw_grid(images[:, i], columns=columns, row_labels=labels) for i in range(images.shape[1])]
+    return [draw_grid(images[:, i], columns=columns, row_labels=labels, scale=scale) for i in range(images.shape[1])]

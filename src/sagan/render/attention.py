@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from sagan.attention_maps import (
     LayerStatistics,
@@ -31,8 +33,10 @@ from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.pixels import to_bytes, to_signed
-from sagan.run import Run, default_output, load_generator, read_discriminator
-from sagan.sampling import draw_latents, find_classes
+from sagan.render.latents import read_latents
+from sagan.render.outputs import check_writable, default_path, file_names
+from sagan.run import Run, load_generator, read_discriminator
+from sagan.sampling import SampleSet, draw_latents, find_classes
 from sagan.text import as_class_names, printable
 from sagan.trained import shipped_name
 
@@ -42,6 +46,7 @@ MEASURED = 16  # images that the table averages over
 POINTS = 5  # query points per image if none are given
 MAX_CLASSES = 8  # classes drawn by default, one image each
 UNCONDITIONAL_COUNT = 6  # images drawn by default without classes
+MAX_PIXELS = 200_000_000  # of a figure
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,10 @@ def write_attention(
     count: int | None = None,
     classes: Sequence[str] = (),
     seed: int = 0,
+    seeds: Sequence[int] = (),
+    latents: Path | None = None,
     truncation: float | None = None,
+    scale: int | None = None,
     smooth: bool = True,
     own_scale: bool = False,
     data: str | None = None,
@@ -87,14 +95,18 @@ def write_attention(
 
     Args:
         path: the run's folder; for the generator, its generator.safetensors is enough.
-        out: file to write; None: attend.png in the run.
+        out: file to write; None: attend.png in the run, or with other options than the defaults, which the report and
+            the Hub show, a name that tells them.
         network: the generator is shown its own images, the discriminator images of the run's data.
         layer: 'last' (of the forward pass), 'all', a name ('16.0') or a size ('16').
         points: query points for every image, (x, y) in pixels; None: five that are chosen in each image.
-        count: images of each class, or in total without classes; None: 1, or 6 without classes.
+        count: images of each class and seed, or in total without classes; None: 1, or 6 without classes and `seeds`.
         classes: names or numbers; none: the first eight.
         seed: seed of the latents, as for `sagan sample`, and of the choice of real images.
+        seeds: several seeds of the generator's images, instead of `seed`.
+        latents: a .npy file of latents (N, latent_dim) to show for each class, instead of those of a seed.
         truncation: magnitude to which latents are truncated.
+        scale: magnification of the whole .png; None: 1.
         smooth: interpolate maps between the centres of the keys; False: draw the keys as cells.
         own_scale: scale each map to its own peak, instead of all to multiples of even attention.
         data: source of the images that the discriminator is shown; None: the run's data.
@@ -107,10 +119,20 @@ def write_attention(
         UserError: there is no such run, class, layer, point or data, or the file cannot be written.
     """
     # Read the networks and choose their inputs.
-    out = out or default_output(path, "attend.png")
+    if out is None:
+        values: dict[str, Any] = {
+            "_network": network,
+            "layer": layer,
+            "points": points,
+            "count": count,
+            "_classes": tuple(classes),
+        }
+        values |= {"seed": seed, "seeds": tuple(seeds), "_latents": latents, "truncation": truncation, "scale": scale}
+        out = attention_path(path, values | {"_smooth": smooth, "_own_scale": own_scale, "data": data})
+    check_writable(out)
     subjects = []
     if network != "discriminator":
-        subjects.append(generated_subject(path, count, classes, seed, truncation, device))
+        subjects.append(generated_subject(path, count, classes, seed, truncation, device, seeds=seeds, latents=latents))
     if network != "generator":
         subjects.append(real_subject(path, count, classes, seed, device, data))
 
@@ -124,11 +146,17 @@ def write_attention(
     # Measure and draw.
     sections = []
     measured = []
-    for names, subject in zip(layers, subjects, strict=True):
-        statistics = observe_attention(subject.network, *subject.measured).statistics()
-        measured.append((subject.name, statistics))
-        sections += _sections(subject, names, points, statistics)
-    save_figure(draw_maps(sections, smooth=smooth, own_scale=own_scale), out, step=subjects[0].step)
+    with tqdm(total=2 * len(subjects) + 1, unit="steps", desc="drawing maps", disable=None) as bar:
+        for names, subject in zip(layers, subjects, strict=True):
+            statistics = observe_attention(subject.network, *subject.measured).statistics()
+            measured.append((subject.name, statistics))
+            bar.update()
+            sections += _sections(subject, names, points, statistics)
+            bar.update()
+        figure = draw_maps(sections, smooth=smooth, own_scale=own_scale)
+        magnify(figure, scale, out)
+        save_figure(figure, out, step=subjects[0].step)
+        bar.update()
     notes = [f"note: {subject.note}" for subject in subjects if subject.note]
     return out, "\n".join([format_table(measured), *notes])
 
@@ -143,6 +171,15 @@ def check_rows(rows: int) -> None:
         raise UserError(
             f"a figure of {rows} rows is too long (at most {MOST_ROWS}): lower --count or choose fewer --classes"
         )
+
+
+def magnify(figure: Figure, scale: int | None, out: Path) -> None:
+    """Magnify a figure that is to be written as .png. Raises UserError if it becomes too large."""
+    figure.set_dpi(figure.dpi * (scale or 1))
+    width, height = (round(side * figure.dpi) for side in figure.get_size_inches())
+    if out.suffix.lower() == ".png" and width * height > MAX_PIXELS:
+        at_most = f"at most {MAX_PIXELS // 1_000_000} million pixels"
+        raise UserError(f"a figure of {width:,} x {height:,} pixels is too large ({at_most}): lower --scale or --count")
 
 
 def draw_attention(
@@ -196,6 +233,8 @@ def generated_subject(
     truncation: float | None,
     device: torch.device = CPU,
     *,
+    seeds: Sequence[int] = (),
+    latents: Path | None = None,
     measured: int = MEASURED,
 ) -> Subject:
     """Read a run's generator, with the latents of `count` images of each class, as `sagan sample` draws them.
@@ -203,10 +242,12 @@ def generated_subject(
     `measured` is the number of images to measure.
     """
     generator, names, step = load_generator(path, device)
-    numbers, count = _choose_rows(classes, names, count)
+    numbers, count = _choose_rows(classes, names, 1 if seeds and count is None else count)
     latent_dim = generator.config.latent_dim
-    y = torch.tensor(numbers or [0]).repeat_interleave(count)
-    z = draw_latents(len(y), latent_dim, seed=seed, truncation=truncation)
+    given = None if latents is None else read_latents(latents, latent_dim)
+    images = SampleSet(latent_dim, count, list(dict.fromkeys(numbers)), tuple(seeds) or (seed,), truncation, given)
+    check_rows(images.total)  # of one layer
+    z, y = images.inputs()
     y_measured = torch.arange(measured) % max(1, len(names))  # all classes equally often
     z_measured = draw_latents(measured, latent_dim, seed=seed, truncation=truncation)
     labels = class_labels(names, y.tolist()) if names else None
@@ -284,6 +325,23 @@ def _choose_rows(classes: Sequence[str], names: Sequence[str], count: int | None
     if not classes:
         numbers = numbers[:MAX_CLASSES]
     return numbers, count or (1 if numbers else UNCONDITIONAL_COUNT)
+
+
+def attention_path(path: Path, values: dict[str, Any], stem: str = "attend") -> Path:
+    """Return attend.png in the run, or with other values than the defaults a name that tells them."""
+    defaults = {"_network": "generator", "layer": "last", "seed": 0, "_smooth": True, "_own_scale": False}
+    options = {name: value for name, value in values.items() if value not in (None, (), defaults.get(name))}
+    if "_classes" in options:
+        options["_classes"] = file_names(options["_classes"])
+    if "points" in options:
+        options["points"] = "+".join(f"{x:g},{y:g}" for x, y in options["points"])
+    if "_latents" in options:
+        options["_latents"] = f"latents-{options['_latents'].stem}"
+    if "_smooth" in options:
+        options["_smooth"] = "cells"
+    if "_own_scale" in options:
+        options["_own_scale"] = "own-scale"
+    return default_path(path, stem, ".png", options)
 
 
 def _load_images(store: Store, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -6,21 +6,26 @@ A walk is one such path, e.g. between two latents of a class.
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from sagan.device import CPU
 from sagan.errors import UserError
-from sagan.figures.grid import animate, save
+from sagan.figures.grid import animate, check_page, default_scale, save
 from sagan.figures.interpolation import draw_film, draw_walks, walk_classes, walk_latents
+from sagan.figures.labels import class_labels
 from sagan.files import write_atomically
 from sagan.model.generator import Generator
-from sagan.run import default_output, load_generator
+from sagan.render.latents import read_latents
+from sagan.render.outputs import check_writable, default_path, file_names
+from sagan.run import load_generator
 from sagan.sampling import draw_latents, find_classes, sample_batches
 
 MAX_CLASSES = 8  # classes drawn by default
@@ -32,6 +37,8 @@ LATENTS_OF_LOOP = 3  # latents that a closed walk passes through
 FRAMES_PER_SECOND = {".gif": 12.5, ".mp4": 25.0}
 SHORTEST_FRAME = 0.02  # seconds; browsers slow down a faster GIF
 MAX_IMAGES = 50_000  # images of one figure or film
+MAX_FILM_PIXELS = 300_000_000  # of all frames of a film, which are in memory
+PAGE_WIDTH = 4000  # pixels after which a walk is continued on the next row
 BETWEEN_CLASSES = "through classes"
 
 
@@ -44,7 +51,10 @@ def write_interpolation(
     classes: Sequence[str] = (),
     seconds: float = 6.0,
     seed: int = 0,
+    seeds: Sequence[int] = (),
+    latents: Path | None = None,
     truncation: float | None = None,
+    scale: int | None = None,
     device: torch.device = CPU,
 ) -> Path:
     """Draw walks between latents within each class, and through the classes; write them, and return where.
@@ -52,15 +62,19 @@ def write_interpolation(
     Args:
         path: the run's folder, its generator.safetensors, or one of its checkpoints.
         out: a .png gets one row per walk. A .gif or .mp4 shows closed walks at the same time, so that it repeats
-            without a jump. None: interpolation.png in the run.
-        steps: images along a walk; None: in a grid at least 9, so that every class and a point between two classes is
-            shown; in a GIF 12.5 per second, in an MP4 25.
+            without a jump. None: interpolation.png in the run, or with other options than the defaults a name that
+            tells them.
+        steps: images along a walk; None: in a grid at least 9, so that every class, or every given latent, and a point
+            between two of them is shown; in a GIF 12.5 per second, in an MP4 25.
         count: walks within each class, and through the classes; None: 1 in a grid, up to 4 in a GIF or MP4; 8 without
             classes.
         classes: names or numbers; none: the first eight.
         seconds: length of a GIF or MP4.
         seed: seed of the latents.
+        seeds: several seeds, through whose first latents the walks pass in order.
+        latents: a .npy file of latents (N, latent_dim) through which the walks pass in order.
         truncation: magnitude to which latents are truncated.
+        scale: magnification of the images; None: at least to 64 pixels.
         device: where the generator runs.
 
     Raises:
@@ -68,13 +82,18 @@ def write_interpolation(
             for MP4 are missing.
     """
     generator, names, step = load_generator(path, device)
+    resolution, latent_dim = generator.config.resolution, generator.config.latent_dim
 
     # Choose the format.
-    out = out or default_output(path, "interpolation.png")
+    if out is None:
+        values: dict[str, Any] = {"steps": steps, "count": count, "_classes": tuple(classes), "seed": seed}
+        values |= {"seeds": tuple(seeds), "_latents": latents, "truncation": truncation, "scale": scale}
+        out = _default_path(path, values)
     suffix = out.suffix.lower()
     if suffix not in (".png", *FRAMES_PER_SECOND):
         raise UserError(f"--out {out}: pass a .png (a grid), a .gif or an .mp4")
     is_film = suffix in FRAMES_PER_SECOND
+    check_writable(out)
     if suffix == ".mp4":
         import_imageio()
 
@@ -82,30 +101,51 @@ def write_interpolation(
     numbers = find_classes(classes, names)
     if not classes:
         numbers = numbers[:MAX_CLASSES]
-    columns = min(FILM_COLUMNS, max(1, FILM_WIDTH // generator.config.resolution))
+    columns = min(FILM_COLUMNS, max(1, FILM_WIDTH // resolution))
+    given = None if latents is None else read_latents(latents, latent_dim)
+    if given is not None and len(given) < 2:
+        raise UserError(f"--latents {latents} holds one latent: a walk needs two or more")
+    passed = len(seeds) if given is None else len(given)  # latents that a walk passes through; 0: drawn from the seed
     if count is None:
-        count = UNCONDITIONAL_COUNT if not numbers else columns if is_film else 1
+        count = 1 if passed else UNCONDITIONAL_COUNT if not numbers else columns if is_film else 1
     if steps is None:
-        steps = max(2, round(seconds * FRAMES_PER_SECOND[suffix])) if is_film else _grid_steps(len(numbers))
+        steps = max(2, round(seconds * FRAMES_PER_SECOND[suffix])) if is_film else _grid_steps(passed or len(numbers))
     if suffix == ".gif" and seconds / steps < SHORTEST_FRAME:
         raise UserError(f"--steps {steps}: a GIF shows at most 50 images per second; lower --steps or raise --seconds")
     groups = max(1, len(numbers)) + (len(numbers) > 1)  # of walks: one per class, and one through the classes
     total = count * steps * groups
     if total > MAX_IMAGES:
         raise UserError(f"--steps {steps}, --count {count}: {total:,} images are too many (at most {MAX_IMAGES:,})")
+    tile = resolution * (scale or default_scale(resolution))
+    row = max(_grid_steps(len(numbers)), PAGE_WIDTH // tile)  # images in a row of a grid
+    advice = "lower --steps, --count or --scale, or choose fewer --classes"
+    if not is_film:
+        wide = -(-steps // row) * row if steps > row else steps
+        check_page(count * groups * wide, min(steps, row), resolution, resolution, scale, advice)
+    elif total * tile**2 > MAX_FILM_PIXELS:
+        at_most = f"at most {MAX_FILM_PIXELS // 1_000_000} million pixels"
+        raise UserError(f"a film of {total:,} images of {tile} x {tile} pixels is too large ({at_most}): {advice}")
+
+    # Choose the latents that the walks pass through.
+    z = None
+    if given is not None:
+        z = torch.from_numpy(np.array(given, np.float32))[None]
+    elif seeds:
+        z = torch.cat([draw_latents(1, latent_dim, seed=each, truncation=truncation) for each in seeds])[None]
 
     # Draw and write.
-    images = draw_images(generator, numbers, steps, count, closed=is_film, seed=seed, truncation=truncation)
-    labels = [names[i] for i in numbers]
+    images = draw_images(generator, numbers, steps, count, closed=is_film, seed=seed, truncation=truncation, through=z)
+    labels = class_labels(names, numbers)
     if len(numbers) > 1:
         labels.append(BETWEEN_CLASSES)
     if is_film:
-        frames = draw_film(images, columns=count if numbers else columns, labels=labels or None)
+        frames = draw_film(images, columns=count if numbers else columns, labels=labels or None, scale=scale)
         write = animate if suffix == ".gif" else write_video
         write(frames, out, seconds / steps)
     else:
         row_labels = [label if i == 0 else "" for label in labels for i in range(count)]
-        save(draw_walks(images, row_labels or None), out, step=step)
+        grid = draw_walks(images, row_labels or None, columns=row, scale=scale)
+        save(grid, out, step=step)
     return out
 
 
@@ -118,17 +158,25 @@ def draw_images(
     closed: bool,
     seed: int = 0,
     truncation: float | None = None,
+    through: Tensor | None = None,
 ) -> NDArray[np.uint8]:
     """Draw the images (W, steps, H, W, C) uint8 along W walks.
 
     The walks are `count` within each class, then `count` through all classes if there are several; without classes,
     `count` walks. Within a class the latent moves, along the same path for each class; through the classes it is
-    constant. Open walks lead from one latent to another, closed ones through three and back.
+    constant. Open walks lead from one latent to another, closed ones through three and back. Walk i depends on the
+    seed, the class and i, and on nothing else.
+
+    Args:
+        through: latents (count, P, latent_dim) that the walks pass through instead of latents of the seed.
     """
     model = generator.config
     num_latents = LATENTS_OF_LOOP if closed else 2
-    z = draw_latents(count * num_latents, model.latent_dim, seed=seed, truncation=truncation)
-    z = z.view(count, num_latents, -1)
+    if through is None:
+        z = draw_latents(count * num_latents, model.latent_dim, seed=seed, truncation=truncation)
+        z = z.view(count, num_latents, -1)
+    else:
+        z = through
     moving = walk_latents(z.transpose(0, 1), steps, closed=closed).transpose(0, 1)  # (count, steps, latent_dim)
     if not classes:
         z_walks = moving
@@ -182,8 +230,18 @@ def import_imageio() -> ModuleType:
     return imageio
 
 
-def _grid_steps(num_classes: int) -> int:
-    """Return the number of columns that shows each class and the same number of images between any two, at least 9."""
-    legs = max(1, num_classes - 1)
-    least = 2 if num_classes > 1 else 1  # columns per leg
+def _default_path(path: Path, values: dict[str, Any]) -> Path:
+    """Return interpolation.png in the run, or with other values than the defaults a name that tells them."""
+    options = {name: value for name, value in values.items() if value not in (None, (), 0)}
+    if "_classes" in options:
+        options["_classes"] = file_names(options["_classes"])
+    if "_latents" in options:
+        options["_latents"] = f"latents-{options['_latents'].stem}"
+    return default_path(path, "interpolation", ".png", options)
+
+
+def _grid_steps(count: int) -> int:
+    """Return the number of columns that shows each of `count` and as many images between any two, at least 9."""
+    legs = max(1, count - 1)
+    least = 2 if count > 1 else 1  # columns per leg
     return legs * max(least, -(-(GRID_STEPS - 1) // legs)) + 1

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from sagan.metrics.features import open_features
 from sagan.metrics.monitor import Monitor
 from sagan.model.generator import Generator
 from sagan.run import Run
-from sagan.sampling import draw_latents, sample
+from sagan.sampling import SampleSet, sample
 from sagan.text import short
 from sagan.training.checkpoint import save_checkpoint
 from sagan.training.diagnostics import find_problems
@@ -189,12 +188,15 @@ class Recorder:
         self._clock_time = time.perf_counter()
 
     def _draw_samples(self, generator: Generator) -> Image.Image:
-        """Draw a grid of images from fixed latents: a row for each class, or a square without classes."""
+        """Draw the images of `sagan sample` with the run's seed: a row for each class, or a square without classes."""
         names = self.run.info.class_names[:GRID_ROWS]
         rows = len(names) or GRID_COLUMNS
-        z = draw_latents(rows * GRID_COLUMNS, self.config.model.latent_dim, seed=self.config.training.seed)
-        y = torch.arange(rows).repeat_interleave(GRID_COLUMNS) if names else torch.zeros(len(z), dtype=torch.int64)
-        return draw_grid(sample(generator, z, y), columns=GRID_COLUMNS, row_labels=class_labels(names) or None)
+        count = GRID_COLUMNS if names else rows * GRID_COLUMNS
+        seed = self.config.training.seed
+        images = SampleSet(self.config.model.latent_dim, count, range(len(names)), (seed,))
+        return draw_grid(
+            sample(generator, *images.inputs()), columns=GRID_COLUMNS, row_labels=class_labels(names) or None
+        )
 
     def _draw_curve(self, distance_key: str) -> None:
         """Plot the distance to the data and the diversity over training, the best step marked."""

@@ -131,7 +131,7 @@ function openImage(image, byUser = false) {
   state.latent = state.label = 0;
   if (!state.end) { // the next image, in the next row if rows are classes
     const step = gridRequest.labels.length > 1 ? gridRequest.count + 1 : 1;
-    state.end = sampleOf(grid[(image.index + step) % grid.length]);
+    state.end = sampleOf(grid[(grid.indexOf(image) + step) % grid.length]);
   }
   showOpened(byUser);
 }
