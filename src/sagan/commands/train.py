@@ -138,6 +138,8 @@ def _open_run(options: Train, out: Path, processes: "Processes", locks: contextl
     if run is None:
         if store.skipped:
             print(list_skipped(store.skipped), file=sys.stderr)
+        for note in store.notes:
+            print(f"note: {note}", file=sys.stderr)
         model = replace(config.model, num_classes=store.num_classes)
         if config.training.start:
             check_source(config.training.start, model, config.training.freeze_discriminator)

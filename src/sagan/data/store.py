@@ -23,12 +23,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from sagan.config import DataConfig
+from sagan.config import CropName, DataConfig
 from sagan.data.builtin.open import BuiltIn, open_built_in
-from sagan.data.decode import DRAWN, Unreadable, decode
+from sagan.data.decode import DRAWN, NO_DECODER, SAMPLED, Unreadable, decode, extra_formats
+from sagan.data.hints import consist_of_samples
 from sagan.data.packed import PackedImages, checksum, discard
 from sagan.data.shards.reader import ShardImages, is_shards, open_shards
-from sagan.data.sources import BUILT_IN, Skipped, drop_empty_classes, no_usable_image, open_source
+from sagan.data.sources import (
+    BUILT_IN,
+    Skipped,
+    drop_empty_classes,
+    no_usable_image,
+    open_source,
+)
 from sagan.errors import UserError
 from sagan.files import (
     DamagedFile,
@@ -41,6 +48,7 @@ from sagan.files import (
     write_atomically,
     write_npy_header,
 )
+from sagan.marks import is_sample
 from sagan.text import as_class_names, is_text, printable
 
 FORMAT = 1
@@ -76,6 +84,10 @@ class Store:
     """(N, 2): original width and height of every image, in pixels; 0 if shards do not state them."""
     skipped: tuple[Skipped, ...]
     """Skipped images, with the reason."""
+    notes: tuple[str, ...] = ()
+    """Lines about the source as a whole, each with what to do."""
+    crop: CropName = "centre"
+    """How the images were made square."""
 
     @property
     def num_classes(self) -> int:
@@ -95,7 +107,9 @@ class Store:
         return torch.from_numpy(np.asarray(self.images[positions])).permute(0, 3, 1, 2)
 
 
-def prepare(config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True) -> Store:
+def prepare(
+    config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True, samples: bool = False
+) -> Store:
     """Decode a source into a packed store in the cache, or open the store if it exists.
 
     A source whose files have the same names, sizes and modification times as before is not read again. Shards are
@@ -106,6 +120,7 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         resolution: side of the images in pixels.
         image_channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         progress: show a progress bar while decoding, if standard error is a terminal.
+        samples: also use images that `sagan sample` wrote. Otherwise they are skipped, unless there are no others.
 
     Raises:
         UserError: the source cannot be found, has no usable image, or the cache cannot be written.
@@ -128,13 +143,15 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         raise UserError(f"resolution is {resolution}: must be the side of the images in pixels, 1 or more")
     if len(config.background) != 3 or not all(0 <= value <= 255 for value in config.background):
         raise UserError(f"background is {config.background}: must be red, green and blue from 0 to 255")
-    options = {
+    options: dict[str, Any] = {
         "format": FORMAT,
         "resolution": resolution,
         "image_channels": image_channels,
         "background": list(config.background) if image_channels != 4 else None,
         "labels": config.labels,
     }
+    if config.crop != "centre":  # so that the keys of stores from before there was a choice stay
+        options |= {"crop": config.crop, "background": list(config.background)}
     # Open the source in the way of its kind.
     cache = cache_folder(config)
     try:
@@ -147,7 +164,7 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
                 return _prepare_built_in(built_in, config, cache, options, progress)
             if is_shards(config.source):
                 return _prepare_shards(config, cache, options, progress)
-            return _prepare_files(config, cache, options, progress)
+            return replace(_prepare_files(config, cache, options, progress, samples), crop=config.crop)
     except OSError as error:  # of the cache: sources raise UserError
         raise UserError(
             f"cannot write the packed images to {cache}: {error.strerror or error}; "
@@ -220,7 +237,7 @@ def _prepare_built_in(
 def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
     """Open shards, with their table in the cache."""
     shards = open_shards(config.source, config.labels, cache, progress=progress)
-    images = ShardImages(shards, options["resolution"], options["image_channels"], config.background)
+    images = ShardImages(shards, options["resolution"], options["image_channels"], config.background, config.crop)
     return Store(
         path=cache / "shards" / f"{shards.key}.npy",
         key=digest_of([options, shards.key]),
@@ -231,33 +248,40 @@ def _prepare_shards(config: DataConfig, cache: Path, options: dict[str, Any], pr
         names=(),
         sizes=shards.table["sides"],
         skipped=shards.skipped,
+        crop=config.crop,
     )
 
 
-def _prepare_files(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
+def _prepare_files(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool, samples: bool) -> Store:
     """Open or pack a folder, a .zip or a data set of the Hub."""
     # Look for the store of this state of the source.
-    source = open_source(config.source, config.labels)
-    fingerprint = digest_of([options, source.title], source.stamp)
+    source = open_source(config.source, config.labels, samples)
+    fingerprint = digest_of([options, source.title, extra_formats(), samples], source.stamp)
     index = cache / "index" / f"{fingerprint}.json"
-    key = _read_index(index)
+    key, samples_packed, only_samples = _read_index(index)
+    notes = source.notes + _notes_on_samples(source.samples + samples_packed, only_samples)
     if key is not None and (store := _open(cache, key)) is not None and _every_class_has_images(store):
         # The store may have been packed from a copy of the source.
-        return replace(store, source=source.title, skipped=store.skipped + source.remarks)
+        return replace(store, source=source.title, skipped=store.skipped + source.remarks, notes=notes)
     if not source.entries:
-        raise no_usable_image(config.source, source.problems)
+        raise no_usable_image(config.source, source.problems, source.notes)
+
+    only_samples = not samples and consist_of_samples(source.read, len(source.entries))
 
     def read(number: int) -> tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]:
         """Return digest, image or None, original size, and the reason if the image cannot be used."""
         digest = ""
         try:
             data = source.read(number)
+            if is_sample(data) and not (samples or only_samples):
+                raise Unreadable(SAMPLED)
             digest = hashlib.sha256(data).hexdigest()
             image, size = decode(
                 data,
                 resolution=options["resolution"],
                 image_channels=options["image_channels"],
                 background=config.background,
+                crop=config.crop,
             )
         except Unreadable as error:
             return digest, None, (0, 0), str(error)
@@ -273,10 +297,10 @@ def _prepare_files(config: DataConfig, cache: Path, options: dict[str, Any], pro
         for (name, label), (digest, image, size, reason) in zip(source.entries, map_in_order(read, count), strict=True):
             bar.update()
             tried += 1
-            if reason == DRAWN:  # not part of the key: drawing a contact sheet does not change the data
+            if reason in (DRAWN, SAMPLED):  # not part of the key: drawing a contact sheet does not change the data
                 drawn.append(Skipped(name, reason))
                 continue
-            content.add([name, label, digest])
+            content.add([name, label, digest, *([reason] if reason in NO_DECODER else [])])
             if image is None:
                 skipped.append(Skipped(name, reason))
             else:
@@ -291,8 +315,21 @@ def _prepare_files(config: DataConfig, cache: Path, options: dict[str, Any], pro
         key = content.hexdigest()
         store = _open(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
     # Written last: the index must never name a store that does not exist.
-    write_atomically(index, lambda path: path.write_text(json.dumps({"key": key}), encoding="utf-8"))
-    return replace(store, source=source.title, skipped=store.skipped + source.remarks)
+    samples_skipped = sum(one.reason == SAMPLED for one in drawn)
+    entry = json.dumps({"key": key, "samples_skipped": samples_skipped, "only_samples": only_samples})
+    write_atomically(index, lambda path: path.write_text(entry, encoding="utf-8"))
+    notes = source.notes + _notes_on_samples(source.samples + samples_skipped, only_samples)
+    return replace(store, source=source.title, skipped=store.skipped + source.remarks, notes=notes)
+
+
+def _notes_on_samples(skipped: int, only_samples: bool) -> tuple[str, ...]:
+    """Return a line about images that `sagan sample` wrote, if there are any."""
+    if only_samples:
+        return ("all images were written by sagan sample: they are used, since there are no others",)
+    if not skipped:
+        return ()
+    were = "image that sagan wrote was" if skipped == 1 else "images that sagan wrote were"
+    return (f"{skipped:,} {were} skipped: to use them on purpose, name a folder of nothing else",)
 
 
 def _every_class_has_images(store: Store) -> bool:
@@ -448,13 +485,20 @@ def _open(cache: Path, key: str) -> Store | None:
     return store
 
 
-def _read_index(path: Path) -> str | None:
-    """Read the key of the store of a fingerprint; return None if there is no such file or it is damaged."""
+def _read_index(path: Path) -> tuple[str | None, int, bool]:
+    """Read the index entry of a fingerprint.
+
+    Returns:
+        The key of the store, None if the file is missing or damaged; the number of samples among the images that were
+        skipped; and whether there was nothing but samples, which then are used.
+    """
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        key, skipped, only_samples = entry["key"], int(entry.get("samples_skipped", 0)), bool(entry.get("only_samples"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None, 0, False
+    key = key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
+    return key, skipped, only_samples
 
 
 def progress_bar(count: int, progress: bool, what: str) -> "tqdm[Any]":

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sagan.errors import UserError
 from sagan.files import write_atomically
-from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY, figure_text
+from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY, SAMPLE, figure_text
 
 _INK, _PAPER = (40, 40, 46), (255, 255, 255)
 _MARGIN, _GUTTER = 12, 3  # pixels
@@ -121,14 +121,22 @@ def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]
 def save(image: Image.Image, path: Path | str, *, step: int | None = None) -> None:
     """Write a PNG file atomically, creating its folder; a page of `draw_grid` is marked as a figure of sagan.
 
-    The mark names the step of the generator that drew it, if it is given.
+    The mark names the step of the generator that drew it, if it is given. An image of `mark_sample` is marked too.
 
     Raises UserError if the file cannot be written.
     """
     info = PngInfo()
     if image.info.get(FIGURE_KEY) == FIGURE:
         info.add_text(FIGURE_KEY, figure_text(step))
+    elif image.info.get(FIGURE_KEY) == SAMPLE:
+        info.add_text(FIGURE_KEY, SAMPLE)
     write_atomically(Path(path), lambda temporary: image.save(temporary, format="PNG", pnginfo=info))
+
+
+def mark_sample(image: Image.Image) -> Image.Image:
+    """Mark an image as generated, so that `save` says so in its file; return it."""
+    image.info[FIGURE_KEY] = SAMPLE
+    return image
 
 
 def read(path: Path) -> Image.Image:

@@ -10,7 +10,7 @@ from PIL import Image
 from sagan.device import CPU
 from sagan.distributed import Processes
 from sagan.errors import UserError
-from sagan.figures.grid import draw_grid, save
+from sagan.figures.grid import draw_grid, mark_sample, save
 from sagan.files import write_atomically
 from sagan.run import default_output, load_generator
 from sagan.sampling import BATCH, draw_latents, find_classes, sample
@@ -72,7 +72,7 @@ def write_samples(
     else:
         for i, image in enumerate(images):
             label = f"{_file_name(names[y[i]])}-" if names else ""
-            save(Image.fromarray(image.squeeze()), out / f"{label}{i % count:05d}.png")
+            save(mark_sample(Image.fromarray(image.squeeze())), out / f"{label}{i % count:05d}.png")
     return out
 
 
