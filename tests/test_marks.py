@@ -8,6 +8,7 @@ from PIL import Image
 
 from sagan.config import DataConfig
 from sagan.data import prepare
+from sagan.data.hints import find_drawn
 from sagan.data.shards.pack import pack
 from sagan.errors import UserError
 from sagan.figures.grid import mark_sample, save
@@ -82,6 +83,19 @@ def test_a_folder_of_nothing_else_is_used(tmp_path):
     packed = pack(DataConfig(str(root)), tmp_path / "shards", shard_size=10**6, resolution=8, image_channels=3)
     assert packed is not None
     assert len(load(tmp_path / "shards")) == 5
+
+
+def test_class_folders_of_nothing_else_are_used(tmp_path):
+    store = load(write(tmp_path / "s", samples=["a/0.png", "a/1.png", "b/2.png"]))
+    assert store.labels.tolist() == [0, 0, 1]
+    assert store.class_names == ("a", "b")
+
+
+def test_only_the_first_image_of_a_folder_is_opened():
+    opened = []
+    names = [f"{folder}/{i}.{kind}" for folder in "abc" for i in range(9) for kind in ("png", "jpg")]
+    assert find_drawn(names, lambda name: opened.append(name) or b"") == {}
+    assert opened == ["a/0.png", "b/0.png", "c/0.png"]
 
 
 def test_shards_are_packed_without_them(tmp_path):

@@ -141,5 +141,10 @@ def test_heic(tree, monkeypatch):
     after = load(tree(files))  # the index must not remember what could not be read
     assert (len(before), len(after)) == (1, 3)
     assert before.key != after.key
+    hidden = tree({"1.jpg": data, "2.png": encode(PHOTO)}, "hidden")
+    with monkeypatch.context() as without:
+        without.setattr("importlib.util.find_spec", lambda name: None)
+        assert len(load(hidden)) == 1
+    assert len(load(hidden)) == 2
     with pytest.raises(Unreadable, match="truncated or damaged"):
         square(data[: len(data) // 2])
