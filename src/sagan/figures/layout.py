@@ -55,9 +55,14 @@ class Page:
         return axes
 
 
-def tile_side(resolution: int) -> int:
-    """Return the side of a tile: a whole number of units per pixel, so that all pixels have the same size."""
-    return resolution * max(1, -(-_TILE // resolution))
+def tile_side(resolution: int, room: float = 0) -> int:
+    """Return the side of a tile: a whole number of units per pixel, so that all pixels have the same size.
+
+    Args:
+        resolution: side of the image, pixels.
+        room: layout units for the tile: a larger one is drawn if it fits.
+    """
+    return resolution * max(1, -(-_TILE // resolution), int(room / resolution))
 
 
 def shorten(label: str) -> str:
@@ -71,8 +76,14 @@ def shorten(label: str) -> str:
 
 def label_width(label: str) -> float:
     """Return the width of a row's label, layout units."""
+    return text_width(label, LABEL_SIZE)
+
+
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Return the width of a line of text of a size in points, layout units."""
     with quiet():
-        points = text_to_path.get_text_width_height_descent(label, FontProperties(size=LABEL_SIZE), ismath=False)[0]
+        font = FontProperties(size=size, weight=weight)
+        points = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
     return points / 72 * _UNITS_PER_INCH
 
 
