@@ -11,7 +11,7 @@ from sagan.cli import COMMANDS
 from sagan.presets import PresetName, compare_with_preset, option_arguments, train_command
 
 CHANGED = Config(
-    data=DataConfig(source="-my 'images'; rm", labels=False, background=(1, 2, 3), robots=7, flips=True),
+    data=DataConfig(crop="pad", source="-my 'images'; rm", labels=False, background=(1, 2, 3), robots=7, flips=True),
     model=ModelConfig(
         resolution=64,
         generator_attention=((32, "self"), (16, "channel")),

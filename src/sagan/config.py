@@ -17,6 +17,7 @@ LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "r
 AugmentName = Literal["color", "translation", "cutout"]
 BUILT_IN_FEATURES = ("auto", "inception", "efficientnet-lite0", "efficientnet-lite2")
 """Names of feature networks; all others are files, with code in them."""
+CropName = Literal["centre", "pad"]
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
 # The help of these options states their default in words, so tyro's "(default: ...)" is dropped.
@@ -66,7 +67,9 @@ class DataConfig:
     labels: bool = True
     """Use the classes that the source names; False: train unconditionally."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """Colour that transparent images are composited over: red, green, blue, 0 to 255. 4-channel models keep alpha."""
+    """Colour under transparent images and of padding: red, green, blue, 0 to 255. 4-channel models keep alpha."""
+    crop: CropName = "centre"
+    """Make images square: crop the central square, or pad the whole image with the background."""
     robots: int = 20_000
     """Number of images to render for the built-in data sets 'robots' and 'twins'."""
     flips: bool = False

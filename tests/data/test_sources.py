@@ -71,7 +71,7 @@ class TestTree:
             "a/text.jpg": b"this is text",
             "a/empty.png": b"",
             "a/half.png": png(1)[:40],
-            "a/phone.heic": b"?",
+            "a/phone.jxl": b"?",
             "b/readme.txt": b"",
             "beside.png": png(2),
         }
@@ -81,7 +81,7 @@ class TestTree:
             "a/text.jpg": r"\bformat\b",
             "a/empty.png": r"\bempty\b",
             "a/half.png": r"\bdamaged\b",
-            "a/phone.heic": r"\bPNG or JPEG\b",
+            "a/phone.jxl": r"\bPNG or JPEG\b",
             "b": r"class folder 'b'",
             "beside.png": r"\bclass folders\b",
         }

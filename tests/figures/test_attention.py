@@ -83,6 +83,26 @@ def test_an_even_map_looks_even_and_other_maps_have_its_scale():
     assert centre[3] == ramp[round(255 * (0.5 / 32.5) ** 0.5)]
 
 
+@pytest.mark.parametrize("queries", range(1, 9))
+@pytest.mark.parametrize("resolution", [32, 64, 256])
+def test_the_page_is_as_wide_as_its_columns_or_its_texts(queries, resolution):
+    points = [[(i, i) for i in range(queries)]]
+    found, page = drawn(section(points, [[one_hot(0, 0)] * queries], resolution=resolution))
+    assert len(found) == 1 + queries
+    inked = np.flatnonzero((np.asarray(page) < 250).any((0, 2)))
+    assert inked[0] == pytest.approx(page.width - 1 - inked[-1], abs=20)  # both margins
+    assert all(len(tile) % resolution == 0 for tile in found)  # all pixels have the same size
+
+
+def test_few_points_have_larger_tiles_where_the_texts_leave_room():
+    points, maps = [[(5, 5)]], [[one_hot(0, 0)]]
+    (small, _), _ = drawn(section(points, maps))
+    wide = replace(section(points, maps), subtitle="queries, keys, distances and shares " * 3)
+    (large, _), page = drawn(wide)
+    assert len(large) > len(small)
+    assert 2 * len(large) > 0.8 * page.width
+
+
 def test_smooth_maps_peak_at_the_same_place():
     (_, tile), _ = drawn(section([[(0, 0)]], [[one_hot(2, 5)]]), smooth=True)
     pixel = len(tile) // 32

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from sagan.errors import UserError
-from sagan.figures.curves import arrange, draw_curves, save_figure
+from sagan.figures.curves import MARKERS, SERIES, arrange, draw_curves, save_figure
 
 
 def log(count, gammas=(16,), every=20):
@@ -44,6 +44,39 @@ def titles(figure):
 def marks(figure):
     """What is written inside of the panels."""
     return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+# Deuteranopia and protanopia, on linear RGB (Machado et al. 2009, severity 1).
+BLINDNESS = {
+    "none": np.eye(3),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+}
+
+
+def seen(colour, kind):
+    """CIE L*a*b* of a colour '#rrggbb', as it is seen."""
+    value = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    linear = (BLINDNESS[kind] @ linear).clip(0, 1)
+    xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]] @ linear
+    x, y, z = np.cbrt(xyz / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def nearest(colours, kind):
+    """The smallest difference (CIE 1976) of two of the colours."""
+    return min(np.linalg.norm(seen(a, kind) - seen(b, kind)) for a, b in combinations(colours, 2))
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_colours_that_are_compared_can_be_told_apart(kind):
+    assert nearest(SERIES, kind) > 15
+    assert len({*MARKERS}) == len(MARKERS) == len(SERIES)
 
 
 def test_every_value_is_drawn_where_it_was_logged():

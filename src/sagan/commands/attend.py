@@ -8,6 +8,7 @@ import tyro
 from sagan.commands.arguments import (
     ClassesOption,
     DeviceOption,
+    Flag,
     LatentsOption,
     RunArgument,
     SeedsOption,

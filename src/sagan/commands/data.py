@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from sagan.commands.arguments import SourceArgument
-from sagan.config import CacheOption, DataConfig, FileOption
+from sagan.config import CacheOption, CropName, DataConfig, FileOption
 from sagan.files import expand_home
 
 
@@ -24,7 +24,9 @@ class Data:
     labels: bool = True
     """Use the classes that the source names."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """Colour that transparent images are composited over: red, green, blue, 0 to 255."""
+    """Colour under transparent images and of padding: red, green, blue, 0 to 255."""
+    crop: CropName = "centre"
+    """Make images square: crop the central square, or pad the whole image with the background."""
     cache: CacheOption = ""
     """Folder of the packed image stores; default: $SAGAN_CACHE, or the user's cache folder."""
 
@@ -36,7 +38,7 @@ def data(options: Data) -> None:
     from sagan.figures.grid import save
     from sagan.render.contact_sheet import contact_sheet
 
-    config = DataConfig(options.source, options.labels, options.background, cache=options.cache)
+    config = DataConfig(options.source, options.labels, options.background, options.crop, cache=options.cache)
     store = prepare(config, resolution=options.resolution, image_channels=options.image_channels)
     out = options.out or _sheet_path(options.source, store.path)
     save(contact_sheet(store), out)

@@ -191,8 +191,11 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
     if run:
         _check_data(run, config, store)
         return _Plan(config, store, run, resumes_out, steps_done(run), tuple(lines))
-    if store.skipped and processes.is_first:
-        print(list_skipped(store.skipped), file=sys.stderr)
+    if processes.is_first:
+        if store.skipped:
+            print(list_skipped(store.skipped), file=sys.stderr)
+        for note in store.notes:
+            print(f"note: {note}", file=sys.stderr)
     model = replace(config.model, num_classes=store.num_classes)
     if config.training.start:
         check_source(config.training.start, model, config.training.freeze_discriminator)

@@ -1,5 +1,7 @@
 """Decode an image file to uint8 at the training resolution, or say why it cannot be decoded."""
 
+import importlib
+import importlib.util
 import logging
 import re
 from io import BytesIO
@@ -7,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError, features
 
+from sagan.config import CropName
 from sagan.data.budget import Budget
 from sagan.data.png import PNG_SIGNATURE, keep_pixels
 from sagan.marks import is_figure
@@ -16,7 +19,7 @@ from sagan.marks import is_figure
 MAX_PIXELS = 100_000_000
 """Largest image that is decoded, in pixels. The size is read from the header, before any pixel is decoded."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The only Pillow decoders that are used on files from outside."""
+"""The only Pillow decoders that are used on files from outside, besides those of AVIF and HEIF where they exist."""
 SIGNATURES = {
     b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
@@ -28,6 +31,17 @@ DECODING = Budget(2**30)
 DRAWN = "drawn by sagan (a grid, sheet or plot): not data"
 """Reason for skipping sagan's own figures."""
 
+SAMPLED = "written by sagan sample: not data"
+"""Reason for skipping sagan's own samples among other images."""
+INSTALL = "pip install -U pillow 'sagan[heic]'"
+"""Command that installs the decoders of AVIF and HEIF."""
+NO_DECODER = (
+    f"AVIF, not read without an installation: {INSTALL}",
+    f"HEIC, not read without an installation: {INSTALL}",
+)
+"""Reasons for skipping images that could be read after an installation."""
+
+_AVIF, _HEIF = (b"avif", b"avis"), (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _BYTES_PER_PIXEL, _BYTES_PER_NUMBER = 8, 12  # while decoding: of 8-bit colours, and of 16-bit or larger numbers
 _BLOCK = 2**20  # numbers that are scaled to 8 bits at once
 _UPRIGHT = {  # EXIF orientation -> the transposition that makes the image upright
@@ -56,16 +70,18 @@ def decode(
     resolution: int,
     image_channels: int,
     background: tuple[int, int, int],
+    crop: CropName = "centre",
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Decode an image, rotate it upright, crop the central square, and resize it.
+    """Decode an image, rotate it upright, make it square, and resize it.
 
     Args:
-        data: a JPEG, PNG, WebP, GIF (its first frame), BMP or TIFF file.
+        data: a JPEG, PNG, WebP, GIF (its first frame), BMP, TIFF, AVIF or HEIC file.
         resolution: R, side of the result in pixels.
         image_channels: 1 (grey), 3 (sRGB) or 4 (sRGB and alpha, not premultiplied).
-        background: red, green and blue, 0 to 255, over which transparent pixels are composited. Not used with 4
-            channels.
+        background: red, green and blue, 0 to 255, over which transparent pixels are composited, and which surrounds
+            padded images. Not used with 4 channels: transparent pixels surround them.
+        crop: crop the central square, or pad the whole image to a square.
         max_pixels: largest image that is decoded.
 
     Returns:
@@ -78,7 +94,7 @@ def decode(
         raise Unreadable("empty file")
     if is_figure(data):
         raise Unreadable(DRAWN)
-    options = (resolution, image_channels, background, max_pixels)
+    options = (resolution, image_channels, background, crop, max_pixels)
     try:
         return _open_and_decode(data, None, *options)
     except Unreadable as error:
@@ -95,19 +111,21 @@ def _open_and_decode(
     resolution: int,
     image_channels: int,
     background: tuple[int, int, int],
+    crop: CropName,
     max_pixels: int,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Decode as `decode` does; `profile` is a colour profile that is not in the data."""
+    kind = format_of(data)
+    formats = (_decoder_of(kind),) if kind in ("AVIF", "HEIF") else FORMATS
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
+        with Image.open(BytesIO(data), formats=formats) as image:
             if profile:
                 image.info["icc_profile"] = profile
-            return _decode(image, resolution, image_channels, background, max_pixels)
+            return _decode(image, resolution, image_channels, background, crop, max_pixels)
     except Unreadable:
         raise
     except UnidentifiedImageError:
-        known = data.startswith(tuple(SIGNATURES))
-        raise Unreadable(_DAMAGED if known else "not an image in a supported format") from None
+        raise Unreadable(_DAMAGED if kind else "not an image in a supported format") from None
     except Image.DecompressionBombError as error:  # Pillow's own limit; only its message states the size
         pixels = re.search(r"\d+", str(error))
         size = f"{int(pixels[0]) / 1e6:,.0f} megapixels" if pixels else "size"
@@ -118,8 +136,38 @@ def _open_and_decode(
         raise Unreadable(_DAMAGED) from error
 
 
+def format_of(data: bytes) -> str | None:
+    """Return the format of an image file by its first bytes; None if it is not one that is ever read."""
+    if data[4:8] == b"ftyp":
+        brands = data[8 : max(16, min(int.from_bytes(data[:4]), 64))]
+        if any(brand in brands for brand in _AVIF):
+            return "AVIF"
+        return "HEIF" if any(brand in brands for brand in _HEIF) else None
+    return next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), None)
+
+
+def extra_formats() -> list[str]:
+    """Return those of AVIF and HEIF that can be read here."""
+    readable = {"AVIF": features.check("avif"), "HEIF": importlib.util.find_spec("pillow_heif") is not None}
+    return [kind for kind, found in readable.items() if found]
+
+
+def _decoder_of(kind: str) -> str:
+    """Make the decoder of AVIF or HEIF known to Pillow, and return its name. Raises Unreadable if there is none."""
+    if kind not in extra_formats():
+        raise Unreadable(NO_DECODER[("AVIF", "HEIF").index(kind)])
+    if kind == "HEIF":
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return kind
+
+
 def _decode(
-    image: Image.Image, resolution: int, image_channels: int, background: tuple[int, int, int], max_pixels: int
+    image: Image.Image,
+    resolution: int,
+    image_channels: int,
+    background: tuple[int, int, int],
+    crop: CropName,
+    max_pixels: int,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     # Read the pixels, at a reduced size where that is possible.
     width, height = image.size
@@ -133,7 +181,7 @@ def _decode(
     cost = image.width * image.height * (_BYTES_PER_NUMBER if numbers else _BYTES_PER_PIXEL)
     with DECODING.spend(cost):
         try:
-            return _decode_pixels(image, (width, height), resolution, image_channels, background)
+            return _decode_pixels(image, (width, height), resolution, image_channels, background, crop)
         finally:
             image.close()  # its memory belongs to what was spent
 
@@ -144,6 +192,7 @@ def _decode_pixels(
     resolution: int,
     image_channels: int,
     background: tuple[int, int, int],
+    crop: CropName,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     width, height = size
     image.load()
@@ -157,15 +206,17 @@ def _decode_pixels(
         image = image.transpose(_UPRIGHT[orientation])
 
     # Resize first: colours are converted faster on the small image.
-    image = _to_square(image, resolution)
+    image = _to_square(image, resolution) if crop == "centre" else _to_fit(image, resolution)
     if profile:
         image = _to_srgb(image, profile)
     if image_channels == 4:
         image = image.convert("RGBA")
     elif image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
-    pixels = np.asarray(image.convert({1: "L", 3: "RGB", 4: "RGBA"}[image_channels]))
-    return pixels.reshape(resolution, resolution, image_channels), (width, height)
+    image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[image_channels])
+    if crop == "pad":
+        image = _pad(image, resolution, background)
+    return np.asarray(image).reshape(resolution, resolution, image_channels), (width, height)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -205,14 +256,36 @@ def _from_numbers(values: NDArray[Any], kind: str, white: int) -> Image.Image:
 
 
 def _to_square(image: Image.Image, resolution: int) -> Image.Image:
-    """Crop the central square and resize it, premultiplied: colours of transparent pixels do not bleed."""
+    """Crop the central square and resize it."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
+    return _resize(image, (resolution, resolution), (left, top, left + side, top + side))
+
+
+def _to_fit(image: Image.Image, resolution: int) -> Image.Image:
+    """Resize the whole image so that its longer side is `resolution`."""
+    longer = max(image.size)
+    width, height = (max(1, round(side * resolution / longer)) for side in image.size)
+    return _resize(image, (width, height), (0, 0, *image.size))
+
+
+def _pad(image: Image.Image, resolution: int, background: tuple[int, int, int]) -> Image.Image:
+    """Put an image (mode L, RGB or RGBA) in the middle of a square of the background, or of transparent pixels."""
+    page = Image.new("RGBA" if image.mode == "RGBA" else "RGB", (resolution, resolution))
+    if image.mode != "RGBA":
+        page.paste(background, (0, 0, resolution, resolution))
+    page = page.convert(image.mode)
+    page.paste(image, ((resolution - image.width) // 2, (resolution - image.height) // 2))
+    return page
+
+
+def _resize(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+    """Resize a part of an image, premultiplied: colours of transparent pixels do not bleed."""
     alpha = image.mode == "RGBA"
     resized = (image.convert("RGBa") if alpha else image).resize(
-        (resolution, resolution),
+        size,
         Image.Resampling.LANCZOS,
-        box=(left, top, left + side, top + side),
+        box=box,
         reducing_gap=3.0,  # a cheap box filter first if the image is much larger, without a visible difference
     )
     return resized.convert("RGBA") if alpha else resized

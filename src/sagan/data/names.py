@@ -7,9 +7,13 @@ import json
 import re
 from collections.abc import Callable
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif",
+)  # fmt: skip
 """Endings of image files."""
-UNSUPPORTED = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".cr2", ".nef", ".dng", ".ico", ".tga")
+EXTRA_SUFFIXES = (("AVIF", ".avif"), ("HEIF", ".heic"), ("HEIF", ".heif"))
+"""Endings of formats that are read where a decoder for them is installed."""
+UNSUPPORTED = (".jxl", ".jp2", ".svg", ".psd", ".cr2", ".nef", ".dng", ".ico", ".tga")
 """Endings of images in formats that are not read."""
 RUN_FILE = "config.json"
 """File that makes a folder a run."""

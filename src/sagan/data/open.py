@@ -1,5 +1,6 @@
 """Open any source of images: a built-in set, files that are packed into a store, or shards that are read in place."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from sagan.files import digest_of, expand_home, sweep
 from sagan.text import is_text, printable
 
 
-def prepare(config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True) -> Store:
+def prepare(
+    config: DataConfig, *, resolution: int, image_channels: int, progress: bool = True, samples: bool = False
+) -> Store:
     """Decode a source into a packed store in the cache, or open the store if it exists.
 
     A source whose files have the same names, sizes and modification times as before is not read again. Shards are
@@ -26,6 +29,7 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         resolution: side of the images in pixels.
         image_channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         progress: show a progress bar while decoding, if standard error is a terminal.
+        samples: also use images that `sagan sample` wrote. Otherwise they are skipped, unless there are no others.
 
     Raises:
         UserError: the source cannot be found, has no usable image, or the cache cannot be written.
@@ -48,13 +52,15 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
         raise UserError(f"resolution is {resolution}: must be the side of the images in pixels, 1 or more")
     if len(config.background) != 3 or not all(0 <= value <= 255 for value in config.background):
         raise UserError(f"background is {config.background}: must be red, green and blue from 0 to 255")
-    options = {
+    options: dict[str, Any] = {
         "format": FORMAT,
         "resolution": resolution,
         "image_channels": image_channels,
         "background": list(config.background) if image_channels != 4 else None,
         "labels": config.labels,
     }
+    if config.crop != "centre":  # so that the keys of stores from before there was a choice stay
+        options |= {"crop": config.crop, "background": list(config.background)}
     # Open the source in the way of its kind.
     cache = cache_folder(config)
     try:
@@ -67,7 +73,7 @@ def prepare(config: DataConfig, *, resolution: int, image_channels: int, progres
                 return pack_built_in(built_in, config, cache, options, progress)
             if is_shards(config.source):
                 return _open_shards(config, cache, options, progress)
-            return pack_files(config, cache, options, progress)
+            return replace(pack_files(config, cache, options, progress, samples), crop=config.crop)
     except OSError as error:  # of the cache: sources raise UserError
         raise UserError(
             f"cannot write the packed images to {cache}: {error.strerror or error}; "
@@ -105,7 +111,7 @@ def first_size(name: str) -> int:
 def _open_shards(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
     """Open shards, with their table in the cache."""
     shards = open_shards(config.source, config.labels, cache, progress=progress)
-    images = ShardImages(shards, options["resolution"], options["image_channels"], config.background)
+    images = ShardImages(shards, options["resolution"], options["image_channels"], config.background, config.crop)
     return Store(
         path=cache / "shards" / f"{shards.key}.npy",
         key=digest_of([options, shards.key]),
@@ -116,4 +122,5 @@ def _open_shards(config: DataConfig, cache: Path, options: dict[str, Any], progr
         names=(),
         sizes=shards.table["sides"],
         skipped=shards.skipped,
+        crop=config.crop,
     )

@@ -19,11 +19,13 @@ from tqdm import tqdm
 
 from sagan.config import DataConfig
 from sagan.data.builtin.open import BuiltIn
-from sagan.data.decode import DRAWN, Unreadable, decode
+from sagan.data.decode import DRAWN, NO_DECODER, SAMPLED, Unreadable, decode, extra_formats
+from sagan.data.hints import consist_of_samples
 from sagan.data.packed import discard
 from sagan.data.sources import Skipped, no_usable_image, open_source
 from sagan.data.store import Store, StoreWriter, find
 from sagan.files import Digest, digest_of, write_atomically
+from sagan.marks import is_sample
 from sagan.text import printable
 
 _MAX_JUNK = 10_000  # unusable images from the start on, after which a source is refused
@@ -50,30 +52,36 @@ def pack_built_in(built_in: BuiltIn, config: DataConfig, cache: Path, options: d
         return writer.finish(key, built_in.name, names if config.labels else (), ())
 
 
-def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool) -> Store:
-    """Open or pack a folder, a .zip or a data set of the Hub."""
+def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progress: bool, samples: bool) -> Store:
+    """Open or pack a folder, a .zip or a data set of the Hub; with `samples`, images that sagan wrote too."""
     # Look for the store of this state of the source.
-    source = open_source(config.source, config.labels)
-    fingerprint = digest_of([options, source.title], source.stamp)
+    source = open_source(config.source, config.labels, samples)
+    fingerprint = digest_of([options, source.title, extra_formats(), samples], source.stamp)
     index = cache / "index" / f"{fingerprint}.json"
-    key = _read_index(index)
+    key, samples_packed, only_samples = _read_index(index)
+    notes = source.notes + _notes_on_samples(source.samples + samples_packed, only_samples)
     if key is not None and (store := find(cache, key)) is not None and _every_class_has_images(store):
         # The store may have been packed from a copy of the source.
-        return replace(store, source=source.title, skipped=store.skipped + source.remarks)
+        return replace(store, source=source.title, skipped=store.skipped + source.remarks, notes=notes)
     if not source.entries:
-        raise no_usable_image(config.source, source.problems)
+        raise no_usable_image(config.source, source.problems, source.notes)
+
+    only_samples = not samples and consist_of_samples(source.read, len(source.entries))
 
     def read(number: int) -> tuple[str, NDArray[np.uint8] | None, tuple[int, int], str]:
         """Return digest, image or None, original size, and the reason if the image cannot be used."""
         digest = ""
         try:
             data = source.read(number)
+            if is_sample(data) and not (samples or only_samples):
+                raise Unreadable(SAMPLED)
             digest = hashlib.sha256(data).hexdigest()
             image, size = decode(
                 data,
                 resolution=options["resolution"],
                 image_channels=options["image_channels"],
                 background=config.background,
+                crop=config.crop,
             )
         except Unreadable as error:
             return digest, None, (0, 0), str(error)
@@ -92,10 +100,10 @@ def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progres
         for (name, label), (digest, image, size, reason) in zip(source.entries, map_in_order(read, count), strict=True):
             bar.update()
             tried += 1
-            if reason == DRAWN:  # not part of the key: drawing a contact sheet does not change the data
+            if reason in (DRAWN, SAMPLED):  # not part of the key: drawing a contact sheet does not change the data
                 drawn.append(Skipped(name, reason))
                 continue
-            content.add([name, label, digest])
+            content.add([name, label, digest, *([reason] if reason in NO_DECODER else [])])
             if image is None:
                 skipped.append(Skipped(name, reason))
             else:
@@ -110,8 +118,21 @@ def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progres
         key = content.hexdigest()
         store = find(cache, key) or writer.finish(key, source.title, source.class_names, tuple(skipped))
     # Written last: the index must never name a store that does not exist.
-    write_atomically(index, lambda path: path.write_text(json.dumps({"key": key}), encoding="utf-8"))
-    return replace(store, source=source.title, skipped=store.skipped + source.remarks)
+    samples_skipped = sum(one.reason == SAMPLED for one in drawn)
+    entry = json.dumps({"key": key, "samples_skipped": samples_skipped, "only_samples": only_samples})
+    write_atomically(index, lambda path: path.write_text(entry, encoding="utf-8"))
+    notes = source.notes + _notes_on_samples(source.samples + samples_skipped, only_samples)
+    return replace(store, source=source.title, skipped=store.skipped + source.remarks, notes=notes)
+
+
+def _notes_on_samples(skipped: int, only_samples: bool) -> tuple[str, ...]:
+    """Return a line about images that `sagan sample` wrote, if there are any."""
+    if only_samples:
+        return ("all images were written by sagan sample: they are used, since there are no others",)
+    if not skipped:
+        return ()
+    were = "image that sagan wrote was" if skipped == 1 else "images that sagan wrote were"
+    return (f"{skipped:,} {were} skipped: to use them on purpose, name a folder of nothing else",)
 
 
 def _every_class_has_images(store: Store) -> bool:
@@ -138,13 +159,20 @@ def map_in_order(function: Callable[[int], _T], count: int) -> Iterator[_T]:
         pool.shutdown(cancel_futures=True)
 
 
-def _read_index(path: Path) -> str | None:
-    """Read the key of the store of a fingerprint; return None if there is no such file or it is damaged."""
+def _read_index(path: Path) -> tuple[str | None, int, bool]:
+    """Read the index entry of a fingerprint.
+
+    Returns:
+        The key of the store, None if the file is missing or damaged; the number of samples among the images that were
+        skipped; and whether there was nothing but samples, which then are used.
+    """
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        key, skipped, only_samples = entry["key"], int(entry.get("samples_skipped", 0)), bool(entry.get("only_samples"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None, 0, False
+    key = key if isinstance(key, str) and re.fullmatch("[0-9a-f]{64}", key) else None
+    return key, skipped, only_samples
 
 
 def progress_bar(count: int, progress: bool, what: str) -> "tqdm[Any]":

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from sagan.compat import few_seconds_of_hub
 from sagan.data.arrays import ImageArrays, is_npz
-from sagan.data.decode import Unreadable
+from sagan.data.decode import INSTALL, Unreadable, extra_formats
+from sagan.data.hints import find_drawn, hints
 from sagan.data.names import (
+    EXTRA_SUFFIXES,
     RUN_FILE,
     SUFFIXES,
     UNSUPPORTED,
@@ -33,6 +35,7 @@ from sagan.data.names import (
 )
 from sagan.errors import UserError
 from sagan.files import expand_home
+from sagan.marks import SEARCHED
 from sagan.text import canonical, format_count, printable
 
 BUILT_IN = ("robots", "twins", "digits")
@@ -75,14 +78,19 @@ class Source:
     """Files and folders that are not among the entries, with the reason. They are part of the store's key."""
     remarks: tuple[Skipped, ...] = ()
     """More that was skipped, known from names alone: it changes neither the images nor the key."""
+    notes: tuple[str, ...] = ()
+    """Lines about the source as a whole, each with what to do."""
+    samples: int = 0
+    """Number of samples that sagan wrote and that are not among the entries."""
 
 
-def open_source(name: str, labels: bool) -> Source:
+def open_source(name: str, labels: bool, samples: bool = False) -> Source:
     """List the images of a source without reading them.
 
     Args:
         name: a folder, a .zip or .npz file, or 'hf:USER/NAME' with an optional '@SPLIT'.
         labels: find classes; otherwise the images have none.
+        samples: include images that sagan wrote.
 
     Raises:
         UserError: the source does not exist, cannot be read, or has no images.
@@ -92,11 +100,11 @@ def open_source(name: str, labels: bool) -> Source:
         return hub_source(name, labels)
     try:
         if path.is_dir():
-            return folder_source(path.absolute(), labels)
+            return folder_source(path.absolute(), labels, samples)
         if path.is_file() and is_npz(path):
             return npz_source(path.absolute(), labels)
         if path.is_file():
-            return zip_source(path.absolute(), labels)
+            return zip_source(path.absolute(), labels, samples)
     except OSError as error:
         raise UserError(
             f"data source '{printable(name)}' cannot be read: {error.strerror or error}; check its permissions"
@@ -109,7 +117,7 @@ def open_source(name: str, labels: bool) -> Source:
     )
 
 
-def folder_source(root: Path, labels: bool) -> Source:
+def folder_source(root: Path, labels: bool, samples: bool = False) -> Source:
     """Open a folder of class folders, a flat folder, or either with a dataset.json."""
     runs: list[str] = []
     files = dict(_walk(root, runs))
@@ -123,10 +131,16 @@ def folder_source(root: Path, labels: bool) -> Source:
             _check_present(root)
             raise Unreadable(f"cannot be read: {error.strerror or error}") from None
 
-    return _tree(str(root), files, folders, read, labels, runs=runs)
+    def start(name: str) -> bytes:
+        with contextlib.suppress(OSError), (root / name).open("rb") as file:
+            return file.read(SEARCHED)
+        return b""
+
+    drawn = {} if samples else find_drawn(files, start)
+    return _tree(str(root), files, folders, read, labels, runs=runs, drawn=drawn)
 
 
-def zip_source(path: Path, labels: bool) -> Source:
+def zip_source(path: Path, labels: bool, samples: bool = False) -> Source:
     """Open a .zip as `folder_source` opens a folder. A single folder around all files is ignored.
 
     Members are read one by one in memory; nothing is unpacked to disk.
@@ -190,10 +204,17 @@ def zip_source(path: Path, labels: bool) -> Source:
             return b""
         return _limited(read_member(info, limit + 1), limit)
 
+    def start(name: str) -> bytes:
+        try:
+            return read_member(members[name], SEARCHED)
+        except Unreadable:
+            return b""
+
+    drawn = {} if samples else find_drawn(members, start)
     state = path.stat()
     stamps = {name: [info.file_size, info.CRC] for name, info in members.items()}
     stamp = [state.st_size, state.st_mtime_ns]
-    return _tree(str(path), stamps, folders, read, labels, extra=stamp, runs=runs, twice=twice)
+    return _tree(str(path), stamps, folders, read, labels, extra=stamp, runs=runs, twice=twice, drawn=drawn)
 
 
 def npz_source(path: Path, labels: bool) -> Source:
@@ -333,12 +354,14 @@ def _check_present(path: Path) -> None:
         )
 
 
-def no_usable_image(source: str, skipped: Sequence[Skipped]) -> UserError:
+def no_usable_image(source: str, skipped: Sequence[Skipped], notes: Sequence[str] = ()) -> UserError:
     """Return the error for a source of which every image was skipped. It names the first three with the reason."""
     reasons = "; ".join(f"{printable(one.name)}: {one.reason}" for one in skipped[:3])
     more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     return UserError(
-        f"data source '{printable(source)}' has no usable image" + (f" ({reasons}{more})" if reasons else "")
+        f"data source '{printable(source)}' has no usable image"
+        + (f" ({reasons}{more})" if reasons else "")
+        + "".join(f"; {note}" for note in notes)
     )
 
 
@@ -382,6 +405,7 @@ def _tree(
     extra: object = None,
     runs: Sequence[str] = (),
     twice: Sequence[str] = (),
+    drawn: Mapping[str, bool] | None = None,
 ) -> Source:
     """Build a source from the files in a folder or an archive.
 
@@ -394,14 +418,24 @@ def _tree(
         extra: JSON value that changes with the source as a whole.
         runs: relative paths of folders that are runs, whose files are not among `files`.
         twice: files that an archive contains more than once.
+        drawn: images that sagan wrote and that are left out, each with whether it is a sample.
     """
-    images = sorted(filter(is_image, files), key=_order)
-    others = sorted(name for name in files if not is_image(name) and not is_companion(name))
-    unsupported = [name for name in others if name.lower().endswith(UNSUPPORTED)]
+    unread = tuple(ending for kind, ending in EXTRA_SUFFIXES if kind not in extra_formats())
+    images = sorted((name for name in files if is_image(name) and not name.lower().endswith(unread)), key=_order)
+    if drawn:
+        before = {name.split("/", 1)[0] for name in images}
+        images = [name for name in images if name not in drawn]
+        folders = set(folders) - (before - {name.split("/", 1)[0] for name in images})
+    others = sorted(
+        name for name in files if name.lower().endswith(unread) or not (is_image(name) or is_companion(name))
+    )
+    unsupported = [name for name in others if name.lower().endswith(UNSUPPORTED + unread)]
     # The key of a store contains these reasons: their words change with its format only.
     problems = [Skipped(name, "not a format that is read: convert it to PNG or JPEG") for name in unsupported]
     remarks = [Skipped(name, "is in the archive more than once: the last one is used") for name in twice]
-    remarks += [Skipped(name, reason_unread(name)) for name in others if not name.lower().endswith(UNSUPPORTED)]
+    remarks += [
+        Skipped(name, reason_unread(name)) for name in others if not name.lower().endswith(UNSUPPORTED + unread)
+    ]
     empty: list[str] = []
     class_names: tuple[str, ...] = ()
     label_of: dict[str, int] = {}
@@ -427,6 +461,9 @@ def _tree(
             f"data source '{printable(title)}' has no images: none of its {len(files)} files ends in "
             f"{', '.join(SUFFIXES)}{written}"
         )
+    notes = hints(title, images, class_names) if not ("dataset.json" in files and label_of) else ()
+    if phones := sum(name.lower().endswith(unread) for name in unsupported) if unread else 0:
+        notes += (f"{format_count(phones, 'HEIC or AVIF image is', 'HEIC or AVIF images are')} not read: {INSTALL}",)
     return Source(
         title=title,
         entries=entries,
@@ -435,6 +472,8 @@ def _tree(
         stamp=[labels, extra, empty, *([name, files.get(name)] for name in [*images, *unsupported, "dataset.json"])],
         problems=tuple(problems),
         remarks=tuple(remarks),
+        notes=notes,
+        samples=sum((drawn or {}).values()),
     )
 
 

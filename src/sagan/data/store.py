@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sagan.config import DataConfig
+from sagan.config import CropName, DataConfig
 from sagan.data.images import Images
 from sagan.data.packed import PackedImages, checksum, discard
 from sagan.data.sources import Skipped, drop_empty_classes
@@ -57,6 +57,10 @@ class Store:
     """(N, 2): original width and height of every image, in pixels; 0 if shards do not state them."""
     skipped: tuple[Skipped, ...]
     """Skipped images, with the reason."""
+    notes: tuple[str, ...] = ()
+    """Lines about the source as a whole, each with what to do."""
+    crop: CropName = "centre"
+    """How the images were made square."""
 
     @property
     def num_classes(self) -> int:

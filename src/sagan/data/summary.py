@@ -55,7 +55,7 @@ def _sizes(store: Store) -> str:
     shorter_side = store.sizes.min(1)
     lines = [
         f"original sizes  {smallest} (smallest), {median} (median), {largest} (largest)",
-        f"cropped         {_share(store.sizes[:, 0] != store.sizes[:, 1])}",
+        f"{'cropped' if store.crop == 'centre' else 'padded':<16}{_share(store.sizes[:, 0] != store.sizes[:, 1])}",
         f"shrunk          {_share(shorter_side > store.resolution)}",
         f"enlarged        {_share(shorter_side < store.resolution)}",
     ]
@@ -80,7 +80,7 @@ def _class_table(store: Store) -> str:
 
 
 def _remarks(store: Store) -> Sequence[str]:
-    remarks = []
+    remarks = [*store.notes]
     if len(store) < _FEW_IMAGES:
         remarks.append(
             f"{format_count(len(store), 'image is', 'images are')} few: the discriminator will soon have memorised "

@@ -314,7 +314,7 @@ class Explorer:
             with self._upload_lock:  # one at a time, so that memory is bounded
                 return self._decode(data, MAX_PIXELS)
         except Unreadable as error:
-            formats = "use a JPEG, PNG, WebP, GIF, BMP or TIFF file"
+            formats = "use a JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC file"
             raise UserError(f"the image cannot be used: {error}; {formats}") from error
 
     def _decode_upload(self, upload: Upload) -> NDArray[np.uint8]:

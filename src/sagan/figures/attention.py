@@ -1,5 +1,6 @@
 """Draw the paper's last figure: images with coloured query points, next to what each point attends to."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from sagan.figures.layout import (
     label_width,
     quiet,
     rgb,
+    text_width,
     tile_side,
 )
 from sagan.figures.map_colours import COLOURS, TOP, paint_map, scale_position
@@ -34,7 +36,7 @@ MOST_ROWS = 100
 """Rows of one figure, at most."""
 
 _TITLE, _LINE, _HEAD, _CAPTION, _GAP, _FOOT = 30, 14, 24, 16, 16, 88  # heights of the texts, and between two sections
-_LEAST_WIDTH = 470  # layout units right of the labels, for the texts
+_TITLE_SIZE, _SUBTITLE_SIZE, _NOTE_SIZE = 9.5, 7, 6.5  # points
 _GRID = 32  # cells per side among which points are chosen
 _NEARNESS = 0.7  # weight of position against colour when an image is split into regions
 _BAR = 150  # width of the colour bar at the foot, layout units
@@ -84,26 +86,37 @@ def draw_maps(sections: Sequence[MapSection], *, smooth: bool = False, own_scale
             raise ValueError(f"{section.images.shape} images, {section.points.shape} points, {section.maps.shape} maps")
         if queries > len(COLOURS):
             raise ValueError(f"{queries} points, but {len(COLOURS)} colours")
-    tiles = [tile_side(section.images.shape[1]) for section in sections]
+    notes = [*(_OWN_NOTES if own_scale else _COMMON_NOTES)]
+    notes += [] if all(section.shares is None for section in sections) else [_SHARE_NOTE]
+    notes += [_INTERPOLATED] if smooth else []
+    # With few points the texts are wider than the tiles, which then grow to fill the page.
+    text: float = max(
+        _BAR + GUTTER,
+        *(text_width(note, _NOTE_SIZE) for note in notes),
+        *(text_width(section.title, _TITLE_SIZE, "bold") for section in sections),
+        *(text_width(line, _SUBTITLE_SIZE) for section in sections for line in section.subtitle.splitlines()),
+    )
+    text = math.ceil(text)  # whole units, so that tiles keep whole pixels
+    tiles = []
+    for section in sections:
+        columns = 1 + section.points.shape[1]
+        tiles.append(tile_side(section.images.shape[1], room=(text - columns * GUTTER) / columns))
     labels = [fit_row_labels(section.labels or ()) for section in sections]
     widest = max((label_width(*label) for rows in labels for label in rows), default=0)
     left = MARGIN + (round(widest) + GUTTER if widest else 0)
-    width = max((1 + s.points.shape[1]) * (tile + GUTTER) for s, tile in zip(sections, tiles, strict=True))
+    width = max(text, *((1 + s.points.shape[1]) * (t + GUTTER) for s, t in zip(sections, tiles, strict=True)))
     heights = [
         s.title_height + _HEAD + len(s.images) * (t + _CAPTION + GUTTER) + _GAP
         for s, t in zip(sections, tiles, strict=True)
     ]
-    page = Page(left + max(width, _LEAST_WIDTH) + MARGIN, sum(heights) + _FOOT + 2 * MARGIN)
+    page = Page(left + width + MARGIN, sum(heights) + _FOOT + 2 * MARGIN)
     top = MARGIN
     for section, names, tile, height in zip(sections, labels, tiles, heights, strict=True):
         _draw_section(page, section, names, left, top, tile, smooth, own_scale)
         top += height
     _draw_scale(page, left, top + 8, own_scale)
-    notes = [*(_OWN_NOTES if own_scale else _COMMON_NOTES)]
-    notes += [] if all(section.shares is None for section in sections) else [_SHARE_NOTE]
-    notes += [_INTERPOLATED] if smooth else []
     for i, note in enumerate(notes):
-        page.text(left, top + 38 + _LINE * i, note, size=6.5, colour=GREY)
+        page.text(left, top + 38 + _LINE * i, note, size=_NOTE_SIZE, colour=GREY)
     return page.figure
 
 
@@ -144,9 +157,9 @@ def _draw_section(
     smooth: bool,
     own_scale: bool,
 ) -> None:
-    page.text(left, top + 8, section.title, size=9.5, weight="bold")
+    page.text(left, top + 8, section.title, size=_TITLE_SIZE, weight="bold")
     for i, line in enumerate(section.subtitle.splitlines()):
-        page.text(left, top + 25 + _LINE * i, line, size=7, colour=GREY)
+        page.text(left, top + 25 + _LINE * i, line, size=_SUBTITLE_SIZE, colour=GREY)
     resolution, keys = section.images.shape[1], section.maps.shape[-1] ** 2
     weights = resize_maps(torch.from_numpy(section.maps), resolution, smooth=smooth).numpy() * resolution**2
     queries = section.points.shape[1]

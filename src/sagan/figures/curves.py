@@ -28,6 +28,10 @@ _REAL, _FAKE = "#2f9e44", "#9c36b5"
 _EVALUATION = "#0b7285"
 # The colour map of a network with several layers, and the colour of a single one.
 _RAMPS = {"generator": ("Oranges", _GENERATOR), "discriminator": ("Blues", _DISCRIMINATOR)}
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#28282e")
+"""Colours of things that are compared in one panel (Okabe & Ito 2008): told apart by colour-blind readers too."""
+MARKERS = "osD^vP*"
+"""Their markers, for prints without colour."""
 _PANEL = (4.3, 2.7)  # inches
 _COLUMNS = 3
 DPI = 160

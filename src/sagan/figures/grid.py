@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from sagan.errors import UserError
 from sagan.figures.labels import Fitted, default_font, fit_labels
 from sagan.files import write_atomically
-from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY, figure_text
+from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY, SAMPLE, figure_text
 
 _INK, _PAPER = (40, 40, 46), (255, 255, 255)
 _MARGIN, _GUTTER = 12, 3  # pixels
@@ -144,14 +144,28 @@ def cut_grid(page: Image.Image, side: int, *, columns: int) -> NDArray[np.uint8]
 def save(image: Image.Image, path: Path | str, *, step: int | None = None) -> None:
     """Write a PNG file atomically, creating its folder; a page of `draw_grid` is marked as a figure of sagan.
 
-    The mark names the step of the generator that drew it, if it is given.
+    The mark names the step of the generator that drew it, if it is given. An image of `mark_sample` is marked too.
 
     Raises UserError if the file cannot be written.
     """
+    info = png_marks(image, step)
+    write_atomically(Path(path), lambda temporary: image.save(temporary, format="PNG", pnginfo=info))
+
+
+def png_marks(image: Image.Image, step: int | None = None) -> PngInfo:
+    """Return the text chunks of an image's PNG: whether it is a figure, and of which step, or a sample."""
     info = PngInfo()
     if image.info.get(FIGURE_KEY) == FIGURE:
         info.add_text(FIGURE_KEY, figure_text(step))
-    write_atomically(Path(path), lambda temporary: image.save(temporary, format="PNG", pnginfo=info))
+    elif image.info.get(FIGURE_KEY) == SAMPLE:
+        info.add_text(FIGURE_KEY, SAMPLE)
+    return info
+
+
+def mark_sample(image: Image.Image) -> Image.Image:
+    """Mark an image as generated, so that `save` says so in its file; return it."""
+    image.info[FIGURE_KEY] = SAMPLE
+    return image
 
 
 def read(path: Path) -> Image.Image:

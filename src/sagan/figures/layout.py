@@ -57,9 +57,14 @@ class Page:
         return axes
 
 
-def tile_side(resolution: int) -> int:
-    """Return the side of a tile: a whole number of units per pixel, so that all pixels have the same size."""
-    return resolution * max(1, -(-_TILE // resolution))
+def tile_side(resolution: int, room: float = 0) -> int:
+    """Return the side of a tile: a whole number of units per pixel, so that all pixels have the same size.
+
+    Args:
+        resolution: side of the image, pixels.
+        room: layout units for the tile: a larger one is drawn if it fits.
+    """
+    return resolution * max(1, -(-_TILE // resolution), int(room / resolution))
 
 
 def fit_row_labels(labels: Sequence[str]) -> list[Fitted]:
@@ -69,9 +74,17 @@ def fit_row_labels(labels: Sequence[str]) -> list[Fitted]:
 
 def label_width(text: str, font: Path) -> float:
     """Return the width of a row's label in a font, layout units."""
-    properties = FontProperties(fname=str(font), size=LABEL_SIZE)
+    return _width(text, FontProperties(fname=str(font), size=LABEL_SIZE))
+
+
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Return the width of a line of text of a size in points, layout units."""
+    return _width(text, FontProperties(size=size, weight=weight))
+
+
+def _width(text: str, font: FontProperties) -> float:
     with quiet():
-        points = text_to_path.get_text_width_height_descent(text, properties, ismath=False)[0]
+        points = text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
     return points / 72 * _UNITS_PER_INCH
 
 

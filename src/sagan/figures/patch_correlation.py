@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from sagan.figures.curves import DPI, STYLE
+from sagan.figures.curves import DPI, MARKERS, SERIES, STYLE
 
 _FLOOR = "#8a8a94"
 
@@ -33,14 +33,14 @@ def draw_patch_correlation(
     counts = {len(distance), len(floor), *(len(values) for values in errors.values())}
     if counts == {0} or len(counts) != 1:
         raise ValueError(f"{len(distance)} distances, {len(floor)} floors, {[len(v) for v in errors.values()]} errors")
-    colours = matplotlib.colormaps["tab10"](range(10))
     with matplotlib.rc_context(STYLE):
         figure = Figure((5.6, 3.2), layout="constrained", dpi=DPI)
         axes = figure.add_subplot()
         axes.fill_between(distance, floor, color=_FLOOR, alpha=0.18, linewidth=0)
         axes.plot(distance, floor, "--", color=_FLOOR, label="two real sets of this size")
         for i, (name, values) in enumerate(errors.items()):
-            axes.plot(distance, values, "o-", color=colours[i % 10], markersize=4, label=name)
+            look: dict[str, Any] = {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
+            axes.plot(distance, values, **look, markersize=4, label=name)
         axes.set_ylim(0, 1.1 * max(max(values) for values in (floor, *errors.values())) or 1)
         axes.set_xlim(0)
         # Name the near and the far end along the upper edge.

@@ -335,9 +335,11 @@ def _reference_of(
     cache: str,
 ) -> tuple[Store, _ImageSet]:
     """Open the images that a generator is compared with; without a reference, those of its run."""
-    run = _run_of(path) if reference is None else None
-    if reference is not None:
-        data = DataConfig(source=reference)
+    run = _run_of(path)
+    if reference is not None:  # made square as the images that the generator learnt from
+        trained_on = run.info.config.data if run else DataConfig()
+        data = DataConfig(source=reference, crop=trained_on.crop, background=trained_on.background)
+        run = None
     elif run:
         data = run.info.config.data
         check_present(data.source, "name images to compare with after the run")
@@ -349,7 +351,13 @@ def _reference_of(
     )
     theirs = _of_store(store, config.reference_count or len(store), config, network, processes, "real images")
     if run and not run.info.origin and (note := note_on_changes(run.info.data_key, store)):
-        theirs = replace(theirs, remarks=(f"{note}: the metrics compare with the images as they are now",))
+        theirs = replace(
+            theirs,
+            remarks=(
+                *theirs.remarks,
+                f"{note}: the metrics compare with the images as they are now",
+            ),
+        )
     return store, theirs
 
 
@@ -366,12 +374,13 @@ def _of_folders(
     if reference is None:
         raise UserError(f"{printable(generated)} is not a run: give a second folder, of images to compare with")
     side = config.resolution or first_size(generated)
-    stores = processes.in_turn(
-        lambda: [
-            prepare(DataConfig(source=source, cache=cache), resolution=side, image_channels=3)
-            for source in ([generated] if isinstance(reference, Statistics) else [generated, reference])
-        ]
-    )
+    sources = [generated] if isinstance(reference, Statistics) else [generated, reference]
+
+    def prepare_one(source: str) -> Store:
+        data = DataConfig(source=source, cache=cache)
+        return prepare(data, resolution=side, image_channels=3, samples=source == generated)
+
+    stores = processes.in_turn(lambda: [prepare_one(source) for source in sources])
     sizes = stores[0].sizes
     if config.resolution is None and (sizes != side).any():
         areas = sizes.prod(1)
@@ -414,7 +423,8 @@ def _of_store(
         store, chosen, network, device=processes.device, label=label, share=processes, read=read
     )
     patches = read.values(len(chosen), processes) if isinstance(read, PatchReader) else None
-    return _ImageSet(about, read, labels, store.class_names, features, patches)
+    notes = tuple(f"{printable(store.source)}: {note}" for note in store.notes)
+    return _ImageSet(about, read, labels, store.class_names, features, patches, notes)
 
 
 def _measure(ours: _ImageSet, theirs: _ImageSet, config: EvaluationConfig, network: Features) -> Evaluation:

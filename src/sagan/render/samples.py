@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sagan.device import CPU
 from sagan.distributed import Processes
 from sagan.errors import UserError
-from sagan.figures.grid import check_page, default_scale, draw_grid, save, wrap_rows
+from sagan.figures.grid import check_page, default_scale, draw_grid, mark_sample, png_marks, save, wrap_rows
 from sagan.figures.labels import class_labels
 from sagan.files import write_atomically, write_npy_header
 from sagan.model.generator import Generator
@@ -103,7 +103,7 @@ def write_samples(
             written.
     """
     # Say what is drawn.
-    generator, names, _ = load_generator(path, device)
+    generator, names, step = load_generator(path, device)
     model = generator.config
     numbers = list(dict.fromkeys(find_classes(classes, names)))
     images = SampleSet(
@@ -131,7 +131,7 @@ def write_samples(
         for _ in batches:
             pass
     elif suffix == ".png":
-        save(draw_page(np.concatenate(list(batches)), images, names, scale), out)
+        save(draw_page(np.concatenate(list(batches)), images, names, scale), out, step=step)
     elif suffix == ".npz":
         write_atomically(out, lambda temporary: _write_arrays(temporary, job, batches))
     elif suffix == ".zip":
@@ -289,5 +289,6 @@ def _singles(batches: Batches) -> Iterator[NDArray[np.uint8]]:
 
 def _to_png(image: NDArray[np.uint8], scale: int | None) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(_enlarge(image, scale).squeeze()).save(file, format="PNG")
+    marked = mark_sample(Image.fromarray(_enlarge(image, scale).squeeze()))
+    marked.save(file, format="PNG", pnginfo=png_marks(marked))
     return file.getvalue()

@@ -1,12 +1,14 @@
 """Draw a study's figures: curves with their spread over seeds, and samples of all variants next to each other."""
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sagan.figures.curves import DPI, STYLE
+from sagan.figures.curves import DPI, MARKERS, SERIES, STYLE
 from sagan.figures.grid import draw_grid
 from sagan.run import load_generator
 from sagan.sampling import draw_latents, sample
@@ -22,7 +24,6 @@ def draw_outcomes(outcomes: list[Outcome], steps: int) -> Figure:
     though some take fewer steps.
     """
     shown = [outcome for outcome in outcomes if outcome.curves]
-    colours = matplotlib.colormaps["tab10"](range(10))
     with matplotlib.rc_context(STYLE):
         figure = Figure((8.6, 4.2), layout="constrained", dpi=DPI)
         axes = figure.add_subplot()
@@ -33,15 +34,15 @@ def draw_outcomes(outcomes: list[Outcome], steps: int) -> Figure:
             for row, (_, values) in zip(table, outcome.curves, strict=True):
                 row[: len(values)] = values
             x = longest * steps / outcome.variant.config.training.steps
-            colour, dashes = colours[i % 10], "-" if i < 10 else "--"
-            axes.plot(
-                x, np.nanmean(table, 0), dashes, color=colour, label=outcome.variant.title, marker="o", markersize=3
-            )
+            colour, dashes = SERIES[i % len(SERIES)], "-" if i < len(SERIES) else "--"
+            look: dict[str, Any] = {"color": colour, "marker": MARKERS[i % len(MARKERS)], "markersize": 3}
+            axes.plot(x, np.nanmean(table, 0), dashes, label=outcome.variant.title, **look)
             axes.fill_between(x, np.nanmin(table, 0), np.nanmax(table, 0), color=colour, alpha=0.12, linewidth=0)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlabel("step of the base, or the same cost")
+        axes.set_ylabel("distance (logarithmic)")
         axes.set_title("Distance to the data during training (mean and range over seeds)")
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

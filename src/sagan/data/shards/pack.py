@@ -18,7 +18,8 @@ from PIL import Image
 
 from sagan.config import DataConfig
 from sagan.data.builtin.open import BuiltIn, open_built_in
-from sagan.data.decode import SIGNATURES, Unreadable, decode
+from sagan.data.decode import SAMPLED, Unreadable, decode, format_of
+from sagan.data.hints import consist_of_samples
 from sagan.data.packing import map_in_order, progress_bar, quiet
 from sagan.data.shards.index import MAX_BYTES, ROW
 from sagan.data.shards.reader import COUNT, FORMAT, INDEX, TABLE, is_shards, open_shards
@@ -26,13 +27,17 @@ from sagan.data.sources import Skipped, Source, no_usable_image, open_source
 from sagan.data.store import cache_folder
 from sagan.errors import UserError
 from sagan.files import digest_of, sha256, sweep, write_atomically, write_npy_header
+from sagan.marks import is_sample
 from sagan.text import printable
 
 _JOURNAL = ".packing.jsonl"  # a line for the options, then one for each finished shard
 _ROWS = ".packing.rows"  # the table of the finished shards, without a header
 _OPEN = ".packing.tar"  # the unfinished shard
 _MAX_SKIPPED_LISTED = 1000  # in the index
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif"}
+_SUFFIXES = {
+    "JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp", "TIFF": ".tif",
+    "AVIF": ".avif", "HEIF": ".heic",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ def _file_work(config: DataConfig) -> _Work:
         source = open_source(config.source, config.labels)
     count = len(source.entries)
     order = np.random.Generator(np.random.Philox(0)).permutation(count)
+    only_samples = consist_of_samples(source.read, len(source.entries))
 
     def read(place: int) -> _ImageFile:
         number = int(order[place])
@@ -150,6 +156,8 @@ def _file_work(config: DataConfig) -> _Work:
             data = source.read(number)
             if len(data) > MAX_BYTES:
                 raise Unreadable(f"more than the limit of {MAX_BYTES // 2**20} megabytes")
+            if is_sample(data) and not only_samples:
+                raise Unreadable(SAMPLED)
             _, sides = decode(data, resolution=8, image_channels=3, background=(255, 255, 255))
         except Unreadable as error:
             return _ImageFile(name, b"", 0, (0, 0), str(error))
@@ -313,8 +321,7 @@ class _Shard:
 
     def add(self, key: str, image: _ImageFile, *, labelled: bool) -> None:
         """Append an image, and its class if `labelled`, as the members of a sample."""
-        kind = next((kind for start, kind in SIGNATURES.items() if image.data.startswith(start)), "TIFF")
-        offset = self._add_member(key + _SUFFIXES[kind], image.data)
+        offset = self._add_member(key + _SUFFIXES[format_of(image.data) or "TIFF"], image.data)
         if labelled:
             self._add_member(f"{key}.cls", str(image.label).encode())
         self.rows.append((offset, len(image.data), image.label, image.sides))

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sagan.config import CropName
 from sagan.data.decode import Unreadable, decode
 from sagan.data.shards import remote
 from sagan.data.shards.index import MAX_BYTES, MAX_LABEL, ROW, scan
@@ -475,14 +476,27 @@ class ShardImages:
         resolution: as in `decode.decode`.
         image_channels: as in `decode.decode`.
         background: as in `decode.decode`.
+        crop: as in `decode.decode`.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, shards: Shards, resolution: int, image_channels: int, background: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        resolution: int,
+        image_channels: int,
+        background: tuple[int, int, int],
+        crop: CropName = "centre",
+    ) -> None:
         self.shards = shards
         self.shape = (len(shards.table), resolution, resolution, image_channels)
-        self._options: Any = {"resolution": resolution, "image_channels": image_channels, "background": background}
+        self._options: Any = {
+            "resolution": resolution,
+            "image_channels": image_channels,
+            "background": background,
+            "crop": crop,
+        }
         self._shard_of, self._firsts, self._counts = _divide_into_pieces(shards)
         self._lock = threading.Lock()  # guards _pieces and _warned
         self._pieces: dict[int, Future[tuple[int, mmap.mmap]]] = {}  # piece -> its start in the shard, and its bytes

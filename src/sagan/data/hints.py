@@ -1,0 +1,87 @@
+"""Find what sagan wrote in a source, and what of a source may not be used as was meant."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from sagan.data.decode import Unreadable
+from sagan.data.names import is_image
+from sagan.marks import is_figure, is_sample
+from sagan.text import printable
+
+
+def consist_of_samples(read: Callable[[int], bytes], count: int) -> bool:
+    """Return whether all readable images are samples that sagan wrote; read up to the first that is not."""
+    found = False
+    for number in range(count):
+        try:
+            data = read(number)
+        except Unreadable:
+            continue
+        if not is_sample(data):
+            return False
+        found = True
+    return found
+
+
+def find_drawn(files: Iterable[str], start: Callable[[str], bytes]) -> dict[str, bool]:
+    """Return the images in folders of the first level that hold nothing but what sagan wrote, and such images next to
+    the folders, each with whether it is a sample; none if there are no other images.
+
+    Otherwise such a folder would be a class. Only PNG files are opened: the first of each folder, the others if that
+    one is sagan's, and those next to the folders.
+
+    Args:
+        files: relative paths.
+        start: read the first bytes of a file.
+    """
+    images_of: dict[str, list[str]] = {}
+    for name in filter(is_image, files):
+        images_of.setdefault(name.split("/", 1)[0] if "/" in name else "", []).append(name)
+    if len(images_of) < 2:
+        return {}
+    drawn: dict[str, bool] = {}
+    for folder, names in images_of.items():
+        found: dict[str, bool] = {}
+        for name in names:
+            data = start(name) if name.lower().endswith(".png") else b""
+            if is_sample(data) or is_figure(data):
+                found[name] = is_sample(data)
+            elif folder:
+                found = {}
+                break
+        drawn |= found
+    return drawn if len(drawn) < sum(map(len, images_of.values())) else {}
+
+
+def hints(title: str, images: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """Return hints for a tree of which part, or the classes, may not be used as was meant.
+
+    Args:
+        title: path of the source.
+        images: relative paths.
+        classes: names of the class folders.
+    """
+    notes = []
+    loose = sum("/" not in name for name in images)
+    if classes and loose:
+        folders = f"the class folder '{printable(classes[0])}'" if len(classes) == 1 else "the class folders"
+        notes.append(
+            f"{loose:,} of {len(images):,} images lie next to {folders} and are not used: use all of them without "
+            "classes with --labels False, or move them into a class folder"
+        )
+    # Descend through folders that hold one folder and nothing else.
+    where, below = "", [name for name in images if "/" in name]
+    while below and len(folders_here := {name.split("/", 1)[0] for name in below}) == 1:
+        where += folders_here.pop() + "/"
+        below = [name.split("/", 1)[1] for name in below]
+        if any("/" not in name for name in below):
+            below = []
+    if len(classes) == 1 and not loose and below:
+        inner = sorted({name.split("/", 1)[0] for name in below})
+        listed = ", ".join(printable(name)[:40] for name in inner[:5]) + (", ..." if len(inner) > 5 else "")
+        notes.append(
+            f"all images lie in one folder, '{printable(where.rstrip('/'))}', so there is only one class: to use the "
+            f"folders in it as classes ({listed}), name {printable(os.path.join(title, where.rstrip('/')))} as the "
+            "source" + ("" if os.path.isdir(title) else ", unpacked")
+        )
+    return tuple(notes)

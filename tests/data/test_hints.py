@@ -1,0 +1,62 @@
+"""Hints on trees of which part, or the classes, may not be used as was meant."""
+
+import pytest
+
+from sagan.config import DataConfig
+from sagan.data import prepare
+from sagan.data.summary import summarise
+
+
+def load(source):
+    return prepare(DataConfig(str(source)), resolution=8, image_channels=3, progress=False)
+
+
+def tree_of(png, *names):
+    return {name: png(number) for number, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_loose_images_next_to_a_folder(tree, png, zipped):
+    root = tree(tree_of(png, *(f"{i}.png" for i in range(5)), "old/5.png"), zipped=zipped)
+    for _ in range(2):  # packed, then opened
+        store = load(root)
+        (note,) = store.notes
+        assert note.startswith("5 of 6 images lie next to the class folder 'old'")
+        assert "--labels False" in note
+        assert note in summarise(store)
+
+
+def test_classes_one_or_more_folders_down(tree, png):
+    root = tree(tree_of(png, "inner/cats/1.png", "inner/cats/2.png", "inner/dogs/3.png"), "wrap")
+    (note,) = load(root).notes
+    assert f"(cats, dogs), name {root / 'inner'} as the source" in note
+    assert not load(root / "inner").notes
+    root = tree(tree_of(png, "a/b/cats/1.png", "a/b/dogs/2.png"), "deep")
+    (note,) = load(root).notes
+    assert str(root / "a" / "b") in note
+    archive = tree(tree_of(png, "wrap/inner/cats/1.png", "wrap/inner/dogs/2.png"), "wrapped", zipped=True)
+    (note,) = load(archive).notes
+    assert "'inner'" in note
+    assert note.endswith("unpacked")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/1.png", "b/2.png"),
+        ("1.png", "2.png"),
+        ("a/1.png", "a/2.png"),
+        ("a/1.png", "a/x/2.png"),
+        ("a/x/1.png", "b/x/2.png"),
+    ],
+)
+def test_usual_trees_have_none(tree, png, names):
+    assert not load(tree(tree_of(png, *names))).notes
+
+
+def test_training_says_it(tmp_path, train_options, image_folder, command):
+    for path in list((image_folder / "cats").glob("*.png"))[:5]:
+        path.rename(image_folder / path.name)
+    status, _, errors = command("train", *train_options, "--steps", 1, "--out", tmp_path / "run")
+    assert status == 0
+    assert errors.count("note: 5 of 24 images lie next to the class folders") == 1
