@@ -216,7 +216,7 @@ def test_sampling_waits_for_each_batch_only(model):
         for y in (torch.zeros(130, dtype=torch.int64), mixtures):
             gpu.forget()
             assert sample(generator, z, y).shape == (130, model.resolution, model.resolution, 3)
-            assert len(gpu.reads) == 2 * 3  # of each batch whether it is finite, and its bytes
+            assert len(gpu.reads) == 2 * 9  # of each batch whether it is finite, and its bytes
         gpu.forget()
         estimate_statistics(generator, batches=2, batch_size=8, seed=0)
         assert not gpu.reads

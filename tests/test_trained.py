@@ -119,7 +119,7 @@ def test_commands_know_the_name_and_write_here(place, here, command):
     before = sorted(place.joinpath("trained").rglob("*"))
     calls = {
         f"{NAME}-samples-3.png": ["sample", NAME, "--seed", "3", "--device", "cpu"],
-        f"{NAME}-attend.png": ["attend", NAME, "--network", "both", "--data", place / "images", "--device", "cpu"],
+        f"{NAME}-attend.png": ["attend", NAME, "--device", "cpu"],
         f"{NAME}-interpolation.png": ["interpolate", NAME, "--device", "cpu"],
         f"{NAME}-curves.png": ["plot", NAME],
         f"{NAME}-report.html": ["report", NAME],

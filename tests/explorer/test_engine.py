@@ -108,7 +108,7 @@ def test_scaled_gammas_reach_everything_and_are_taken_back(run, explorer):
     with torch.no_grad():
         off.attention["16"][0].gamma.zero_()
         discriminator.attention["4"][0].gamma.mul_(2)
-    z, y = draw_latents(2, 8, seed=3)[1:], torch.tensor([0])
+    z, y = draw_latents(2, 8, seed=3, label=0)[1:], torch.tensor([0])
     wanted = sample(off, z, y)[0]
     assert np.abs(changed.image.astype(int) - wanted).max() <= 1
     assert np.abs(wanted.astype(int) - trained).max() > 3

@@ -34,17 +34,24 @@ def address(run):
 
 
 @pytest.fixture(scope="module", params=[(1280, 900), (390, 844)], ids=lambda size: f"{size[0]} px")
-def page(address, request):
-    width, height = request.param
-    with Chromium(width, height) as page:
-        page.open(address)
-        page.until(READY)
-        page.layers = len(page.run("fetch('api/about').then((answer) => answer.json())")["layers"])
-        yield page
-        # Whatever the tests did: nothing left the server, no script failed, nothing stuck out of the window.
-        assert [url for url in page.requests() if not re.match(rf"{re.escape(address)}|data:|blob:|about:", url)] == []
-        assert page.errors() == []
-        assert page.run("document.documentElement.scrollWidth") <= width
+def browser(request):
+    with Chromium(*request.param) as browser:
+        browser.width = request.param[0]
+        yield browser
+
+
+@pytest.fixture
+def page(address, browser):
+    """The page as it is when it was just opened."""
+    browser.open("about:blank")  # the address alone would keep the page and change its state
+    browser.open(address)
+    browser.until(READY)
+    browser.layers = len(browser.run("fetch('api/about').then((answer) => answer.json())")["layers"])
+    yield browser
+    # Whatever the test did: nothing left the server, no script failed, nothing stuck out of the window.
+    assert [url for url in browser.requests() if not re.match(rf"{re.escape(address)}|data:|blob:|about:", url)] == []
+    assert browser.errors() == []
+    assert browser.run("document.documentElement.scrollWidth") <= browser.width
 
 
 def test_clicked_points_show_their_maps_in_every_layer(page):

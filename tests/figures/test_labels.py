@@ -113,7 +113,7 @@ def test_rows_differ_in_every_kind_of_figure(names):
     points, maps = np.zeros((3, 1, 2), np.int64), np.full((3, 1, 8, 8), 1 / 64, np.float32)
     section = MapSection("title", "subtitle", images, points, maps, names)
     page = np.asarray(to_image(draw_maps([section])).convert("L"))
-    label_columns = page[:, : page.shape[1] // 12]
+    label_columns = page[:, : page.shape[1] // 6]
     inked = (label_columns < 200).any(1)
     starts = np.flatnonzero(np.diff(inked.astype(int)) == 1)
     ends = np.flatnonzero(np.diff(inked.astype(int)) == -1)

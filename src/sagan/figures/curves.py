@@ -158,7 +158,7 @@ def save_figure(figure: Figure, path: Path, *, step: int | None = None) -> None:
         write_atomically(path, lambda temporary: temporary.write_bytes(to_svg(figure)))
     else:
         about = {"Software": None, FIGURE_KEY: figure_text(step)}
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata=about))
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=figure.dpi, metadata=about))
 
 
 def to_svg(figure: Figure, *, transparent: bool = False) -> bytes:
