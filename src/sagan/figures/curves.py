@@ -157,8 +157,9 @@ def save_figure(figure: Figure, path: Path, *, step: int | None = None) -> None:
     if figure_format(path) == "svg":
         write_atomically(path, lambda temporary: temporary.write_bytes(to_svg(figure)))
     else:
-        about = {"Software": None, FIGURE_KEY: figure_text(step)}
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=figure.dpi, metadata=about))
+        # The resolution by name: without it, savefig takes the one that the figure had when it was made.
+        options: dict[str, Any] = {"dpi": figure.dpi, "metadata": {"Software": None, FIGURE_KEY: figure_text(step)}}
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", **options))
 
 
 def to_svg(figure: Figure, *, transparent: bool = False) -> bytes:
