@@ -61,7 +61,13 @@ def test_runs_without_a_partner_do_not_count(folder):
 
 
 def test_metrics_that_a_report_compares_begin_with_the_distance(folder):
-    names = ["recall", "patch correlation error, far", "Frechet distance", "twin distance", "peaks on the twin, generator"]
+    names = [
+        "recall",
+        "patch correlation error, far",
+        "Frechet distance",
+        "twin distance",
+        "peaks on the twin, generator",
+    ]
     for job in folder.jobs():
         job.path.parent.mkdir(parents=True, exist_ok=True)
         metrics = [{"name": name, "value": 1} for name in names]

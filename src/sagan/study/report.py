@@ -23,8 +23,8 @@ from sagan.files import write_atomically
 from sagan.model.build import count_parameters
 from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
-from sagan.study.plan import Job, StudyFolder
 from sagan.study.paired import MOST_PAIRS
+from sagan.study.plan import Job, StudyFolder
 from sagan.study.results import (
     PILOT_SHARES,
     Difference,

@@ -118,9 +118,7 @@ def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
                 speeds.append(speed)
                 seconds += (row["step"] - previous_step) * batch_size / speed
                 previous_step = row["step"]
-    return Outcome(
-        variant, jobs, found, curves, gammas, statistics.median(speeds) if speeds else float("nan"), seconds
-    )
+    return Outcome(variant, jobs, found, curves, gammas, statistics.median(speeds) if speeds else float("nan"), seconds)
 
 
 def _last_gammas(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
