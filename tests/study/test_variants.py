@@ -68,6 +68,7 @@ def test_variants_are_networks_and_their_names_are_those_of_the_pairs(study):
     assert pairs
     assert {name for pair in pairs for name in pair} == set(variants)
     assert len(set(pairs)) == len(pairs)
+    assert STUDIES[study].reference in variants
 
 
 def test_one_rate_in_place_of_the_paper_s_two_is_that_of_sngan():

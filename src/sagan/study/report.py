@@ -26,6 +26,7 @@ from sagan.study.figures import draw_outcomes, draw_samples
 from sagan.study.paired import MOST_PAIRS
 from sagan.study.plan import Job, StudyFolder
 from sagan.study.results import (
+    DISTANCE,
     PILOT_SHARES,
     Difference,
     Outcome,
@@ -83,8 +84,10 @@ def _draw(folder: StudyFolder, outcomes: list[Outcome]) -> dict[str, str]:
     """Draw the report's figures; returns their paths within the folder, by name."""
     paths = {}
     figures = folder.path / "figures"
-    if any(outcome.curves for outcome in outcomes):
-        save_figure(draw_outcomes(outcomes, folder.plan.base.training.steps), figures / "curves.png")
+    if any(outcome.curves[DISTANCE] for outcome in outcomes):
+        plan = folder.plan
+        figure = draw_outcomes(outcomes, plan.base.training.steps, plan.definition.reference)
+        save_figure(figure, figures / "curves.png")
         paths["curves"] = "figures/curves.png"
     samples = draw_samples(outcomes)
     if samples is not None:

@@ -15,6 +15,12 @@ from sagan.study.variants import Variant
 PILOT_SHARES = (0.05, 0.1, 0.2)
 """Differences for which a pilot says how many pairs they need, as shares of the metric of the second variant."""
 
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Steps and values."""
+DISTANCE = "distance"
+CURVES = {DISTANCE: None, "near": "patch_correlation/near", "far": "patch_correlation/far"}
+"""Names of curves, and of their values in the metrics log; that of the distance depends on the features."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -24,8 +30,8 @@ class Outcome:
     jobs: list[Job]
     values: dict[str, dict[int, float]]
     """By the name of a metric and by seed: the value of each run that has been evaluated."""
-    curves: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
-    """The distance during training, one curve per run: steps, values."""
+    curves: dict[str, dict[int, Curve]]
+    """What was measured during training, by name (`CURVES`) and by seed: the curve of each run that has one."""
     gammas: dict[str, list[float]]
     """By network: the magnitude of gamma at the end of training, a value per run (the mean over layers)."""
     images_per_second: float
@@ -41,12 +47,12 @@ class Outcome:
     @property
     def best(self) -> list[float]:
         """Return the smallest distance during training, for each run that has one."""
-        return [float(np.nanmin(values)) for _, values in self.curves if np.isfinite(values).any()]
+        return [float(np.nanmin(y)) for _, y in self.curves[DISTANCE].values() if np.isfinite(y).any()]
 
     @property
     def last(self) -> list[float]:
         """Return the distance at the end of training, for each run."""
-        return [float(values[-1]) for _, values in self.curves if len(values)]
+        return [float(y[-1]) for _, y in self.curves[DISTANCE].values()]
 
 
 @dataclass(frozen=True)
@@ -98,16 +104,18 @@ def gather(folder: StudyFolder) -> list[Outcome]:
 def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
     found: dict[str, dict[int, float]] = {}
     gammas: dict[str, list[float]] = {}
-    curves = []
+    curves: dict[str, dict[int, Curve]] = {name: {} for name in CURVES}
     speeds = []
     seconds = 0.0
     for job in jobs:
         for metric in (job.evaluation() or {"figures": []})["figures"]:
             found.setdefault(str(metric["name"]), {})[job.seed] = float(metric["value"])
         rows = job.rows()
-        key = distance_key(rows)
-        if key:
-            curves.append(_curve(rows, key))
+        for name, key in CURVES.items():
+            key = key or distance_key(rows)
+            curve = _curve(rows, key) if key else None
+            if curve:
+                curves[name][job.seed] = curve
         for network, values in _last_gammas(rows).items():
             gammas.setdefault(network, []).append(statistics.fmean(values))
         batch_size = job.config.training.batch_size
@@ -133,9 +141,12 @@ def _last_gammas(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     return magnitudes
 
 
-def _curve(rows: list[dict[str, Any]], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _curve(rows: list[dict[str, Any]], key: str) -> Curve | None:
+    """Return the curve of a value in a metrics log; None if it was never logged."""
     pairs = [(row["step"], row[key]) for row in rows if key in row]
-    steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
+    if not pairs:
+        return None
+    steps, values = np.array(pairs, np.float64).T
     return steps, values
 
 

@@ -35,6 +35,8 @@ class Study:
     variants: Callable[[Config], list[Variant]]
     pairs: Callable[[list[str]], list[tuple[str, str]]]
     """Map the names of the variants in a study to the pairs that its report compares."""
+    reference: str
+    """Variant that curves show the differences to."""
     paper: str = ""
     """What the paper found, as Markdown."""
 
@@ -224,6 +226,7 @@ STUDIES: dict[StudyName, Study] = {
         "blocks have as many parameters as the self-attention that they replace.",
         _attention,
         _attention_pairs,
+        "none",
         _PAPER_ATTENTION,
     ),
     "stability": Study(
@@ -233,6 +236,7 @@ STUDIES: dict[StudyName, Study] = {
         "With five updates of D for one of G there are a third as many steps, so that all cost about the same.",
         _stability,
         _all_against("sn-both-ttur"),
+        "sn-both-ttur",
     ),
     "comparison": Study(
         "How does it compare with its predecessors?",
@@ -242,6 +246,7 @@ STUDIES: dict[StudyName, Study] = {
         "learning rate for both networks, the geometric mean of SAGAN's.",
         _comparison,
         _all_against("sagan"),
+        "sagan",
         _PAPER_COMPARISON,
     ),
     "settings": Study(
@@ -250,5 +255,6 @@ STUDIES: dict[StudyName, Study] = {
         "the loss gets as many steps as take the same time, by a short trial; any other as many steps as the base.",
         _settings,
         lambda names: [(name, "base") for name in names if name != "base" and "base" in names],
+        "base",
     ),
 }
