@@ -7,6 +7,8 @@ from sagan.data import prepare
 from sagan.metrics.features import EfficientNetLite0
 from sagan.metrics.frechet import frechet_distance
 from sagan.metrics.monitor import Monitor
+from sagan.metrics.patch_correlation import compare_patch_correlation, patch_values
+from sagan.metrics.reference import choose
 from sagan.sampling import draw_latents, sample_batches
 
 CPU = torch.device("cpu")
@@ -57,3 +59,31 @@ def test_is_the_frechet_distance_of_samples_with_the_data_s_classes(store):
     wanted = frechet_distance(monitor.real, monitor.features(images).numpy())
     assert monitor(generator, seed=5)[DISTANCE] == pytest.approx(wanted, rel=1e-4)
     assert wanted > 10
+
+
+def test_patch_correlation_of_the_same_samples_against_two_real_sets(store):
+    """24 images: 12 generated, and two real sets of 12."""
+    order = choose(store, len(store))
+    monitor = Monitor(store, EfficientNetLite0(), 12, CPU)
+    images = torch.from_numpy(np.array(store.images))
+    copied = monitor(Copying(images[order]), seed=0)
+    assert copied["patch_correlation/near"] == pytest.approx(0, abs=1e-6)
+    assert copied["patch_correlation/far"] == pytest.approx(0, abs=1e-6)
+    # Others of the same classes: each class's images in another order.
+    y = store.labels[order]
+    other = np.concatenate([order[12:][store.labels[order[12:]] == label] for label in (0, 1)])
+    rest = {label: iter(other[store.labels[other] == label].tolist() * 12) for label in (0, 1)}
+    shown = np.array([next(rest[label]) for label in y[:12].tolist()])
+    found = monitor(Copying(images[shown]), seed=0)
+    expected = compare_patch_correlation(
+        patch_values(store.load_images(shown)), y[:12], patch_values(store.load_images(order)), y
+    )
+    assert found["patch_correlation/near"] == pytest.approx(expected.near, rel=1e-5)
+    assert found["patch_correlation/far"] == pytest.approx(expected.far, rel=1e-5)
+    assert expected.far > 0.1
+
+
+def test_too_few_images_have_no_patch_correlation(store):
+    monitor = Monitor(store, EfficientNetLite0(), 8, CPU)
+    found = monitor(Copying(torch.from_numpy(np.array(store.images))), seed=0)
+    assert {*found} == {DISTANCE, "diversity"}

@@ -8,7 +8,7 @@ import pytest
 
 from sagan.presets import PRESETS
 from sagan.study.plan import Plan, StudyFolder
-from sagan.study.results import find_differences, gather, main_metric
+from sagan.study.results import compared_metrics, find_differences, gather, main_metric
 
 
 @pytest.fixture
@@ -26,29 +26,54 @@ def measure(folder, values):
         job.evaluation_path.write_text(json.dumps({"figures": metrics, "features": {"network": "test"}}))
 
 
-def test_a_difference_and_its_interval_as_a_textbook_computes_them(folder):
-    measure(folder, {"self-16": [1, 2, 3], "none": [4, 5, 6]})
+def test_a_difference_is_that_within_pairs(folder):
+    """Seeds that differ by far more than the variants do not hide a difference."""
+    measure(folder, {"self-16": [11, 52, 90], "none": [12, 54, 93]})
     (difference,) = find_differences(folder.plan, gather(folder), "Frechet distance")
-    # Variances of 1, three each: a standard error of sqrt(2/3), and 2.776 is Student's t of 4 degrees of freedom.
-    half = 2.776445 * np.sqrt(2 / 3)
-    assert difference.mean == -3
-    assert (difference.low, difference.high) == pytest.approx((-3 - half, -3 + half), abs=1e-5)
-    assert difference.is_larger_than_spread
-    assert (difference.first.name, difference.second.name) == ("self-16", "none")
-
-
-def test_a_difference_within_the_spread(folder):
-    measure(folder, {"self-16": [1, 5, 9], "none": [2, 6, 10]})
-    (difference,) = find_differences(folder.plan, gather(folder), "Frechet distance")
+    assert difference.differences == (-1, -2, -3)
+    # A standard error of sqrt(1 / 3), and 4.303 is Student's t of 2 degrees of freedom.
+    half = 4.302653 * np.sqrt(1 / 3)
+    mean = difference.mean
+    assert (mean.value, mean.low, mean.high) == pytest.approx((-2, -2 - half, -2 + half), abs=1e-5)
     assert not difference.is_larger_than_spread
+    assert (difference.first.name, difference.second.name) == ("self-16", "none")
+    assert difference.base == 53
+    assert difference.spread.value == 1
+    # 10 % of 53 is 5.3 standard deviations; of those at the upper end, which is 6.285, it is 0.843 of one.
+    assert difference.pairs_needed(0.1) == (3, 14)
 
 
-def test_one_seed_tells_no_difference(folder):
-    measure(folder, {"self-16": [1, 2, 3], "none": [4, 5, 6]})
-    for job in folder.jobs():
-        if job.seed:
-            job.evaluation_path.unlink()
+def test_a_difference_larger_than_its_spread(folder):
+    measure(folder, {"self-16": [11, 52, 90], "none": [21, 62, 101]})
+    (difference,) = find_differences(folder.plan, gather(folder), "Frechet distance")
+    assert difference.is_larger_than_spread
+
+
+def test_runs_without_a_partner_do_not_count(folder):
+    measure(folder, {"self-16": [1, 2, 3], "none": [4, 6, 900]})
+    jobs = {(job.variant.name, job.seed): job for job in folder.jobs()}
+    jobs["self-16", 2].evaluation_path.unlink()
+    (difference,) = find_differences(folder.plan, gather(folder), "Frechet distance")
+    assert difference.differences == (-3, -4)
+    assert difference.base == 5
+    jobs["none", 1].evaluation_path.unlink()
     assert find_differences(folder.plan, gather(folder), "Frechet distance") == []
+
+
+def test_metrics_that_a_report_compares_begin_with_the_distance(folder):
+    names = [
+        "recall",
+        "patch correlation error, far",
+        "Frechet distance",
+        "twin distance",
+        "peaks on the twin, generator",
+    ]
+    for job in folder.jobs():
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        metrics = [{"name": name, "value": 1} for name in names]
+        job.evaluation_path.write_text(json.dumps({"figures": metrics, "features": {"network": "test"}}))
+    expected = ["Frechet distance", "patch correlation error, far", "twin distance"]
+    assert compared_metrics(gather(folder)) == expected
 
 
 def test_gammas_are_those_of_the_last_line_that_has_them(folder):

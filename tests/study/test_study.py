@@ -113,6 +113,26 @@ def test_a_comparison_needs_classes(arguments, capsys):
     assert "class folders" in capsys.readouterr().err
 
 
+def test_a_study_may_get_more_seeds(arguments, tmp_path, capsys):
+    def seeds(*more):
+        assert main([*arguments, "--steps", "2", *more]) == 0
+        return StudyFolder(tmp_path / "study").plan.seeds
+
+    assert seeds("--seeds", "1") == (0,)
+    (job,) = StudyFolder(tmp_path / "study").jobs()
+    first = job.evaluation_path.stat().st_mtime_ns
+    assert seeds("--seeds", "2") == (0, 1)
+    jobs = StudyFolder(tmp_path / "study").jobs()
+    assert all(job.evaluation() for job in jobs)
+    assert jobs[0].evaluation_path.stat().st_mtime_ns == first
+    assert "2 of 2 runs" in (tmp_path / "study" / "report.md").read_text()
+    # Fewer seeds, or other options together with more seeds, are refused and change nothing.
+    for change, name in ((["--seeds", "1"], "seeds"), (["--seeds", "3", "--count", "15"], "count")):
+        assert main([*arguments, "--steps", "2", *change]) == 2
+        assert re.search(rf"\({name}\)", capsys.readouterr().err)
+        assert StudyFolder(tmp_path / "study").plan.seeds == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("seconds", "settled"),
     [

@@ -28,8 +28,25 @@ def by_name(study, base):
 def test_attention_at_128_px_has_the_columns_of_table_1():
     variants = by_name("attention", PAPER)
     for kind in ("self", "residual"):
-        assert [name for name in variants if name.startswith(kind)] == [f"{kind}-{size}" for size in (8, 16, 32, 64)]
+        in_both = [name for name in variants if name.startswith(kind) and name[-1].isdigit()]
+        assert in_both == [f"{kind}-{size}" for size in (8, 16, 32, 64)]
     assert "none" in variants
+
+
+def test_attention_in_one_network_is_by_name_only():
+    variants = by_name("attention", DEMO)
+    both = variants["self-16"].config.model.attention_at("generator")
+    assert both == ((16, "self"),)
+    for name, layers in {"self-16-g": (both, ()), "self-16-d": ((), both)}.items():
+        model = variants[name].config.model
+        assert (model.attention_at("generator"), model.attention_at("discriminator")) == layers
+    by_name_only = {name for name, variant in variants.items() if variant.by_name_only}
+    assert by_name_only == {"self-8-g", "self-8-d", "self-16-g", "self-16-d"}
+
+
+def test_attention_trains_with_the_configuration_s_own_loss():
+    for variant in by_name("attention", DEMO).values():
+        assert variant.config.training == DEMO.training
 
 
 @pytest.mark.parametrize("size", [8, 16])
@@ -51,6 +68,7 @@ def test_variants_are_networks_and_their_names_are_those_of_the_pairs(study):
     assert pairs
     assert {name for pair in pairs for name in pair} == set(variants)
     assert len(set(pairs)) == len(pairs)
+    assert STUDIES[study].reference in variants
 
 
 def test_one_rate_in_place_of_the_paper_s_two_is_that_of_sngan():

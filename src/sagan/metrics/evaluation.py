@@ -33,6 +33,7 @@ from sagan.metric_names import HIDDEN_FACTS, join_facts
 from sagan.metrics.features import BATCH, Features, extract, open_features
 from sagan.metrics.frechet import classwise_frechet_distance, frechet_distance, frechet_distance_to_normal
 from sagan.metrics.kernel import kernel_distance
+from sagan.metrics.measurement import Measurement
 from sagan.metrics.neighbours import Neighbours, compare
 from sagan.metrics.patch_correlation import (
     FAR_ABOVE,
@@ -45,9 +46,12 @@ from sagan.metrics.patch_correlation import (
 from sagan.metrics.reference import choose, reference_features
 from sagan.metrics.score import classifier_score
 from sagan.metrics.statistics import Statistics, read_statistics
+from sagan.metrics.twin_evaluation import MAPPED_IMAGES, SOURCE, evaluate_copies, evaluate_peaks
 from sagan.model.config import ModelConfig
+from sagan.model.discriminator import Discriminator
+from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
-from sagan.run import Run, read_generator
+from sagan.run import Run, read_discriminator, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
 from sagan.text import as_class_names, printable, short
 from sagan.trained import find, shipped_name
@@ -55,18 +59,6 @@ from sagan.trained import find, shipped_name
 NEAREST_SHOWN = 10  # images in a row of the figure of nearest neighbours
 FEW = 10_000  # images; with fewer, the upward bias of a Frechet distance is large
 LEAST_FOR_NEIGHBOURS = 6  # images of each set: density and coverage use the fifth neighbour
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The value of one metric."""
-
-    name: str
-    value: float
-    spread: float | None
-    """Standard deviation over what `about` names; None for a single value."""
-    about: str
-    """How to read the value."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +218,27 @@ def evaluate_together(
         return None
     if isinstance(theirs, Statistics):
         return _measure_to_statistics(ours, theirs, config, network)
-    return _measure(ours, theirs, config, network)
+    evaluation = _measure(ours, theirs, config, network)
+    if theirs.about["source"] != SOURCE:
+        return evaluation
+    metrics = [*evaluation.metrics, *evaluate_copies(ours.read, ours.labels)]
+    if of is _of_generator:
+        metrics += _twin_peaks(Path(generated), theirs, config)
+    return replace(evaluation, metrics=tuple(metrics))
+
+
+def _twin_peaks(path: Path, theirs: _ImageSet, config: EvaluationConfig) -> list[Measurement]:
+    """Return where the maps of a generator have their peaks, and those of its discriminator if it was kept."""
+    images = theirs.read(0, min(MAPPED_IMAGES, len(theirs.labels)))
+    y = torch.from_numpy(theirs.labels[: len(images)])
+    networks: list[Generator | Discriminator] = [read_generator(path, averaged=config.ema)[0]]
+    run = _run_of(path)
+    if run and run.checkpoints():
+        networks.append(read_discriminator(path if path.parent.name == "checkpoints" else run.path))
+    metrics = []
+    for network in networks:
+        metrics += evaluate_peaks(bake_spectral_norm(network.eval()), images, y, seed=config.seed)
+    return metrics
 
 
 def patch_correlation_path(path: Path) -> Path:

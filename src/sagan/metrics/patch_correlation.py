@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagan.distributed import Processes
-from sagan.metrics.features import BATCH, to_rgb
+from sagan.metrics.features import BATCH, Features, to_rgb
 
 SIDE = 8
 """Patches along a side of an image."""
@@ -125,6 +125,17 @@ def patch_values(images: Tensor) -> Array:
     """
     values: Array = F.adaptive_avg_pool2d(to_rgb(images).double(), SIDE).flatten(1).numpy()
     return values
+
+
+class PatchMeans(Features):
+    """Compute patch values (D = 192) in float32, as features, so that those of reference images are cached."""
+
+    name, size, resize = "patch means", None, "bilinear"
+    checksum = "1"
+    """Version of the values."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, SIDE).flatten(1)
 
 
 def compare_patch_correlation(

@@ -1,13 +1,14 @@
 """The self-attention layer (paper section 3, equations 1-3) and its relatives."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagan.model.autocast import as_dtype_of, without_autocast
-from sagan.model.config import AttentionKind, ModelConfig, Variant
+from sagan.model.config import MAX_LAYERS, AttentionKind, ModelConfig, Variant
 from sagan.model.spectral_norm import SNConv2d
 from sagan.model.tiled_attention import TiledAttention
 
@@ -153,19 +154,34 @@ def build_attention(kind: AttentionKind, channels: int, config: ModelConfig, *, 
     """Build a layer of a kind for a feature map of `channels`, with the options that a configuration holds."""
     if kind == "channel":
         return ChannelAttention2d()
-    # Built for 'residual' too, though only its parameters are counted then: its random draws come before those of the
-    # layers that follow, so without them a seed would give another network than it has always given.
-    attention = SelfAttention2d(
-        channels,
-        config.attention_variant,
-        query_reduction=config.query_reduction,
-        value_reduction=config.value_reduction,
-        spectral_norm=spectral_norm,
-    )
+
+    def build_self_attention() -> SelfAttention2d:
+        return SelfAttention2d(
+            channels,
+            config.attention_variant,
+            query_reduction=config.query_reduction,
+            value_reduction=config.value_reduction,
+            spectral_norm=spectral_norm,
+        )
+
     if kind == "self":
-        return attention
-    parameters = sum(p.numel() for p in attention.parameters())
+        return build_self_attention()
+    with torch.device("meta"):  # only counted
+        parameters = sum(p.numel() for p in build_self_attention().parameters())
     return MatchedResidual2d(channels, parameters, spectral_norm=spectral_norm)
+
+
+@contextmanager
+def own_random_numbers(number: int) -> Iterator[None]:
+    """Draw PyTorch's random numbers on the CPU from another stream inside, and go on with the old one afterwards.
+
+    The stream is a function of the old one's state and of `number`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        drawn = int(torch.randint(2**32, (), device="cpu"))
+        # PyTorch reads 32 bits of a seed on the CPU. Multiples of 2^32 / golden ratio set streams far apart in them.
+        torch.default_generator.manual_seed((drawn + number * 2_654_435_769) % 2**32)
+        yield
 
 
 def build_attention_stacks(
@@ -177,11 +193,15 @@ def build_attention_stacks(
 ) -> nn.ModuleDict:
     """Build the layers that follow each feature map of a network, by its size; an empty nn.Sequential where none does.
 
+    Their initial weights come from random streams of their own: a seed gives all other weights of the network the same
+    values whichever layers it has, and a layer the same values whichever other layers there are.
+
     Args:
         channels: channels of the feature map of each size.
         layers: size and kind of every layer, in the order in which they apply.
     """
     stacks = {size: nn.Sequential() for size in channels}
     for size, kind in layers:
-        stacks[size].append(build_attention(kind, channels[size], config, spectral_norm=spectral_norm))
+        with own_random_numbers(size * MAX_LAYERS + len(stacks[size])):
+            stacks[size].append(build_attention(kind, channels[size], config, spectral_norm=spectral_norm))
     return nn.ModuleDict({str(size): stack for size, stack in stacks.items()})

@@ -80,7 +80,6 @@ class Discriminator(nn.Module):
             config,
             spectral_norm=config.discriminator_spectral_norm,
         )
-        # Built after the attention: the order of the random draws is part of what a seed means.
         self.last = DownBlock(widths[-2], widths[-1], config, downsample=False)
         self.head = SNLinear(channels[-1], 1, spectral_norm=config.discriminator_spectral_norm)
         self.embed, self.classifier = build_class_layer(channels[-1], config)

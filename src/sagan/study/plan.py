@@ -69,7 +69,6 @@ def settle(variant: Variant, share: float | None = None) -> Variant:
         sample_every=every,
         checkpoint_every=every,
         evaluate_every=every,
-        keep=1,
     )
     return replace(variant, config=replace(config, training=replace(config.training, steps=steps), output=output))
 

@@ -23,8 +23,18 @@ from sagan.files import write_atomically
 from sagan.model.build import count_parameters
 from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
+from sagan.study.paired import MOST_PAIRS
 from sagan.study.plan import Job, StudyFolder
-from sagan.study.results import Difference, Outcome, find_differences, gather, main_metric
+from sagan.study.results import (
+    DISTANCE,
+    PILOT_SHARES,
+    Difference,
+    Outcome,
+    compared_metrics,
+    find_differences,
+    gather,
+    main_metric,
+)
 
 
 def write_study_report(folder: StudyFolder) -> Path:
@@ -74,8 +84,10 @@ def _draw(folder: StudyFolder, outcomes: list[Outcome]) -> dict[str, str]:
     """Draw the report's figures; returns their paths within the folder, by name."""
     paths = {}
     figures = folder.path / "figures"
-    if any(outcome.curves for outcome in outcomes):
-        save_figure(draw_outcomes(outcomes, folder.plan.base.training.steps), figures / "curves.png")
+    if any(outcome.curves[DISTANCE] for outcome in outcomes):
+        plan = folder.plan
+        figure = draw_outcomes(outcomes, plan.base.training.steps, plan.definition.reference)
+        save_figure(figure, figures / "curves.png")
         paths["curves"] = "figures/curves.png"
     samples = draw_samples(outcomes)
     if samples is not None:
@@ -96,7 +108,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
         if any(network in outcome.gammas for outcome in outcomes):
             values = [_spread(outcome.gammas.get(network, [])) for outcome in outcomes]
             rows.append((f"magnitude of gamma at the end, {network}", values))
-    differences = [d for name in (main, _classwise(names)) if name for d in find_differences(plan, outcomes, name)]
+    differences = [d for name in compared_metrics(outcomes) for d in find_differences(plan, outcomes, name)]
     evaluations = [e for outcome in outcomes for job in outcome.jobs if (e := job.evaluation())]
     return {
         "title": plan.definition.title,
@@ -111,6 +123,8 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
         "rows": rows,
         "main": main,
         "differences": [_sentence(d) for d in differences],
+        "pilot": [_pilot(d) for d in differences],
+        "pilot_shares": [f"{share:.0%}" for share in PILOT_SHARES],
         "clear": [_sentence(d) for d in differences if d.is_larger_than_spread],
         "costs": [_cost(outcome) for outcome in outcomes],
         "hours": f"{sum(outcome.seconds for outcome in outcomes) / 3600:.2f}",
@@ -132,13 +146,9 @@ def command(folder: StudyFolder) -> str:
     own = ["--seeds", str(len(plan.seeds)), "--count", str(plan.count)]
     if plan.features != "auto":
         own += ["--features", plan.features]
-    if plan.variants != tuple(v.name for v in plan.definition.variants(plan.base)):
+    if plan.variants != tuple(v.name for v in plan.definition.variants(plan.base) if not v.by_name_only):
         own += ["--only", *plan.variants]
     return shlex.join(["sagan", "study", plan.study, *words, *own])
-
-
-def _classwise(names: list[str]) -> str | None:
-    return next((name for name in names if name in ("intra-FID", "class-wise Frechet distance")), None)
 
 
 def _spread(values: list[float]) -> str:
@@ -155,8 +165,25 @@ def _number(value: float) -> str:
 
 def _sentence(d: Difference) -> str:
     verdict = "larger than the spread" if d.is_larger_than_spread else "not larger than the spread"
-    interval = f"{d.low:+.3g} to {d.high:+.3g}"
-    return f"{d.metric}, {d.first.title} against {d.second.title}: {d.mean:+.3g} ({interval}): {verdict}"
+    mean = d.mean
+    interval = f"{mean.low:+.3g} to {mean.high:+.3g}, {d.pairs} pairs"
+    return f"{_comparison(d)}: {mean.value:+.3g} ({interval}): {verdict}"
+
+
+def _comparison(d: Difference) -> str:
+    return f"{d.metric}, {d.first.title} against {d.second.title}"
+
+
+def _pilot(d: Difference) -> tuple[str, ...]:
+    """Return a row of the pilot's table."""
+    spread = d.spread
+    needed = [" to ".join(map(_pairs, d.pairs_needed(share))) for share in PILOT_SHARES]
+    interval = f"{_number(spread.value)} ({_number(spread.low)} to {_number(spread.high)})"
+    return _comparison(d), _number(d.base), str(d.pairs), interval, *needed
+
+
+def _pairs(count: int | None) -> str:
+    return f"above {MOST_PAIRS:,}" if count is None else f"{count:,}"
 
 
 def _unfinished(job: Job) -> str:

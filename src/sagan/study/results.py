@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sagan.errors import UserError
 from sagan.metric_names import distance_key
+from sagan.study.paired import Interval, paired_difference, pairs_needed, spread_of
 from sagan.study.plan import Job, Plan, StudyFolder
 from sagan.study.variants import Variant
 
-CONFIDENCE = 0.95
+PILOT_SHARES = (0.05, 0.1, 0.2)
+"""Differences for which a pilot says how many pairs they need, as shares of the metric of the second variant."""
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Steps and values."""
+DISTANCE = "distance"
+CURVES = {DISTANCE: None, "near": "patch_correlation/near", "far": "patch_correlation/far"}
+"""Names of curves, and of their values in the metrics log; that of the distance depends on the features."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +28,10 @@ class Outcome:
 
     variant: Variant
     jobs: list[Job]
-    metrics: dict[str, list[float]]
-    """By name: a value for each run that has been evaluated."""
-    curves: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
-    """The distance during training, one curve per run: steps, values."""
+    values: dict[str, dict[int, float]]
+    """By the name of a metric and by seed: the value of each run that has been evaluated."""
+    curves: dict[str, dict[int, Curve]]
+    """What was measured during training, by name (`CURVES`) and by seed: the curve of each run that has one."""
     gammas: dict[str, list[float]]
     """By network: the magnitude of gamma at the end of training, a value per run (the mean over layers)."""
     images_per_second: float
@@ -33,30 +40,59 @@ class Outcome:
     """Training time of all runs together."""
 
     @property
+    def metrics(self) -> dict[str, list[float]]:
+        """Return, by the name of a metric, the values of all runs that have been evaluated."""
+        return {name: list(of_seeds.values()) for name, of_seeds in self.values.items()}
+
+    @property
     def best(self) -> list[float]:
         """Return the smallest distance during training, for each run that has one."""
-        return [float(np.nanmin(values)) for _, values in self.curves if np.isfinite(values).any()]
+        return [float(np.nanmin(y)) for _, y in self.curves[DISTANCE].values() if np.isfinite(y).any()]
 
     @property
     def last(self) -> list[float]:
         """Return the distance at the end of training, for each run."""
-        return [float(values[-1]) for _, values in self.curves if len(values)]
+        return [float(y[-1]) for _, y in self.curves[DISTANCE].values()]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The difference of two variants in a metric: of the means, and its 95 % confidence interval."""
+    """The difference of two variants in a metric, over pairs of runs with the same seed."""
 
     metric: str
     first: Variant
     second: Variant
-    mean: float
-    low: float
-    high: float
+    differences: tuple[float, ...]
+    """First minus second, of each pair."""
+    base: float
+    """Mean of the second variant over the pairs."""
+
+    @property
+    def pairs(self) -> int:
+        return len(self.differences)
+
+    @property
+    def mean(self) -> Interval:
+        """The mean difference."""
+        return paired_difference(self.differences)
+
+    @property
+    def spread(self) -> Interval:
+        """The standard deviation of the difference."""
+        return spread_of(self.differences)
 
     @property
     def is_larger_than_spread(self) -> bool:
-        return not self.low <= 0 <= self.high
+        return not self.mean.low <= 0 <= self.mean.high
+
+    def pairs_needed(self, share: float) -> tuple[int | None, int | None]:
+        """Return how many pairs a difference of this share of the base needs.
+
+        The first number is for the spread as it is, the second for the upper end of its interval.
+        """
+        size = share * abs(self.base)
+        spread = self.spread
+        return pairs_needed(size, spread.value), pairs_needed(size, spread.high)
 
 
 def gather(folder: StudyFolder) -> list[Outcome]:
@@ -66,18 +102,20 @@ def gather(folder: StudyFolder) -> list[Outcome]:
 
 
 def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
-    metrics: dict[str, list[float]] = {}
+    found: dict[str, dict[int, float]] = {}
     gammas: dict[str, list[float]] = {}
-    curves = []
+    curves: dict[str, dict[int, Curve]] = {name: {} for name in CURVES}
     speeds = []
     seconds = 0.0
     for job in jobs:
         for metric in (job.evaluation() or {"figures": []})["figures"]:
-            metrics.setdefault(str(metric["name"]), []).append(float(metric["value"]))
+            found.setdefault(str(metric["name"]), {})[job.seed] = float(metric["value"])
         rows = job.rows()
-        key = distance_key(rows)
-        if key:
-            curves.append(_curve(rows, key))
+        for name, key in CURVES.items():
+            key = key or distance_key(rows)
+            curve = _curve(rows, key) if key else None
+            if curve:
+                curves[name][job.seed] = curve
         for network, values in _last_gammas(rows).items():
             gammas.setdefault(network, []).append(statistics.fmean(values))
         batch_size = job.config.training.batch_size
@@ -88,9 +126,7 @@ def _outcome(variant: Variant, jobs: list[Job]) -> Outcome:
                 speeds.append(speed)
                 seconds += (row["step"] - previous_step) * batch_size / speed
                 previous_step = row["step"]
-    return Outcome(
-        variant, jobs, metrics, curves, gammas, statistics.median(speeds) if speeds else float("nan"), seconds
-    )
+    return Outcome(variant, jobs, found, curves, gammas, statistics.median(speeds) if speeds else float("nan"), seconds)
 
 
 def _last_gammas(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
@@ -105,38 +141,38 @@ def _last_gammas(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     return magnitudes
 
 
-def _curve(rows: list[dict[str, Any]], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _curve(rows: list[dict[str, Any]], key: str) -> Curve | None:
+    """Return the curve of a value in a metrics log; None if it was never logged."""
     pairs = [(row["step"], row[key]) for row in rows if key in row]
-    steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
+    if not pairs:
+        return None
+    steps, values = np.array(pairs, np.float64).T
     return steps, values
 
 
 def find_differences(plan: Plan, outcomes: list[Outcome], metric: str) -> list[Difference]:
-    """Return the study's comparisons, where both variants have at least two seeds, with Welch's t interval.
-
-    The interval covers the difference expected of other seeds in 95 % of cases; one in twenty misses it.
-    """
+    """Return the study's comparisons in a metric, where two or more seeds of both variants have been evaluated."""
     by_name = {outcome.variant.name: outcome for outcome in outcomes}
     differences = []
     for first, second in plan.definition.pairs(list(by_name)):
-        a, b = (by_name[name].metrics.get(metric, []) for name in (first, second))
-        if min(len(a), len(b)) >= 2:
-            low, high = _interval(a, b)
-            mean = statistics.fmean(a) - statistics.fmean(b)
-            differences.append(Difference(metric, by_name[first].variant, by_name[second].variant, mean, low, high))
+        a, b = (by_name[name].values.get(metric, {}) for name in (first, second))
+        seeds = [seed for seed in a if seed in b]
+        if len(seeds) < 2:
+            continue
+        apart = tuple(a[seed] - b[seed] for seed in seeds)
+        base = statistics.fmean(b[seed] for seed in seeds)
+        differences.append(Difference(metric, by_name[first].variant, by_name[second].variant, apart, base))
     return differences
-
-
-def _interval(a: list[float], b: list[float]) -> tuple[float, float]:
-    try:
-        from scipy.stats import ttest_ind
-    except ImportError as error:
-        raise UserError("the report of a study needs scipy: pip install 'sagan[study]'") from error
-    interval = ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
-    return float(interval.low), float(interval.high)
 
 
 def main_metric(outcomes: list[Outcome]) -> str | None:
     """Return the name under which the Frechet distance was measured: FID in Inception features; None without one."""
     names = [name for outcome in outcomes for name in outcome.metrics]
     return next((name for name in names if name in ("FID", "Frechet distance")), None)
+
+
+def compared_metrics(outcomes: list[Outcome]) -> list[str]:
+    """Return the names of the metrics in which a report compares variants: distances, structure, twins."""
+    names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.metrics))
+    beginnings = ("FID", "Frechet", "intra-FID", "class-wise Frechet", "patch correlation error", "twin ")
+    return sorted((n for n in names if n.startswith(beginnings)), key=lambda n: n != main_metric(outcomes))

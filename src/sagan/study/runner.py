@@ -45,13 +45,14 @@ def open_study(
     jobs: int = 1,
     device: str = "auto",
 ) -> StudyFolder:
-    """Open the study in a folder, or plan a new one if there is none.
+    """Open the study in a folder, or plan a new one if there is none. A study may get more seeds than it had.
 
     Raises:
         UserError: an option is wrong, or the folder holds a study with other options.
     """
     config, features = absolute_paths(config), absolute_features(features)
-    known = [variant.name for variant in STUDIES[study].variants(config)]
+    variants = STUDIES[study].variants(config)
+    known = [variant.name for variant in variants]
     for name in only:
         if name not in known:
             raise UserError(f"--only {name}: the variants of '{study}' are {', '.join(known)}")
@@ -69,7 +70,7 @@ def open_study(
         study=study,
         base=config,
         seeds=tuple(range(config.training.seed, config.training.seed + seeds)),
-        variants=tuple(name for name in known if name in only or not only),
+        variants=tuple(v.name for v in variants if v.name in only or not (only or v.by_name_only)),
         count=count,
         features=features,
         budget=budget,
@@ -78,16 +79,18 @@ def open_study(
     )
     if (out / "study.json").exists():
         folder = StudyFolder(out)
-        _check_same(folder, plan)
-        return folder
+        old = folder.plan.seeds
+        more = plan.seeds if plan.seeds[: len(old)] == old else old
+        _check_same(folder, plan, more)
+        return folder if more == old else StudyFolder.create(out, replace(folder.plan, seeds=more))
     if budget_seconds or any(variant.same_time for variant in plan.chosen()):
         plan = _timed(plan, budget_seconds, store, jobs, choose_device(device))
     return StudyFolder.create(out, plan)
 
 
-def _check_same(folder: StudyFolder, plan: Plan) -> None:
-    """Raise UserError if a folder's plan differs from `plan`, except in what follows from measured speed."""
-    theirs = folder.plan
+def _check_same(folder: StudyFolder, plan: Plan, seeds: tuple[int, ...]) -> None:
+    """Raise UserError if a folder's plan, with these seeds, differs from `plan` but for what speed determines."""
+    theirs = replace(folder.plan, seeds=seeds)
     plan = replace(plan, shares=theirs.shares)
     if plan.budget:
         base = replace(plan.base, training=replace(plan.base.training, steps=theirs.base.training.steps))

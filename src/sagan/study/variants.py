@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sagan.config import Config
-from sagan.model.config import AttentionKind
+from sagan.model.config import AttentionKind, Role
 
 StudyName = Literal["attention", "stability", "comparison", "settings"]
 
@@ -21,6 +21,8 @@ class Variant:
     config: Config
     same_time: bool = False
     """Whether it trains for the time that the base takes, rather than for the steps of the base."""
+    by_name_only: bool = False
+    """Whether a study has it only where the option --only names it."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Study:
     variants: Callable[[Config], list[Variant]]
     pairs: Callable[[list[str]], list[tuple[str, str]]]
     """Map the names of the variants in a study to the pairs that its report compares."""
+    reference: str
+    """Variant that curves show the differences to."""
     paper: str = ""
     """What the paper found, as Markdown."""
 
@@ -69,9 +73,14 @@ RELATIVISTIC: dict[str, Any] = {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "p
 """Fields of `TrainingConfig`: R3GAN's loss (Huang et al. 2024), with penalties at every fourth step."""
 
 
-def _attention_at(size: int | None, kind: AttentionKind = "self") -> dict[str, Any]:
+def _attention_at(
+    size: int | None, kind: AttentionKind = "self", roles: tuple[Role, ...] = ("generator", "discriminator")
+) -> dict[str, Any]:
     layers = () if size is None else ((size, kind),)
-    return {"generator_attention": layers, "discriminator_attention": layers}
+    return {
+        "generator_attention": layers if "generator" in roles else (),
+        "discriminator_attention": layers if "discriminator" in roles else (),
+    }
 
 
 KINDS: dict[AttentionKind, str] = {
@@ -80,21 +89,31 @@ KINDS: dict[AttentionKind, str] = {
     "channel": "channel attention",
 }
 
+ROLES: dict[str, Role] = {"G": "generator", "D": "discriminator"}
+
 
 def _attention(base: Config) -> list[Variant]:
-    """Return Table 1's variants: no layer, or one in both networks, at each size from 8 to half the image's."""
+    """Return Table 1's variants: no layer, or one in both networks, at each size from 8 to half the image's.
+
+    By name only: self-attention in one of the networks, self-16-g or self-16-d.
+    """
     sizes = [8 << i for i in range((base.model.resolution // 8).bit_length() - 1)]
-    none = Variant("none", "none", _with(base, model=_attention_at(None)))
-    return [none] + [
-        Variant(f"{kind}-{size}", f"{title} {size}", _with(base, model=_attention_at(size, kind)))
-        for kind, title in KINDS.items()
-        for size in sizes
-    ]
+    variants = [Variant("none", "none", _with(base, model=_attention_at(None)))]
+    for kind, title in KINDS.items():
+        for size in sizes:
+            config = _with(base, model=_attention_at(size, kind))
+            variants.append(Variant(f"{kind}-{size}", f"{title} {size}", config))
+    for size in sizes:
+        for letter, role in ROLES.items():
+            config = _with(base, model=_attention_at(size, roles=(role,)))
+            title = f"{KINDS['self']} {size} in {letter} only"
+            variants.append(Variant(f"self-{size}-{letter.lower()}", title, config, by_name_only=True))
+    return variants
 
 
 def _attention_pairs(names: list[str]) -> list[tuple[str, str]]:
     sizes = [name.removeprefix("self-") for name in names if name.startswith("self-")]
-    pairs = [(name, "none") for name in names if name != "none"]
+    pairs = [(name, "none") for name in names if name != "none" and "none" in names]
     return pairs + [(f"self-{size}", f"residual-{size}") for size in sizes if f"residual-{size}" in names]
 
 
@@ -207,6 +226,7 @@ STUDIES: dict[StudyName, Study] = {
         "blocks have as many parameters as the self-attention that they replace.",
         _attention,
         _attention_pairs,
+        "none",
         _PAPER_ATTENTION,
     ),
     "stability": Study(
@@ -216,6 +236,7 @@ STUDIES: dict[StudyName, Study] = {
         "With five updates of D for one of G there are a third as many steps, so that all cost about the same.",
         _stability,
         _all_against("sn-both-ttur"),
+        "sn-both-ttur",
     ),
     "comparison": Study(
         "How does it compare with its predecessors?",
@@ -225,6 +246,7 @@ STUDIES: dict[StudyName, Study] = {
         "learning rate for both networks, the geometric mean of SAGAN's.",
         _comparison,
         _all_against("sagan"),
+        "sagan",
         _PAPER_COMPARISON,
     ),
     "settings": Study(
@@ -233,5 +255,6 @@ STUDIES: dict[StudyName, Study] = {
         "the loss gets as many steps as take the same time, by a short trial; any other as many steps as the base.",
         _settings,
         lambda names: [(name, "base") for name in names if name != "base" and "base" in names],
+        "base",
     ),
 }
