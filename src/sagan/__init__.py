@@ -11,6 +11,7 @@ from sagan.attention_maps import (
 )
 from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.errors import UserError
+from sagan.generation import LoadedGenerator
 from sagan.hub.repository import load, save_pretrained
 from sagan.importers.networks import ImportedGenerator as _ImportedGenerator  # registers its architecture
 from sagan.metrics.evaluation import Evaluation, evaluate
@@ -56,5 +57,6 @@ __all__ = [
 
 # Method names as in other libraries. They are added here because the model knows neither files nor the Hub.
 for _generator in (Generator, _DCGANGenerator, _ImportedGenerator):
+    _generator.sample = LoadedGenerator.sample  # type: ignore[union-attr]
     _generator.save_pretrained = save_pretrained  # type: ignore[union-attr]
     _generator.from_pretrained = staticmethod(load)  # type: ignore[union-attr]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sagan.device import full_precision
 from sagan.errors import UserError
+from sagan.labels import Labels, as_labels, names_of
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, SelfAttention2d
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -70,7 +71,7 @@ def attention_layers(
 def attention_maps(
     network: Generator | Discriminator,
     inputs: Tensor,
-    y: Tensor | None = None,
+    y: Labels | None = None,
     *,
     queries: Points | Literal["all"],
     layers: Sequence[str] | None = None,
@@ -82,7 +83,8 @@ def attention_maps(
     Args:
         network: as trained, or from `sagan.load`.
         inputs: latents (N, latent_dim) for a generator, or images (N, C, R, R) in [-1, 1] for a discriminator.
-        y: classes (N,) int64; optional if the network is unconditional.
+        y: classes, one for all images or one for each: a tensor (N,), numbers, or names of a loaded generator's;
+            optional if the network is unconditional.
         queries: points (Q, 2), the same for every image, or (N, Q, 2), in pixels of the image; 'all': every location
             of the layer's grid, row by row, which is the whole S² x K map.
         layers: names or sizes, as `attention_layers` accepts them; None: all.
@@ -100,13 +102,14 @@ def attention_maps(
 def observe_attention(
     network: Generator | Discriminator,
     inputs: Tensor,
-    y: Tensor | None = None,
+    y: Labels | None = None,
     *,
     layers: Sequence[str] | None = None,
 ) -> "Observation":
     """Run one forward pass and keep it, to compute maps from it repeatedly. Arguments: `attention_maps`."""
     chosen = attention_layers(network, layers)
     device = next(network.parameters()).device
+    labels = None if y is None else as_labels(y, len(inputs), names_of(network)).to(device)
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -115,7 +118,7 @@ def observe_attention(
     hooks = [layer.register_forward_pre_hook(keep(name)) for name, layer in chosen.items()]
     try:
         with evaluation(network):
-            output = network(inputs.to(device), None if y is None else y.to(device))
+            output = network(inputs.to(device), labels)
     finally:
         for hook in hooks:
             hook.remove()
@@ -209,7 +212,7 @@ class Observation:
 
 
 def attention_statistics(
-    network: Generator | Discriminator, inputs: Tensor, y: Tensor | None = None
+    network: Generator | Discriminator, inputs: Tensor, y: Labels | None = None
 ) -> dict[str, LayerStatistics]:
     """Measure how far each self-attention layer looks and how much it is used. Arguments: `attention_maps`."""
     return observe_attention(network, inputs, y).statistics()
