@@ -75,7 +75,7 @@ def attention_maps(
     *,
     queries: Points | Literal["all"],
     layers: Sequence[str] | None = None,
-) -> dict[str, Tensor]:
+) -> "AttentionMaps":
     """Return what query points attend to, for every layer; only their rows of the map are computed, exactly.
 
     The network runs in evaluation mode and is left unchanged.
@@ -91,7 +91,7 @@ def attention_maps(
 
     Returns:
         For each layer maps (N, Q, K', K'), each summing to 1, K' the side of its keys' grid: S, or S/2 if pooled.
-        `resize_maps` resizes them to the image.
+        `resize_maps` resizes them to the image. A notebook shows them next to their images.
 
     Raises:
         UserError: a point lies outside the image, or the layer does not exist.
@@ -122,7 +122,7 @@ def observe_attention(
     finally:
         for hook in hooks:
             hook.remove()
-    return Observation(network, output, chosen, seen)
+    return Observation(network, output, chosen, seen, output if network.role == "generator" else inputs)
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,20 @@ class LayerStatistics:
     """How much a map depends on its query: total variation distance from the mean map of its image, 0 to 1."""
 
 
+class AttentionMaps(dict[str, Tensor]):
+    """Maps (N, Q, K', K') by the name of their layer, each summing to 1. A notebook shows them next to their images.
+
+    Args:
+        maps: the maps.
+        queries: the query points, in pixels, or 'all'.
+        images: (N, C, R, R) in [-1, 1], which the maps are of.
+    """
+
+    def __init__(self, maps: Mapping[str, Tensor], queries: Points | Literal["all"], images: Tensor) -> None:
+        super().__init__(maps)
+        self.queries, self.images = queries, images
+
+
 @dataclass(frozen=True)
 class Observation:
     """A forward pass of a network with the inputs of its self-attention layers."""
@@ -155,19 +169,22 @@ class Observation:
     layers: Mapping[str, SelfAttention2d]
     inputs: Mapping[str, Tensor]
     """Input of each layer, (N, C, S, S)."""
+    images: Tensor
+    """The images (N, C, R, R) in [-1, 1], drawn or judged."""
 
     @property
     def resolution(self) -> int:
         """R: the side of the images, pixels."""
         return self.network.config.resolution
 
-    def maps(self, queries: Points | Literal["all"]) -> dict[str, Tensor]:
+    def maps(self, queries: Points | Literal["all"]) -> AttentionMaps:
         """Compute maps (N, Q, K', K') of every layer, as `attention_maps` describes them."""
         with evaluation(self.network):
-            return {
+            maps = {
                 name: layer.attention_rows(self.inputs[name], self._locations(queries, self.inputs[name]))
                 for name, layer in self.layers.items()
             }
+        return AttentionMaps(maps, queries, self.images)
 
     def shares(self, queries: Points | Literal["all"]) -> dict[str, Tensor]:
         """Compute |gamma · o| / |x| of every layer at query points, (N, Q): how much it adds to its input there."""

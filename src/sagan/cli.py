@@ -28,9 +28,8 @@ from sagan.commands.push import Push, push
 from sagan.commands.report import Report, report
 from sagan.commands.sample import Sample, sample
 from sagan.commands.study import Study, study
-from sagan.commands.train import Train, train
+from sagan.commands.train import Train, default_config, train
 from sagan.errors import UserError
-from sagan.files import expand_home
 from sagan.locate import expand_options
 from sagan.presets import PRESETS
 from sagan.text import PrintableStream, is_text, printable
@@ -78,12 +77,7 @@ def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train |
         known, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:  # a missing value or an unknown preset, which tyro reports
         return options(**required)
-    config = PRESETS[known.preset]
-    if known.start:
-        from sagan.training.finetune import read_model
-
-        config = replace(config, model=read_model(expand_home(known.start)))
-    return options(preset=known.preset, config=config, **required)
+    return options(preset=known.preset, config=default_config(known.preset, known.start or ""), **required)
 
 
 def _parse(options: type, name: str, arguments: list[str]) -> Any:
