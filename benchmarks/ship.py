@@ -19,12 +19,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+import sagan
 from sagan import trained
 from sagan.data.sources import BUILT_IN
 from sagan.errors import UserError
 from sagan.files import load_tensors, save_tensors
 from sagan.hub.card import public_info, public_name, write_card
-from sagan.metrics.evaluation import default_path, evaluate
+from sagan.metrics.evaluation import default_path
 from sagan.render.samples import write_samples
 from sagan.run import Run, read_discriminator, read_generator
 
@@ -88,7 +89,7 @@ def shorten(value: object) -> object:
 def measure(folder: Path, name: str, source: str, counts: dict[str, int], cache: str) -> None:
     """Evaluate the stored weights in the features of each judge."""
     for judge in JUDGES:
-        evaluation = evaluate(folder, source, features=judge, cache=cache, **counts)
+        evaluation = sagan.evaluate(folder, source, features=judge, cache=cache, **counts)
         evaluation.generated["path"] = name
         evaluation.reference["source"] = public_name(evaluation.reference["source"])
         path = default_path(folder, evaluation)

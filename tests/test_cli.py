@@ -11,14 +11,25 @@ import torch
 from PIL import Image
 
 import sagan
-from sagan.cli import COMMANDS
+from sagan.cli import COMMANDS, _parse
 from sagan.figures.curves import draw_curves, save_figure
 from sagan.figures.grid import cut_grid
 from sagan.marks import step_of
 from sagan.run import Run, lock_for_training, read_discriminator, read_generator
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_without_a_command_it_says_what_to_do_next(command):
+    status, output, errors = command()
+    assert (status, errors) == (0, "")
+    lines = output.splitlines()
+    assert len(lines) == 5
+    commands = [re.split("   +", line.strip())[0].split()[1:] for line in lines if line.startswith("  sagan ")]
+    assert [words[0] for words in commands] == ["explore", "sample", "train"]
+    for words in commands:  # they are parsed; what they do is tested elsewhere
+        _parse(COMMANDS[words[0]][0], words[0], words[1:])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
 def test_help_lists_the_commands(command, arguments):
     status, output, _ = command(*arguments)
     assert status == 0

@@ -1,7 +1,10 @@
 """The code in the documentation runs as it stands there."""
 
+import contextlib
 import re
 import shlex
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import sagan
 from sagan import Generator, ModelConfig, draw_latents
 from sagan.cli import COMMANDS, main
 
@@ -77,6 +81,66 @@ def test_segmentation(with_attention):
     assert segmenter.channel.gamma != 0
     maps = segmenter.position.attention_rows(segmenter.encoder(images), torch.tensor([[6 + 8 * 6]]).expand(200, 1))
     assert maps.shape == (200, 1, 8, 8)
+
+
+TINY = {
+    "resolution": 32, "base_channels": 4, "latent_dim": 8, "batch_size": 4, "precision": "fp32", "device": "cpu",
+    "log_every": 1, "checkpoint_every": 2, "evaluate_every": 2, "evaluate_count": 8,
+}  # fmt: skip
+DISTANCE = "frechet_distance/EfficientNet-Lite0"
+
+
+@pytest.mark.parametrize("page", ["docs/python.md", "README.md"])
+def test_python(page, image_folder, tmp_path, monkeypatch):
+    """All Python of a page, in its order, with tiny networks and few steps; a stand-in for wandb notes its calls."""
+    train, evaluate = sagan.train, sagan.evaluate
+
+    def train_tiny(*arguments, **options):
+        steps = {"steps": options.get("steps", 20_000) // 10_000}
+        return train(*arguments, **options | steps | ({} if "resume" in options else TINY))
+
+    logged = []
+    wandb = types.ModuleType("wandb")
+    wandb.init = lambda project: contextlib.nullcontext(wandb)
+    wandb.log = lambda metrics, step: logged.append({"step": step, **metrics})
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr(sagan, "train", train_tiny)
+    monkeypatch.setattr(sagan, "evaluate", lambda *a, **options: evaluate(*a, **options | {"count": 8}))
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS.parent / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    space = {"features": torch.zeros(1, 256, 8, 8)}  # as of "any network"
+    for block in blocks:
+        exec(block, space)
+    assert (tmp_path / "runs" / "mine" / "generator.safetensors").is_file()
+    if page == "README.md":
+        assert space["images"].shape == (8, 3, 32, 32)
+        return
+    assert space["watch"](1, {DISTANCE: 59.9}) is True
+    assert not space["watch"](1, {"loss/generator": 1.0})
+    assert sagan.Run("runs/watched").info.config.training.steps == 3
+    assert (tmp_path / "cat.png").is_file()
+    assert space["maps"]["16.0"].shape == (8, 1, 8, 8)
+    assert logged == sagan.Run("runs/logged").metrics()
+
+
+def test_every_key_of_the_log_is_documented(image_folder, tmp_path):
+    """Those of a run with all that logs keys of its own, and no key in the table that no run writes."""
+    run = sagan.train(
+        image_folder, tmp_path / "run", **TINY | {"steps": 2, "class_head": "classifier", "r1": 1.0, "lecam": 0.1}
+    )
+    written = {key for row in run.metrics() for key in row}
+    section = (DOCS / "python.md").read_text(encoding="utf-8").split("## metrics.jsonl")[1]
+    documented = {
+        key
+        for line in section.splitlines()
+        if line.startswith("| `")
+        for key in re.findall("`(.*?)`", line.split("|")[1])
+    }
+    assert {
+        re.sub(r"(gamma)/.*", r"\1/NETWORK.LAYER", key.replace(DISTANCE, "frechet_distance/FEATURES"))
+        for key in written
+    } | {"fid"} == documented
 
 
 def commands_of(page):

@@ -142,7 +142,7 @@ def test_the_list_shows_its_distances(place, here, command):
     status, out, _ = command("list")
     assert status == 0
     title, line = out.splitlines()
-    assert title.split() == ["name", "images", "step", "distance", "samples"]
+    assert title.split() == ["name", "images", "steps", "distance", "newest", "samples"]
     assert line.startswith(f"{NAME}  32 px, 2 classes  7 ")
     assert all(f"(EfficientNet-Lite{n}, step 7, 24 images)" in line for n in (0, 2))
     assert line.endswith(str(place / "trained" / NAME / "samples.png"))

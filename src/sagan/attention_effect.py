@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagan.attention_maps import attention_layers, evaluation
+from sagan.labels import Labels, as_labels, names_of
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.sampling import sample
@@ -96,23 +97,25 @@ class AttentionEffect:
 
 
 def attention_effect(
-    generator: Generator, z: Tensor, y: Tensor | None = None, *, layers: Sequence[str] | None = None
+    generator: Generator, z: Tensor, y: Labels | None = None, *, layers: Sequence[str] | None = None
 ) -> AttentionEffect:
     """Generate images as trained, and the same with self-attention layers off. The generator is left unchanged.
 
     Args:
         generator: as trained, or from `sagan.load`.
         z: latents (N, latent_dim).
-        y: classes (N,) int64; optional if the generator is unconditional.
+        y: classes, one for all images or one for each: a tensor (N,), numbers, or names of a loaded generator's;
+            optional if the generator is unconditional.
         layers: names or sizes of the layers to turn off; None: all.
 
     Raises:
         UserError: the layer does not exist, or the generator has no self-attention layer.
+        ValueError: a class is missing or does not exist.
     """
     chosen = tuple(attention_layers(generator, layers))
-    y = torch.zeros(len(z), dtype=torch.long) if y is None else y
+    labels = as_labels(y, len(z), names_of(generator))
     with evaluation(generator):
-        on = sample(generator, z, y)
+        on = sample(generator, z, labels)
         with scaled_gammas(generator, dict.fromkeys(chosen, 0.0)):
-            off = sample(generator, z, y)
+            off = sample(generator, z, labels)
     return AttentionEffect(chosen, on, off)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sagan.device import full_precision
 from sagan.errors import UserError
+from sagan.labels import Labels, as_labels, names_of
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, SelfAttention2d
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
@@ -70,11 +71,11 @@ def attention_layers(
 def attention_maps(
     network: Generator | Discriminator,
     inputs: Tensor,
-    y: Tensor | None = None,
+    y: Labels | None = None,
     *,
     queries: Points | Literal["all"],
     layers: Sequence[str] | None = None,
-) -> dict[str, Tensor]:
+) -> "AttentionMaps":
     """Return what query points attend to, for every layer; only their rows of the map are computed, exactly.
 
     The network runs in evaluation mode and is left unchanged.
@@ -82,14 +83,15 @@ def attention_maps(
     Args:
         network: as trained, or from `sagan.load`.
         inputs: latents (N, latent_dim) for a generator, or images (N, C, R, R) in [-1, 1] for a discriminator.
-        y: classes (N,) int64; optional if the network is unconditional.
+        y: classes, one for all images or one for each: a tensor (N,), numbers, or names of a loaded generator's;
+            optional if the network is unconditional.
         queries: points (Q, 2), the same for every image, or (N, Q, 2), in pixels of the image; 'all': every location
             of the layer's grid, row by row, which is the whole S² x K map.
         layers: names or sizes, as `attention_layers` accepts them; None: all.
 
     Returns:
         For each layer maps (N, Q, K', K'), each summing to 1, K' the side of its keys' grid: S, or S/2 if pooled.
-        `resize_maps` resizes them to the image.
+        `resize_maps` resizes them to the image. A notebook shows them next to their images.
 
     Raises:
         UserError: a point lies outside the image, or the layer does not exist.
@@ -100,13 +102,14 @@ def attention_maps(
 def observe_attention(
     network: Generator | Discriminator,
     inputs: Tensor,
-    y: Tensor | None = None,
+    y: Labels | None = None,
     *,
     layers: Sequence[str] | None = None,
 ) -> "Observation":
     """Run one forward pass and keep it, to compute maps from it repeatedly. Arguments: `attention_maps`."""
     chosen = attention_layers(network, layers)
     device = next(network.parameters()).device
+    labels = None if y is None else as_labels(y, len(inputs), names_of(network)).to(device)
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -115,11 +118,11 @@ def observe_attention(
     hooks = [layer.register_forward_pre_hook(keep(name)) for name, layer in chosen.items()]
     try:
         with evaluation(network):
-            output = network(inputs.to(device), None if y is None else y.to(device))
+            output = network(inputs.to(device), labels)
     finally:
         for hook in hooks:
             hook.remove()
-    return Observation(network, output, chosen, seen)
+    return Observation(network, output, chosen, seen, output if network.role == "generator" else inputs)
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,20 @@ class LayerStatistics:
     """How much a map depends on its query: total variation distance from the mean map of its image, 0 to 1."""
 
 
+class AttentionMaps(dict[str, Tensor]):
+    """Maps (N, Q, K', K') by the name of their layer, each summing to 1. A notebook shows them next to their images.
+
+    Args:
+        maps: the maps.
+        queries: the query points, in pixels, or 'all'.
+        images: (N, C, R, R) in [-1, 1], which the maps are of.
+    """
+
+    def __init__(self, maps: Mapping[str, Tensor], queries: Points | Literal["all"], images: Tensor) -> None:
+        super().__init__(maps)
+        self.queries, self.images = queries, images
+
+
 @dataclass(frozen=True)
 class Observation:
     """A forward pass of a network with the inputs of its self-attention layers."""
@@ -152,19 +169,22 @@ class Observation:
     layers: Mapping[str, SelfAttention2d]
     inputs: Mapping[str, Tensor]
     """Input of each layer, (N, C, S, S)."""
+    images: Tensor
+    """The images (N, C, R, R) in [-1, 1], drawn or judged."""
 
     @property
     def resolution(self) -> int:
         """R: the side of the images, pixels."""
         return self.network.config.resolution
 
-    def maps(self, queries: Points | Literal["all"]) -> dict[str, Tensor]:
+    def maps(self, queries: Points | Literal["all"]) -> AttentionMaps:
         """Compute maps (N, Q, K', K') of every layer, as `attention_maps` describes them."""
         with evaluation(self.network):
-            return {
+            maps = {
                 name: layer.attention_rows(self.inputs[name], self._locations(queries, self.inputs[name]))
                 for name, layer in self.layers.items()
             }
+        return AttentionMaps(maps, queries, self.images)
 
     def shares(self, queries: Points | Literal["all"]) -> dict[str, Tensor]:
         """Compute |gamma · o| / |x| of every layer at query points, (N, Q): how much it adds to its input there."""
@@ -209,7 +229,7 @@ class Observation:
 
 
 def attention_statistics(
-    network: Generator | Discriminator, inputs: Tensor, y: Tensor | None = None
+    network: Generator | Discriminator, inputs: Tensor, y: Labels | None = None
 ) -> dict[str, LayerStatistics]:
     """Measure how far each self-attention layer looks and how much it is used. Arguments: `attention_maps`."""
     return observe_attention(network, inputs, y).statistics()

@@ -28,9 +28,8 @@ from sagan.commands.push import Push, push
 from sagan.commands.report import Report, report
 from sagan.commands.sample import Sample, sample
 from sagan.commands.study import Study, study
-from sagan.commands.train import Train, train
+from sagan.commands.train import Train, default_config, train
 from sagan.errors import UserError
-from sagan.files import expand_home
 from sagan.locate import expand_options
 from sagan.presets import PRESETS
 from sagan.text import PrintableStream, is_text, printable
@@ -68,6 +67,14 @@ def _help() -> str:
     )
 
 
+NEXT_STEPS = """\
+Self-Attention GANs: generate images, see what attention does, train on your own. For a start:
+  sagan explore                            a page: generate images, click a pixel, see where it looks
+  sagan sample robots64                    images of a trained model that comes with the package
+  sagan train --data FOLDER --budget 1h    an hour of training on your images
+sagan --help lists all commands; sagan list shows trained models and your runs."""
+
+
 def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train | Study:
     """Return the default options: those of the preset in the arguments, with the architecture of --from's networks."""
     required = {"study": tyro.MISSING} if options is Study else {}
@@ -78,12 +85,7 @@ def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train |
         known, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:  # a missing value or an unknown preset, which tyro reports
         return options(**required)
-    config = PRESETS[known.preset]
-    if known.start:
-        from sagan.training.finetune import read_model
-
-        config = replace(config, model=read_model(expand_home(known.start)))
-    return options(preset=known.preset, config=config, **required)
+    return options(preset=known.preset, config=default_config(known.preset, known.start or ""), **required)
 
 
 def _parse(options: type, name: str, arguments: list[str]) -> Any:
@@ -138,12 +140,14 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
-    name = " ".join(arguments[:words]) or "--help"
+    name = " ".join(arguments[:words])
     try:
         for argument in arguments:
             if not is_text(argument):  # no file of a run could record it
                 raise UserError(f"{printable(argument)} is not UTF-8: rename the file or folder")
-        if name in ("-h", "--help"):
+        if not arguments:
+            print(NEXT_STEPS)
+        elif name in ("-h", "--help"):
             print(_help())
         elif name == "--version":
             print(metadata.version("sagan"))

@@ -87,6 +87,11 @@ def compare_with_preset(config: Config) -> tuple[PresetName, list[tuple[str, str
     return name, differences(PRESETS[name])
 
 
+def option_paths(config: Config) -> dict[str, str]:
+    """Return where a configuration holds each option: 'training.batch_size' by '--batch-size'."""
+    return {_option_name(key): key for key in _flatten(config)}
+
+
 def different_options(a: Config, b: Config) -> list[str]:
     """Return the names of the options in which two configurations differ."""
     theirs = _flatten(b)

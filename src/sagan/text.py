@@ -3,6 +3,7 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from typing import Any, TextIO
 
 
@@ -42,6 +43,15 @@ def short(value: float) -> str:
 def format_count(count: int, one: str, many: str) -> str:
     """Format a count with its noun: `one` for 1, `many` otherwise."""
     return f"{count:,} {one if count == 1 else many}"
+
+
+def html_table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
+    """Return an HTML table of cells of text, the first of each row its heading."""
+    lines = [f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in head)}</tr>"] if head else []
+    for first, *others in rows:
+        cells = "".join(f'<td style="text-align: left">{escape(cell)}</td>' for cell in others)
+        lines.append(f'<tr><th style="text-align: left">{escape(first)}</th>{cells}</tr>')
+    return f"<table>{''.join(lines)}</table>"
 
 
 def canonical(name: str) -> str:

@@ -21,13 +21,14 @@ def test_runs_under_a_folder(tmp_path):
     rows = [{"step": 100, key: 90.25}, {"step": 200, key: 95.0}, {"step": 1300, "loss/generator": 1.0}]
     make_run(tmp_path / "runs" / "b", rows=rows, samples=(100, 200))
     make_run(tmp_path / "runs" / "deep" / "a", names=())
+    (tmp_path / "runs" / "b" / "samples.png").touch()  # of the best step: older
     make_run(tmp_path / "runs" / "b" / "inside")  # of a run: not looked at
     (tmp_path / "runs" / "other").mkdir()
     (tmp_path / "runs" / "other" / "config.json").write_text("{}")
     lines = list_models().splitlines()
     assert [line.split("  ")[0] for line in lines] == ["name", "runs/b", "runs/deep/a", "runs/other"]
     assert "32 px, 3 classes" in lines[1]
-    assert "1,300" in lines[1]
+    assert "  1,300 of 100,000  " in lines[1]
     assert "90.25 (EfficientNet-Lite0, step 100, during training)" in lines[1]
     assert lines[1].endswith("runs/b/samples/step-00000200.png")
     assert lines[2].split() == ["runs/deep/a", "32", "px", "-", "-", "-"]

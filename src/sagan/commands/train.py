@@ -5,6 +5,7 @@ import math
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from sagan.commands.arguments import DeviceOption, Flag, FolderOption
 from sagan.commands.resume import change_steps, check_features, check_options, check_same, steps_done
 from sagan.config import Config
 from sagan.errors import UserError
+from sagan.files import expand_home
 from sagan.presets import PRESETS, PresetName
 from sagan.text import format_time, printable
 
@@ -53,12 +55,28 @@ class Train:
     """Names of the options on the command line."""
 
 
-def train(options: Train, callback: "Callback | None" = None) -> Path:
-    """Run `sagan train`; returns the run's folder.
+def default_config(preset: PresetName, start: str | Path = "") -> Config:
+    """Return the configuration of a preset, with the architecture of the networks that --from names.
+
+    Raises:
+        UserError: there is no such preset, or there are no such networks.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"preset must be one of {', '.join(PRESETS)}, got {preset}")
+    if not start:
+        return PRESETS[preset]
+    from sagan.training.finetune import read_model
+
+    return replace(PRESETS[preset], model=read_model(expand_home(start)))
+
+
+def train(options: Train, callback: "Callback | None" = None, tell: Callable[[str], object] = print) -> Path:
+    """Run `sagan train` or `sagan.train`; returns the run's folder.
 
     Args:
         options: of the command line.
-        callback: called with a step and the values logged there.
+        callback: called with a step and the values logged there; True from it stops training after the next step.
+        tell: called with what will be trained and, at the end, with the result, in lines.
     """
     from sagan.device import choose_algorithms
     from sagan.distributed import join
@@ -79,8 +97,8 @@ def train(options: Train, callback: "Callback | None" = None) -> Path:
             plan, speed = _try_out(plan, budget, processes)
         if processes.is_first:
             if plan.lines:
-                print("\n".join(plan.lines))
-            print(describe_plan(out, plan.config, plan.store, processes, done=plan.done, speed=speed))
+                tell("\n".join(plan.lines))
+            tell(describe_plan(out, plan.config, plan.store, processes, done=plan.done, speed=speed))
         if options.dry_run:
             return out
 
@@ -93,9 +111,9 @@ def train(options: Train, callback: "Callback | None" = None) -> Path:
                 from sagan.render.attention import write_attention
 
                 figure, _ = write_attention(run.path, None, device=processes.device)
-            print(describe_result(run, read_generator(run.path)[2], figure))
+            tell(describe_result(run, read_generator(run.path)[2], figure))
         elif processes.is_first:
-            print(f"stopped and saved; resume with: sagan train --resume {shlex.quote(str(run.path))}")
+            tell(f"stopped and saved; resume with: sagan train --resume {shlex.quote(str(run.path))}")
     return out
 
 

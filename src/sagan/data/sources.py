@@ -547,6 +547,8 @@ def _read_labels(where: str, read: Callable[[str], bytes]) -> tuple[dict[str, in
     """
     try:
         content: Any = json.loads(read("dataset.json"), object_pairs_hook=_without_doubles)
+    except UserError:
+        raise
     except (Unreadable, ValueError, RecursionError) as error:
         raise UserError(f"{where} is not readable JSON ({error}): repair or remove it") from error
     pairs = content.get("labels") if isinstance(content, dict) else content

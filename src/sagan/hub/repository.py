@@ -11,6 +11,8 @@ from typing import Any
 
 from sagan.errors import UserError
 from sagan.files import save_tensors
+from sagan.generation import LoadedGenerator, as_loaded
+from sagan.labels import names_of
 from sagan.model.config import baked
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import has_spectral_norm
@@ -24,11 +26,12 @@ COLUMNS = 8
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def load(source: str | Path, *, revision: str | None = None, endpoint: str | None = None) -> Generator:
+def load(source: str | Path, *, revision: str | None = None, endpoint: str | None = None) -> LoadedGenerator:
     """Load the averaged generator of a run, a file or a repository on the Hugging Face Hub, ready to use.
 
-    It is in evaluation mode, with spectral norms folded into the weights: `load("runs/demo")(z, y)` maps latents z
-    (N, latent_dim) and classes y (N,) to images (N, C, H, W) in [-1, 1].
+    It has `class_names`, and `sample`, which draws PIL images. It is in evaluation mode, with spectral norms folded
+    into the weights: `load("runs/demo")(z, y)` maps latents z (N, latent_dim) and classes y to images (N, C, H, W)
+    in [-1, 1]; y is a tensor (N,), a list of names or numbers, or one class for all.
 
     Args:
         source: a run's folder, its generator.safetensors, the name of a trained model that comes with the package
@@ -43,27 +46,27 @@ def load(source: str | Path, *, revision: str | None = None, endpoint: str | Non
     name = str(source)
     source = find(source)
     if (source / WEIGHTS).is_file():  # a run's folder, or one written by save_pretrained
-        return load_generator(source / WEIGHTS)[0]
+        return as_loaded(*load_generator(source / WEIGHTS)[:2])
     if source.exists() or not _REPOSITORY.fullmatch(name) or name.endswith(".safetensors"):
-        return load_generator(source)[0]
+        return as_loaded(*load_generator(source)[:2])
     hub = _import_hub(f"{name} does not exist locally; loading it from the Hub")
     with _one_line_errors(f"{name} does not exist locally and could not be loaded from the Hub"):
         path = hub.hf_hub_download(name, WEIGHTS, revision=revision, endpoint=endpoint, library_name="sagan")
-    return load_generator(path)[0]
+    return as_loaded(*load_generator(path)[:2])
 
 
 def save_pretrained(generator: Generator, folder: str | Path, *, class_names: tuple[str, ...] = ()) -> Path:
     """Write a generator into a folder that `load` and `from_pretrained` read back bit for bit, and return the file.
 
     Args:
-        class_names: one for each class; (): the classes' numbers.
+        class_names: one for each class; (): the generator's own, or the classes' numbers.
 
     Raises:
         UserError: the folder is not writable.
         ValueError: the number of class names is not the number of classes.
     """
     config = generator.config
-    class_names = class_names or tuple(map(str, range(config.num_classes)))
+    class_names = class_names or names_of(generator)
     if len(class_names) != config.num_classes:
         raise ValueError(
             f"class_names must have one name for each of {config.num_classes} classes, got {len(class_names)}"

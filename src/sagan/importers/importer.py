@@ -323,6 +323,8 @@ def _check_output(network: Generator | Discriminator, path: Path) -> None:
 def _convert(codebase: Codebase, role: str, state: StateDict) -> ConvertedNetwork:
     try:
         return codebase.discriminator(state) if role == "discriminator" else codebase.generator(state)
+    except UserError:
+        raise
     except (IndexError, KeyError, ValueError, RuntimeError, ZeroDivisionError) as error:
         # Importers check what they read; sizes that contradict each other in another way end here.
         raise UserError(

@@ -161,6 +161,8 @@ def parse_model_config(text: str) -> Any:
                 model = _literal(statement.value)
             elif "model" in names and not (targets and all("model" not in _names(target) for target in targets)):
                 raise _refusal("model", f"changed in line {statement.lineno}, which is not supported")
+    except UserError:
+        raise
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError("the file's mmgeneration config is not Python: it cannot be read") from error
     return model

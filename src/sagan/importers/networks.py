@@ -162,6 +162,7 @@ class ImportedGenerator(nn.Module):
     """Map z (N, latent_dim) and y (N,) int64 to images (N, image_channels, R, R) in [-1, 1], as `Generator` does."""
 
     role: Role = "generator"
+    class_names: tuple[str, ...] = ()
 
     def __init__(self, config: ImportedConfig):
         super().__init__()

@@ -23,7 +23,7 @@ from sagan.data.diff import note_on_changes
 from sagan.data.open import first_size
 from sagan.data.sources import BUILT_IN
 from sagan.data.store import cache_folder
-from sagan.device import choose_device, keep_memory
+from sagan.device import keep_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import draw_grid, save
@@ -53,7 +53,7 @@ from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import Run, read_discriminator, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
-from sagan.text import as_class_names, printable, short
+from sagan.text import as_class_names, html_table, printable, short
 from sagan.trained import find, shipped_name
 
 NEAREST_SHOWN = 10  # images in a row of the figure of nearest neighbours
@@ -63,7 +63,7 @@ LEAST_FOR_NEIGHBOURS = 6  # images of each set: density and coverage use the fif
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of `evaluate`; printed, it is a table."""
+    """The result of `sagan evaluate`: printed, or shown in a notebook, it is a table."""
 
     generated: dict[str, Any]
     """The generated images: source, count, classes and, for a generator, how it was sampled."""
@@ -91,10 +91,21 @@ class Evaluation:
         width = max(len(metric.name) for metric in self.metrics)
         sets = (printable(join_facts(about, HIDDEN_FACTS)) for about in (self.generated, self.reference, self.features))
         lines = ["{}\nagainst {}\nin {}\n".format(*sets)]
-        for metric in self.metrics:
-            spread = f" ± {short(metric.spread)}" if metric.spread is not None else ""
-            lines.append(f"{metric.name:<{width}}  {short(metric.value) + spread:<18}  {metric.about}")
+        for metric, (value, about) in zip(self.metrics, self._cells(), strict=True):
+            lines.append(f"{metric.name:<{width}}  {value:<18}  {about}")
         return "\n".join([*lines, *(f"note: {remark}" for remark in self.remarks)])
+
+    def _repr_html_(self) -> str:
+        rows = [(metric.name, *cells) for metric, cells in zip(self.metrics, self._cells(), strict=True)]
+        facts = [join_facts(about, HIDDEN_FACTS) for about in (self.generated, self.reference, self.features)]
+        sets = html_table(list(zip(("images", "against", "in"), facts, strict=True)))
+        notes = html_table([("note", remark) for remark in self.remarks])
+        return sets + html_table(rows, head=("metric", "value", "")) + notes
+
+    def _cells(self) -> list[tuple[str, str]]:
+        """Return the value of each metric as text, with its spread, and what it is about."""
+        spreads = ["" if metric.spread is None else f" ± {short(metric.spread)}" for metric in self.metrics]
+        return [(short(m.value) + spread, m.about) for m, spread in zip(self.metrics, spreads, strict=True)]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but `nearest` as JSON values."""
@@ -156,39 +167,6 @@ class _ImageSet:
     """Cautions for the reader of the metrics."""
 
 
-def evaluate(
-    generated: str | Path,
-    reference: str | None = None,
-    *,
-    features: str | nn.Module = "auto",
-    device: str = "auto",
-    cache: str = "",
-    **options: Any,
-) -> Evaluation:
-    """Compare a generator's images, or those of a folder, with reference images.
-
-    Args:
-        generated: a run's folder, its generator.safetensors or one of its checkpoints, the name of a trained model, or
-            a source of images.
-        reference: a source of images (a folder, a .zip, a .npz, hf:USER/NAME, robots, twins, digits), or a .npz of
-            statistics (mu, sigma), which allow only the Frechet distance; None: the run's own data.
-        features: 'auto', 'inception', 'efficientnet-lite0', 'efficientnet-lite2', a TorchScript file, or a module that
-            maps float images (N, 3, H, W) in [0, 255] to (N, D).
-        device: 'auto', 'cpu', 'cuda', ...
-        cache: folder of the image stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder.
-        options: the other fields of `sagan.config.EvaluationConfig`.
-
-    Raises:
-        UserError: a file is missing, or there are too few images to compare.
-        ValueError: an option is out of range.
-    """
-    evaluation = evaluate_together(
-        Processes(choose_device(device)), generated, reference, features=features, cache=cache, **options
-    )
-    assert evaluation is not None  # this process is the first
-    return evaluation
-
-
 def evaluate_together(
     processes: Processes,
     generated: str | Path,
@@ -198,7 +176,24 @@ def evaluate_together(
     cache: str = "",
     **options: Any,
 ) -> Evaluation | None:
-    """Evaluate with several processes, all of which call this; returns None on all but the first."""
+    """Compare a generator's images, or those of a folder, with reference images; all processes call this.
+
+    Args:
+        processes: that share the work.
+        generated: a run, its generator.safetensors or one of its checkpoints, the name of a trained model, or a source
+            of images.
+        reference: a source of images, or a .npz of statistics (mu, sigma); None: the run's own data.
+        features: as in `sagan.config.EvaluationConfig`, or a module.
+        cache: folder of the image stores and cached features; empty: $SAGAN_CACHE, or the user's cache folder.
+        options: the other fields of `sagan.config.EvaluationConfig`.
+
+    Returns:
+        The evaluation; None on all processes but the first.
+
+    Raises:
+        UserError: a file is missing, or there are too few images to compare.
+        ValueError: an option is out of range.
+    """
     keep_memory()
     named = features if isinstance(features, str) else type(features).__name__
     config = EvaluationConfig(features=named, **options)

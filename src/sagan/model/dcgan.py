@@ -43,6 +43,7 @@ class DCGANGenerator(nn.Module):
     """
 
     role: Role = "generator"
+    class_names: tuple[str, ...] = ()
 
     def __init__(self, config: ModelConfig):
         super().__init__()

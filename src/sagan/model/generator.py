@@ -31,6 +31,8 @@ class Generator(nn.Module):
     """
 
     role: Role = "generator"
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, if they are known, as of a loaded generator."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()

@@ -20,8 +20,9 @@ def write_curves(path: Path, out: Path | None = None) -> Path:
     run = Run(path)
     out = out or default_output(run.path, run.curves_path.name)
     figure_format(out)
+    rows = run.metrics()
     try:
-        figure = draw_curves(run.metrics())
+        figure = draw_curves(rows)
     except ValueError as error:
         raise UserError(f"{run.metrics_path} has nothing to draw yet: wait until the run has logged a step") from error
     save_figure(figure, out)
@@ -61,8 +62,9 @@ def read_film_strip(run: Run) -> Image.Image | None:
         return None
     grids = {}
     for step in choose_steps(list(samples)):
+        page = read(samples[step])
         try:
-            grids[step] = cut_grid(read(samples[step]), run.info.config.model.resolution, columns=GRID_COLUMNS)
+            grids[step] = cut_grid(page, run.info.config.model.resolution, columns=GRID_COLUMNS)
         except ValueError as error:
             raise UserError(f"{samples[step]} is not a grid of this run's samples: {error}; delete it") from error
     return draw_film_strip(grids, run.info.class_names)

@@ -1,4 +1,4 @@
-"""List trained models and runs: a line with the images, the step, the distance and a grid of samples of each."""
+"""List trained models and runs: a line with the images, the steps, the distance and the newest grid of each."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from sagan.files import read_json
 from sagan.metric_names import best_distance, distance_key
 from sagan.run import Run
 from sagan.text import format_count, printable, short
-from sagan.trained import names
+from sagan.trained import names, shipped_name
 
 RUNS = Path("runs")
 """The folder whose runs are listed by default."""
@@ -26,7 +26,7 @@ def list_models(folder: Path | None = None) -> str:
     paths = [Path(name) for name in names()] + list(find_runs(folder or RUNS))
     if not paths:
         raise UserError(f"there are no runs in {folder or RUNS}: start with sagan train --preset demo")
-    rows = [("name", "images", "step", "distance", "samples"), *map(describe, paths)]
+    rows = [("name", "images", "steps", "distance", "newest samples"), *map(describe, paths)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -41,7 +41,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def describe(path: Path) -> tuple[str, str, str, str, str]:
-    """Return name, images, step, distance and grid of samples of a run; '-' for what it does not have."""
+    """Return name, images, steps, distance and newest grid of samples of a run; '-' for what it does not have."""
     name = printable(str(path))
     try:
         run = Run(path)
@@ -50,12 +50,13 @@ def describe(path: Path) -> tuple[str, str, str, str, str]:
     model, count = run.info.config.model, len(run.info.class_names)
     classes = f", {format_count(count, 'class', 'classes')}" if count else ""
     rows = run.metrics()
-    steps = [row["step"] for row in rows]
-    grids = [grid for grid in (run.samples_path, *reversed(run.samples())) if grid.exists()]
+    done, total = max((row["step"] for row in rows), default=0), run.info.config.training.steps
+    steps = f"{done:,}" if done >= total or shipped_name(path) else f"{done:,} of {total:,}"
+    grids = [grid for grid in (*reversed(run.samples()), run.samples_path) if grid.exists()]
     return (
         name,
         f"{model.resolution} px{classes}",
-        f"{max(steps):,}" if steps else "-",
+        steps if done else "-",
         _evaluated(run) or _logged(rows) or "-",
         printable(str(grids[0])) if grids else "-",
     )

@@ -47,7 +47,7 @@ def draw_outcomes(outcomes: list[Outcome], steps: int, reference: str) -> Figure
         figure = Figure((_WIDTH * len(names) + 1.6, 3.1 * (1 + paired) + 0.3), layout="constrained", dpi=DPI)
         panels = figure.subplots(1 + paired, len(names), sharex=True, squeeze=False)
         for i, outcome in enumerate(outcomes):
-            style = {"color": SERIES[i % len(SERIES)], "linestyle": "-" if i < len(SERIES) else "--"}
+            style: dict[str, Any] = {"color": SERIES[i % len(SERIES)], "linestyle": "-" if i < len(SERIES) else "--"}
             style |= {"marker": MARKERS[i % len(MARKERS)], "markersize": 3}
             scale = steps / outcome.variant.config.training.steps
             for name, column in zip(names, panels.T, strict=True):

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sagan.data import Batches, Prefetcher, Store, Unavailable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
@@ -30,7 +30,8 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
     All processes call this; the first one writes. SIGINT or SIGTERM to one of them stops all after the current step,
     which is saved; a second signal stops at once.
 
-    The first process calls `callback(step, values)` for every line of the metrics log.
+    The first process calls `callback(step, values)` for every line of the metrics log. If it returns True, all stop
+    after the next step, which is saved.
 
     Raises:
         UserError: no checkpoint is usable, training keeps diverging, or the disk refuses a write. What was saved
@@ -90,8 +91,8 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
             step += 1
             monitor.update(log)
 
-            # Save this step if it is the last because of a signal.
-            stop = processes.any(signals.received)
+            # Save this step if it is the last because of a signal or the callback.
+            stop = processes.any(signals.received or recorder.is_stopped)
             if stop:
                 due = replace(due, save=True)
             bar.update()

@@ -28,7 +28,7 @@ from sagan.training.progress import say
 from sagan.training.step import Trainer
 
 Callback = Callable[[int, dict[str, float]], object]
-"""Called with a step and the values logged there, by name."""
+"""Called with a step and the values logged there, by name. If it returns True, training stops after the next step."""
 MAX_FRAMES = 60
 """Frames of the animation at most."""
 FRAME_SECONDS = 0.2
@@ -80,6 +80,7 @@ class Recorder:
         self.writes = processes.is_first
         self.uninformed_loss = uninformed_loss
         self.callback = callback
+        self.is_stopped = False  # by the callback
         self.monitor = open_monitor(self.config, store, processes)
         self.log = MetricsLog(run, start, writes=self.writes)
         self._problems = find_problems(self.log.rows, uninformed_loss)
@@ -173,7 +174,7 @@ class Recorder:
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.log.write(step, values)
         if self.callback and self.writes:
-            self.callback(step, dict(values))
+            self.is_stopped |= self.callback(step, dict(values)) is True
 
     def _describe_evaluation(self, step: int) -> str:
         """Return a line on the evaluation just logged: its distance, its diversity, and the best step so far."""

@@ -85,6 +85,8 @@ def scan(
                 file.reset_limit()
             else:
                 _check_end(samples, file, tar.offset, size)
+    except UserError:  # of `read`: the file is not damaged, but out of reach
+        raise
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
         if not end:
             raise UserError(f"{printable(name)} is not a readable .tar ({error}): use an intact file") from error

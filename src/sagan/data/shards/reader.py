@@ -208,6 +208,8 @@ def read_index(folder: str) -> dict[str, Any] | None:
             raise ValueError("its class names are not valid")
         index["left_out"] = [Skipped(str(name), str(reason)) for name, reason in index["left_out"]]
         bytes.fromhex(index["table_sha256"])
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{printable(where)} is damaged ({printable(str(error))}): remove it, and the headers will be read instead"
@@ -407,7 +409,9 @@ def _fetch_table(name: str, max_bytes: int, checksum: str, cache: Path) -> NDArr
         if dtype != ROW or len(shape) != 1:
             raise ValueError("it is not a table of images")
         table = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, DamagedFile) as error:
+    except (ValueError, EOFError) as error:
+        if isinstance(error, UserError) and not isinstance(error, DamagedFile):  # out of reach, not damaged
+            raise
         if remote.is_url(name):
             path.unlink(missing_ok=True)
         raise UserError(
