@@ -4,14 +4,16 @@ import dataclasses
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from sagan.commands.import_ import CodebaseName
 from sagan.errors import UserError
 from sagan.files import load_tensors
-from sagan.importers.importer import import_networks, write_import
+from sagan.importers.importer import CODEBASES, import_networks, write_import
 from sagan.importers.mmgeneration import NotLiteral, parse_model_config
 from sagan.importers.networks import ImportedConfig
 from sagan.model.config import ModelConfig
@@ -41,6 +43,10 @@ def relative(ours, theirs):
 
 
 @torch.no_grad()
+def test_the_names_of_codebases_are_those_of_the_option():
+    assert get_args(CodebaseName) == tuple(CODEBASES)
+
+
 @pytest.mark.parametrize("codebase", FILES)
 def test_the_function_is_its_own_code_s_in_float64(codebase):
     path, discriminator, expected = recorded(codebase)
