@@ -105,3 +105,35 @@ def test_every_command_and_option_exists(page, capsys):
 
 def test_the_pages_show_commands():
     assert sum(len(commands_of(page)) for page in PAGES) > 35
+
+
+LINKING = [*PAGES, *(DOCS.parent / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
+
+
+def anchors_of(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors_of(target), f"{page.name}: {link}"
+
+
+def test_every_file_of_the_architecture_exists():
+    """Paths from the root, from src/sagan, or of a file next to one of them, in backticks. NAME is the reader's."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([\w./-]+(?:\.py|/))`", text) if "NAME" not in name}
+    source = DOCS.parent / "src" / "sagan"
+    places = [DOCS.parent, source, *(path for path in source.rglob("*") if path.is_dir())]
+    assert len(named) > 50
+    assert not {name for name in named if not any((place / name).exists() for place in places)}
