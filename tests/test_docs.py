@@ -129,6 +129,21 @@ def test_every_link_leads_somewhere(page):
             assert anchor in anchors_of(target), f"{page.name}: {link}"
 
 
+def test_the_api_reference_has_every_module_that_the_pages_name():
+    makefile = (DOCS.parent / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
+    reference = set(re.search(r"^API := (.*)", makefile, re.MULTILINE)[1].split())
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"^from (sagan[\w.]*) import", "\n".join(blocks), re.MULTILINE))
+    assert named > {"sagan"}
+    assert named <= reference
+
+
+def test_the_index_lists_every_page():
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert {page.name for page in DOCS.glob("*.md")} - set(re.findall(r"\]\(([^)/]+\.md)\)", index)) == {"README.md"}
+
+
 def test_every_file_of_the_architecture_exists():
     """Paths from the root, from src/sagan, or of a file next to one of them, in backticks. NAME is the reader's."""
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
