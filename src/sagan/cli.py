@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import metadata
 from typing import Any
 
 import tyro
@@ -34,6 +33,7 @@ from sagan.files import expand_home
 from sagan.locate import expand_options
 from sagan.presets import PRESETS
 from sagan.text import PrintableStream, is_text, printable
+from sagan.version import __version__
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], object]]] = {  # name: (options, function)
     "train": (Train, train),
@@ -146,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
         if name in ("-h", "--help"):
             print(_help())
         elif name == "--version":
-            print(metadata.version("sagan"))
+            print(__version__)
         elif name in COMMANDS:
             options, run = COMMANDS[name]
             try:

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
 from sagan.study.plan import Job, StudyFolder
 from sagan.study.results import Difference, Outcome, find_differences, gather, main_metric
+from sagan.version import versions
 
 
 def write_study_report(folder: StudyFolder) -> Path:
@@ -36,7 +37,7 @@ def write_study_report(folder: StudyFolder) -> Path:
     try:
         from markdown_it import MarkdownIt
     except ImportError as error:
-        raise UserError("the report of a study needs markdown-it-py: pip install 'sagan[study]'") from error
+        raise UserError("the report of a study needs markdown-it-py: pip install 'sagan-torch[study]'") from error
     outcomes = gather(folder)
     images = _draw(folder, outcomes)
     environment = Environment(
@@ -121,7 +122,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
         "train": train_command(plan.base, "runs/base"),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
-        "versions": ", ".join(f"{name} {metadata.version(name)}" for name in ("sagan", "torch", "numpy")),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions("torch", "numpy").items()),
     }
 
 

@@ -131,7 +131,7 @@ def _interval(a: list[float], b: list[float]) -> tuple[float, float]:
     try:
         from scipy.stats import ttest_ind
     except ImportError as error:
-        raise UserError("the report of a study needs scipy: pip install 'sagan[study]'") from error
+        raise UserError("the report of a study needs scipy: pip install 'sagan-torch[study]'") from error
     interval = ttest_ind(a, b, equal_var=False).confidence_interval(CONFIDENCE)
     return float(interval.low), float(interval.high)
 
