@@ -42,11 +42,11 @@ def relative(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
-@torch.no_grad()
 def test_the_names_of_codebases_are_those_of_the_option():
     assert get_args(CodebaseName) == tuple(CODEBASES)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("codebase", FILES)
 def test_the_function_is_its_own_code_s_in_float64(codebase):
     path, discriminator, expected = recorded(codebase)
