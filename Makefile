@@ -5,7 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow gpu bundle lint audit clean
+.PHONY: demo test test-slow gpu bundle lint docs package audit clean
+
+# The modules that docs/ names, with what their __all__ lists, or else with all that has no underscore. Two functions of
+# sagan have the names of their modules, which are excluded.
+API := sagan sagan.config sagan.data sagan.explorer sagan.figures.attention sagan.figures.interpolation \
+	sagan.metrics.grid_power sagan.metrics.twins sagan.pixels sagan.render.attention sagan.run
 
 demo: $(VENV)/ready  ## five minutes on two cores: writes runs/demo/samples.png; run it again to resume
 	$(BIN)/sagan train $(if $(wildcard runs/demo/config.json),--resume runs/demo,--preset demo --out runs/demo)
@@ -27,6 +32,13 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/ready-dev  ## the API reference, from the docstrings: build/docs/index.html
+	$(BIN)/python -W error -m pdoc --docformat google --no-show-source -o build/docs \
+		--footer-text 'Public is what sagan exports; other modules may move in any version.' $(API) '!sagan.attention_maps' '!sagan.attention_effect'
+
+package: $(VENV)/ready-dev  ## the wheel and the sdist: dist/ (tests/test_package.py tries both, in make test-slow)
+	$(BIN)/python -m build -q
 
 # --strict: fail if a package could not be looked up, for example without a network.
 audit: $(VENV)/ready  ## look up the pinned packages in PyPI's advisories

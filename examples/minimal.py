@@ -4,8 +4,8 @@
     python examples/minimal.py images/ --steps 5000   # on a folder of class folders, or of images
 
 Read it next to the paper: (1) to (4) are its equations. "Released code" is the authors', brain-research/
-self-attention-gan; where the two differ, a comment says which one is followed. Everything is in its plain form. The
-package computes the same numbers faster: after 50 steps in float64 all weights agree (tests/examples/test_minimal.py).
+self-attention-gan; where the two differ, a comment says which one is followed. All is in its plain form. The package
+computes the same faster: in float64 the weights agree after each of 50 steps (tests/examples/test_minimal.py).
 """
 
 import argparse

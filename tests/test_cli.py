@@ -253,7 +253,7 @@ def test_without_the_packages_of_evaluation_training_goes_on_and_says_what_to_in
     status, _, errors = command("train", *train_options, *options)
     assert status == 0
     assert "evaluations" in errors
-    assert "pip install 'sagan[metrics]'" in errors
+    assert "pip install 'sagan-torch[metrics]'" in errors
 
 
 def test_features_asked_for_that_are_missing_are_an_error(command, tmp_path, train_options):

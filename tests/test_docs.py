@@ -169,3 +169,50 @@ def test_every_command_and_option_exists(page, capsys):
 
 def test_the_pages_show_commands():
     assert sum(len(commands_of(page)) for page in PAGES) > 35
+
+
+LINKING = [*PAGES, *(DOCS.parent / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
+
+
+def anchors_of(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors_of(target), f"{page.name}: {link}"
+
+
+def test_the_api_reference_has_every_module_that_the_pages_name():
+    makefile = (DOCS.parent / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
+    reference = set(re.search(r"^API := (.*)", makefile, re.MULTILINE)[1].split())
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"^from (sagan[\w.]*) import", "\n".join(blocks), re.MULTILINE))
+    assert named > {"sagan"}
+    assert named <= reference
+
+
+def test_the_index_lists_every_page():
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert {page.name for page in DOCS.glob("*.md")} - set(re.findall(r"\]\(([^)/]+\.md)\)", index)) == {"README.md"}
+
+
+def test_every_file_of_the_architecture_exists():
+    """Paths from the root, from src/sagan, or of a file next to one of them, in backticks. NAME is the reader's."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([\w./-]+(?:\.py|/))`", text) if "NAME" not in name}
+    source = DOCS.parent / "src" / "sagan"
+    places = [DOCS.parent, source, *(path for path in source.rglob("*") if path.is_dir())]
+    assert len(named) > 50
+    assert not {name for name in named if not any((place / name).exists() for place in places)}

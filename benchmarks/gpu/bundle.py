@@ -31,7 +31,7 @@ from sagan.data.builtin import robots
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("metrics", "remote")
 ROOTS = ("pytest", "pytest-xdist")  # added to what pyproject.toml names
-NEVER = ("robohash", "sagan")  # its images are drawn here; sagan is the checkout itself
+NEVER = ("robohash", "sagan-torch")  # its images are drawn here; the checkout itself
 PEERS = ("BigGAN-PyTorch",)
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]

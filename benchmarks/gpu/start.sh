@@ -18,10 +18,6 @@ trap 'exit 143' INT TERM
 if [ -d "$bundle/wheels" ]; then
     "$python" -m pip install -q --disable-pip-version-check --no-index --no-deps --no-compile --no-cache-dir \
         --target "$site" "$bundle"/wheels/*.whl || exit 1
-    # The checkout is not installed, so its metadata (name and version) is written here.
-    version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/src/sagan/version.py")
-    mkdir "$site/sagan-$version.dist-info"
-    printf 'Metadata-Version: 2.1\nName: sagan\nVersion: %s\n' "$version" > "$site/sagan-$version.dist-info/METADATA"
 fi
 [ -d "$bundle/peers" ] && set -- --peers "$bundle/peers" "$@"
 [ -f "$bundle/images.zip" ] && set -- --images "$bundle/images.zip" "$@"

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import metadata
 from typing import Any
 
 import tyro
@@ -33,6 +32,7 @@ from sagan.errors import UserError
 from sagan.locate import expand_options
 from sagan.presets import PRESETS
 from sagan.text import PrintableStream, is_text, printable
+from sagan.version import __version__
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], object]]] = {  # name: (options, function)
     "train": (Train, train),
@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif name in ("-h", "--help"):
             print(_help())
         elif name == "--version":
-            print(metadata.version("sagan"))
+            print(__version__)
         elif name in COMMANDS:
             options, run = COMMANDS[name]
             try:

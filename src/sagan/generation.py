@@ -13,7 +13,7 @@ from sagan.attention_maps import evaluation
 from sagan.config import check_ranges
 from sagan.labels import Labels, as_labels, class_numbers, names_of
 from sagan.model.generator import Generator
-from sagan.sampling import draw_latents
+from sagan.sampling import SampleSet
 from sagan.sampling import sample as sample_arrays
 
 
@@ -35,7 +35,7 @@ class LoadedGenerator(Generator):
 
         Args:
             count: images of each class; without classes, images in total.
-            classes: names or numbers, one or several; None: all.
+            classes: names or numbers, one or several, each once; None: all.
             seed: seed of the latents.
             truncation: magnitude to which latents are truncated: values near 0 give more typical, less varied images.
 
@@ -51,10 +51,9 @@ class LoadedGenerator(Generator):
         numbers = list(range(len(names))) if classes is None else class_numbers(classes, names)
         if classes is not None and not numbers:
             raise ValueError("classes is empty: omit it for all classes")
-        y = torch.tensor(numbers or [0]).repeat_interleave(count)
-        z = draw_latents(len(y), self.config.latent_dim, seed=seed, truncation=truncation)
+        drawn = SampleSet(self.config.latent_dim, count, list(dict.fromkeys(numbers)), (seed,), truncation)
         with evaluation(self):
-            images = sample_arrays(self, z, y)
+            images = sample_arrays(self, *drawn.inputs())
         return [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in images]
 
 

@@ -322,7 +322,7 @@ class TestHub:
 
     def test_not_installed(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "datasets", None)
-        with pytest.raises(UserError, match=r"pip install 'sagan\[hub\]'"):
+        with pytest.raises(UserError, match=r"pip install 'sagan-torch\[hub\]'"):
             open_source("hf:a/b", True)
 
 

@@ -123,7 +123,7 @@ def test_heic_without_the_extra(tree, monkeypatch):
         square(HEIC)
     store = load(tree({"1.heic": HEIC, "2.HEIF": HEIC, "3.png": encode(PHOTO), "4.jpg": HEIC}))
     assert [one.name for one in store.skipped] == ["1.heic", "2.HEIF", "4.jpg"]
-    assert any(note.startswith("2 HEIC") and "sagan[heic]" in note for note in store.notes)
+    assert any(note.startswith("2 HEIC") and "sagan-torch[heic]" in note for note in store.notes)
     with pytest.raises(UserError, match=r"sagan\[heic\]"):
         load(tree({"1.heic": HEIC}, "phone"))
 

@@ -280,4 +280,4 @@ def test_without_the_server_s_packages_what_to_install_is_said(command, run, mon
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     status, _, errors = command("explore", run)
     assert status == 2
-    assert "pip install 'sagan[explore]'" in errors
+    assert "pip install 'sagan-torch[explore]'" in errors

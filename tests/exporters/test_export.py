@@ -240,5 +240,5 @@ def test_what_cannot_be_exported(conditional, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="opset"):
         export(run.path, "torch-export", opset=18)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"onnxscript\b.*pip install 'sagan\[export\]'"):
+    with pytest.raises(UserError, match=r"onnxscript\b.*pip install 'sagan-torch\[export\]'"):
         export(run.path, "onnx")

@@ -194,7 +194,7 @@ def test_refused(server, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for call in (lambda: push(run.path, "a/b"), lambda: load("a/b")):
-        with pytest.raises(UserError, match=r"pip install 'sagan\[hub\]'"):
+        with pytest.raises(UserError, match=r"pip install 'sagan-torch\[hub\]'"):
             call()
 
 

@@ -4,14 +4,16 @@ import dataclasses
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from sagan.commands.import_ import CodebaseName
 from sagan.errors import UserError
 from sagan.files import load_tensors
-from sagan.importers.importer import import_networks, write_import
+from sagan.importers.importer import CODEBASES, import_networks, write_import
 from sagan.importers.mmgeneration import NotLiteral, parse_model_config
 from sagan.importers.networks import ImportedConfig
 from sagan.model.config import ModelConfig
@@ -38,6 +40,10 @@ def recorded(codebase):
 
 def relative(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def test_the_names_of_codebases_are_those_of_the_option():
+    assert get_args(CodebaseName) == tuple(CODEBASES)
 
 
 @torch.no_grad()

@@ -136,7 +136,7 @@ def test_without_its_packages_an_mp4_says_what_to_install(command, folder, monke
     monkeypatch.setitem(sys.modules, missing, None)
     status, _, errors = command("interpolate", folder, "--out", folder / "x.mp4")
     assert (status, errors.count("\n")) == (2, 1)
-    assert "pip install 'sagan[video]'" in errors
+    assert "pip install 'sagan-torch[video]'" in errors
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Each loss against its formula, written out number by number."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 
+from sagan.config import LossName
 from sagan.training.losses import LOSSES
 
 REAL, FAKE = [1.5, -0.5, 0.2], [-2.0, 0.3, 0.9]
@@ -42,6 +44,10 @@ WANTED = {
         mean(softplus(r - f) for r, f in zip(REAL, FAKE, strict=True)),
     ),
 }
+
+
+def test_the_names_of_losses_are_those_of_the_option():
+    assert get_args(LossName) == tuple(LOSSES)
 
 
 @pytest.mark.parametrize("name", LOSSES)

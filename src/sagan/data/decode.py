@@ -33,7 +33,7 @@ DRAWN = "drawn by sagan (a grid, sheet or plot): not data"
 
 SAMPLED = "written by sagan sample: not data"
 """Reason for skipping sagan's own samples among other images."""
-INSTALL = "pip install -U pillow 'sagan[heic]'"
+INSTALL = "pip install -U pillow 'sagan-torch[heic]'"
 """Command that installs the decoders of AVIF and HEIF."""
 NO_DECODER = (
     f"AVIF, not read without an installation: {INSTALL}",

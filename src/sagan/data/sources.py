@@ -264,7 +264,7 @@ def hub_source(name: str, labels: bool) -> Source:
     try:
         import datasets
     except ImportError:
-        raise UserError(f"data source '{name}' needs the package datasets: pip install 'sagan[hub]'") from None
+        raise UserError(f"data source '{name}' needs the package datasets: pip install 'sagan-torch[hub]'") from None
     # Load the table and find the column of images.
     try:
         with contextlib.nullcontext() if os.path.isabs(where) else few_seconds_of_hub():

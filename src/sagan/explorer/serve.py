@@ -52,7 +52,7 @@ def launch(
     except ModuleNotFoundError as error:
         if error.name not in ("uvicorn", "starlette"):
             raise
-        raise UserError(f"the page needs {error.name}: pip install 'sagan[explore]'") from error
+        raise UserError(f"the page needs {error.name}: pip install 'sagan-torch[explore]'") from error
     from sagan.device import choose_device, enough_memory, full_precision
     from sagan.explorer.engine import Explorer
     from sagan.explorer.networks import read_networks

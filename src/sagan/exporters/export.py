@@ -20,6 +20,7 @@ from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.run import default_output, load_generator, read_generator
 from sagan.sampling import draw_latents
+from sagan.version import __version__
 
 Format = Literal["onnx", "safetensors", "torch-export"]
 FILE_NAMES: dict[Format, str] = {
@@ -102,7 +103,7 @@ def export(
     config = generator.config
     images = "uint8 in [0, 255]" if uint8 else "float32 in [-1, 1]"
     metadata = {
-        "sagan": version("sagan"),
+        "sagan": __version__,
         "step": str(step),
         "model": json.dumps(asdict(config)),
         "class_names": json.dumps(class_names),

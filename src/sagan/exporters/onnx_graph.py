@@ -26,7 +26,8 @@ def check_installed() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"--to onnx needs onnx, onnxscript and onnxruntime ({error.name} is missing): pip install 'sagan[export]'"
+            f"--to onnx needs onnx, onnxscript and onnxruntime ({error.name} is missing): "
+            "pip install 'sagan-torch[export]'"
         ) from error
 
 

@@ -155,7 +155,7 @@ def _import_hub(needed_for: str) -> Any:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise UserError(f"{needed_for} requires huggingface_hub: pip install 'sagan[hub]'") from error
+        raise UserError(f"{needed_for} requires huggingface_hub: pip install 'sagan-torch[hub]'") from error
     return huggingface_hub
 
 

@@ -169,7 +169,7 @@ def describe_import(imported: ImportedCheckpoint, run: Run) -> str:
         lines.append(f"not stored in the file, assumed as in {imported.codebase}'s SAGAN: {values}")
     lines += imported.notes
     if config.num_classes == IMAGENET and run.info.class_names[0] == "0":
-        lines.append("classes have numbers as names; for ImageNet's names: pip install 'sagan[import]'")
+        lines.append("classes have numbers as names; for ImageNet's names: pip install 'sagan-torch[import]'")
     lines.append(f"{run.path}; generate images with: sagan sample {run.path}")
     return "\n".join(lines)
 

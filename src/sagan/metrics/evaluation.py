@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +54,7 @@ from sagan.run import Run, read_discriminator, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
 from sagan.text import as_class_names, html_table, printable, short
 from sagan.trained import find, shipped_name
+from sagan.version import versions
 
 NEAREST_SHOWN = 10  # images in a row of the figure of nearest neighbours
 FEW = 10_000  # images; with fewer, the upward bias of a Frechet distance is large
@@ -109,7 +109,6 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but `nearest` as JSON values."""
-        packages = {name: metadata.version(name) for name in ("sagan", "torch", "numpy", "pillow")}
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "generated": self.generated,
@@ -120,7 +119,7 @@ class Evaluation:
             "patch_correlation": self.patch_correlation and self.patch_correlation.as_json(),
             "remarks": self.remarks,
             "options": self.options,
-            "versions": packages,
+            "versions": versions("torch", "numpy", "pillow"),
         }
 
     def save(self, path: Path) -> None:

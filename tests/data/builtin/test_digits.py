@@ -38,5 +38,5 @@ def test_not_installed(monkeypatch):
         raise digits.metadata.PackageNotFoundError
 
     monkeypatch.setattr(digits.metadata, "version", version)
-    with pytest.raises(UserError, match=r"pip install 'sagan\[digits\]'"):
+    with pytest.raises(UserError, match=r"pip install 'sagan-torch\[digits\]'"):
         prepare(DataConfig(source="digits"), resolution=8, image_channels=1)

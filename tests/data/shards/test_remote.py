@@ -89,7 +89,7 @@ def test_sources_that_are_not_there(source, message):
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    with pytest.raises(UserError, match=r"pip install 'sagan\[remote\]'"):
+    with pytest.raises(UserError, match=r"pip install 'sagan-torch\[remote\]'"):
         load("http://127.0.0.1:1/x.tar")
     monkeypatch.undo()
     if "s3fs" not in sys.modules:

@@ -21,7 +21,7 @@ def version() -> str:
     try:
         return metadata.version("scikit-learn")
     except metadata.PackageNotFoundError:
-        raise UserError("data source 'digits' needs scikit-learn: pip install 'sagan[digits]'") from None
+        raise UserError("data source 'digits' needs scikit-learn: pip install 'sagan-torch[digits]'") from None
 
 
 def render_batches(resolution: int, image_channels: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:

@@ -138,7 +138,9 @@ def _system(name: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise UserError(f"{printable(name)} is a URL: reading it needs fsspec: pip install 'sagan[remote]'") from None
+        raise UserError(
+            f"{printable(name)} is a URL: reading it needs fsspec: pip install 'sagan-torch[remote]'"
+        ) from None
     options: dict[str, Any] = {}
     try:
         if name.startswith(("http://", "https://")):
