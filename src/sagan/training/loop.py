@@ -15,6 +15,7 @@ from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.run import Run
 from sagan.training.checkpoint import load_checkpoint, load_newest
+from sagan.training.compiled import why_not_compiled
 from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
 from sagan.training.finetune import start_from
 from sagan.training.graphs import why_not
@@ -42,8 +43,9 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
     choose_algorithms(deterministic=config.training.deterministic)
     if processes.is_first:
         run.sweep()
-    reason = why_not(processes.device, processes)
-    if config.training.cuda_graph and reason and processes.is_first:
+    refused = [why_not(processes.device, processes)] if config.training.cuda_graph else []
+    refused += [why_not_compiled(config.training, processes)] if config.training.compile else []
+    for reason in filter(None, refused if processes.is_first else []):
         say(reason)
     trainer, step = open_trainer(run, processes)
     monitor = DivergenceMonitor()
