@@ -9,11 +9,12 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from sagan.data import Batches, Prefetcher, Store, Unavailable
+from sagan.data import Store, Unavailable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.run import Run
+from sagan.training.batches import open_batches
 from sagan.training.checkpoint import load_checkpoint, load_newest
 from sagan.training.compiled import why_not_compiled
 from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
@@ -53,17 +54,9 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
 
     # Set up data, records and the progress bar.
     steps = config.training.steps
-    order = Batches(
-        store,
-        config.training.batch_size,
-        seed=config.training.seed,
-        flips=config.data.flips,
-        rank=processes.rank,
-        count=processes.count,
-    )
     recorder = Recorder(run, store, processes, step, trainer.uninformed_loss(), callback)
     first_steps = FirstSteps(config, step, processes.device)
-    batches = Prefetcher(order, processes.device)
+    batches = open_batches(config, store, processes)
     bar = tqdm(
         total=steps,
         initial=step,
