@@ -346,12 +346,12 @@ from datetime import timedelta
 from sagan import cli, distributed
 from sagan.training import recorder
 
-def save(*arguments, quick=recorder.save_checkpoint):
+def write(*arguments, quick=recorder.write_checkpoint):
     time.sleep(12)
     quick(*arguments)
 
 distributed.TIMEOUT = timedelta(seconds=8)
-recorder.save_checkpoint = save
+recorder.write_checkpoint = write
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -97,6 +97,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
             # Restart from the newest checkpoint if training has diverged, before anything of this step is recorded.
             problem = monitor.find_problem(trainer) if due.anything else None
             if problem:
+                recorder.wait()
                 trainer, saved = open_trainer(run, processes)
                 if policy.exhausted:
                     raise UserError(advise(run.path, config.training, saved, step, problem))
@@ -119,6 +120,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
 
             if stop:
                 break
+        recorder.wait()
 
     if processes.is_first:
         recorder.finish(step)

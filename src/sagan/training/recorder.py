@@ -21,11 +21,12 @@ from sagan.model.generator import Generator
 from sagan.run import Run
 from sagan.sampling import draw_latents, sample
 from sagan.text import short
-from sagan.training.checkpoint import save_checkpoint
+from sagan.training.checkpoint import take_snapshot, write_checkpoint
 from sagan.training.diagnostics import find_problems
 from sagan.training.metrics_log import MetricsLog
 from sagan.training.progress import say
 from sagan.training.step import Trainer
+from sagan.training.writer import BackgroundWriter
 
 Callback = Callable[[int, dict[str, float]], object]
 """Called with a step and the values logged there, by name."""
@@ -82,6 +83,7 @@ class Recorder:
         self.callback = callback
         self.monitor = open_monitor(self.config, store, processes)
         self.log = MetricsLog(run, start, writes=self.writes)
+        self._writer = BackgroundWriter()
         self._problems = find_problems(self.log.rows, uninformed_loss)
         self._start_clock(start)
 
@@ -100,8 +102,10 @@ class Recorder:
         """Log, draw, evaluate and save what is due after a step that returned `log`.
 
         Raises:
-            UserError: the disk refuses a write, or the run's folder is gone. What was saved before stays intact.
+            UserError: the disk refuses a write, or has refused the checkpoint before, or the run's folder is gone.
+                What was saved before stays intact.
         """
+        self._writer.check()
         generator = trainer.ema.network
 
         # Log the step.
@@ -138,16 +142,33 @@ class Recorder:
             self._start_clock(step)
 
     def save(self, trainer: Trainer, step: int) -> None:
-        """Write the checkpoint of a step.
+        """Copy the state after a step, and write its checkpoint in the background.
 
         If it is the best, or none was evaluated, also write the inference weights and a grid of their samples.
         """
-        best = best_step(self.log.rows)
-        if best is None or best == step:  # before the checkpoint, since a resumed run starts from there
-            self.run.save_generator(trainer.ema.network, step)
-            save(self._draw_samples(trainer.ema.network), self.run.samples_path, step=step)
-        save_checkpoint(self.run.checkpoint_path(step), trainer, step)
-        prune(self.run, step, best)
+        generator, best = trainer.ema.network, best_step(self.log.rows)
+        is_best = best is None or best == step
+        self._writer.wait()  # before the copy: never two of them
+        if is_best:
+            save(self._draw_samples(generator), self.run.samples_path, step=step)
+        snapshot = take_snapshot(trainer, step)
+
+        def write() -> None:
+            self.run.check_present()
+            if is_best:  # before the checkpoint, since a resumed run starts from there
+                self.run.save_generator(generator, step, snapshot.average())
+            write_checkpoint(self.run.checkpoint_path(step), snapshot)
+            prune(self.run, step, best)
+
+        self._writer.start(write)
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        self._writer.wait()
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after a step."""
@@ -161,8 +182,11 @@ class Recorder:
         write_animation(self.run)
 
     def close(self) -> None:
-        """Close the log."""
-        self.log.close()
+        """Close the log, after the checkpoint that is being written."""
+        try:
+            self._writer.close()
+        finally:
+            self.log.close()
 
     def summary(self) -> str:
         """Return the newest losses and the newest distance in one short line, for the progress bar."""
