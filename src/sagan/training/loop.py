@@ -57,6 +57,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
     recorder = Recorder(run, store, processes, step, trainer.uninformed_loss(), callback)
     first_steps = FirstSteps(config, step, processes.device)
     batches = open_batches(config, store, processes)
+    get_batch = recorder.stopwatch.timed(batches)
     bar = tqdm(
         total=steps,
         initial=step,
@@ -76,7 +77,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
             # Train one step.
             due = recorder.due(step + 1)
             try:
-                log = trainer.train_step(step, batches, measure=due.measure)
+                log = trainer.train_step(step, get_batch, measure=due.measure)
             except Unavailable:  # raised before the step changed anything
                 alone = processes.count == 1  # other processes may have got their batch
                 if step and alone and not monitor.find_problem(trainer):

@@ -1,6 +1,5 @@
 """What is recorded of a training run: the log, grids of samples, evaluations and checkpoints."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from sagan.config import Config, OutputConfig
 from sagan.data import Store
 from sagan.data.store import cache_folder
+from sagan.device import choose_precision, peak_memory, peak_speed
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import GRID_COLUMNS, GRID_ROWS, animate, draw_grid, read, save
@@ -24,8 +24,10 @@ from sagan.text import short
 from sagan.training.checkpoint import take_snapshot, write_checkpoint
 from sagan.training.diagnostics import find_problems
 from sagan.training.metrics_log import MetricsLog
+from sagan.training.operations import count_operations
 from sagan.training.progress import say
 from sagan.training.step import Trainer
+from sagan.training.stopwatch import Stopwatch
 from sagan.training.writer import BackgroundWriter
 
 Callback = Callable[[int, dict[str, float]], object]
@@ -84,6 +86,14 @@ class Recorder:
         self.monitor = open_monitor(self.config, store, processes)
         self.log = MetricsLog(run, start, writes=self.writes)
         self._writer = BackgroundWriter()
+        self.stopwatch = Stopwatch()
+        device, training = processes.device, self.config.training
+        peak = peak_speed(device, choose_precision(training.precision, device)) if self.writes else None
+        self._peak = (peak or 0.0) * processes.count
+        self._operations = 0.0
+        if self._peak:
+            model = self.config.model
+            self._operations = count_operations(model, discriminator_steps=training.discriminator_steps)
         self._problems = find_problems(self.log.rows, uninformed_loss)
         self._start_clock(start)
 
@@ -110,19 +120,20 @@ class Recorder:
 
         # Log the step.
         if due.measure:
-            images = (step - self._clock_step) * self.config.training.batch_size
-            rate = images / (time.perf_counter() - self._clock_time)
-            self._log(step, {**_log_row(trainer, step, log), "images_per_second": rate})
+            self._log(step, {**_log_row(trainer, step, log), **self._speed(step)})
 
         # Draw a grid of samples.
         if self.writes and (due.sample or due.save):
             self.run.check_present()
         if self.writes and due.sample:
-            save(self._draw_samples(generator), self.run.sample_path(step), step=step)
+            with self.stopwatch.pause("samples"):
+                save(self._draw_samples(generator), self.run.sample_path(step), step=step)
 
         # Evaluate.
         if self.monitor is not None and due.evaluate:
-            self._log(step, self.monitor(generator, seed=self.config.training.seed))
+            with self.stopwatch.pause("evaluation"):
+                values = self.monitor(generator, seed=self.config.training.seed)
+            self._log(step, {**values, **self.stopwatch.take("evaluation")})
             if self.writes:
                 say(self._describe_evaluation(step))
                 self._draw_curve(self.monitor.distance_key)
@@ -135,7 +146,8 @@ class Recorder:
 
         # Save a checkpoint.
         if self.writes and due.save:
-            self.save(trainer, step)
+            with self.stopwatch.pause("checkpoint"):
+                self.save(trainer, step)
         if due.sample or due.evaluate or due.save:  # on a slow disk longer than a collective of the next step waits
             self.processes.wait_for_first()
         if due.measure:
@@ -209,7 +221,18 @@ class Recorder:
 
     def _start_clock(self, step: int) -> None:
         self._clock_step = step
-        self._clock_time = time.perf_counter()
+        self.stopwatch.restart()
+
+    def _speed(self, step: int) -> dict[str, float]:
+        """Return the speed since the last line of the log, the memory, and what the last checkpoint held up."""
+        steps, batch_size = step - self._clock_step, self.config.training.batch_size
+        values = {"images_per_second": steps * batch_size / self.stopwatch.elapsed}
+        values |= self.stopwatch.steps(steps) | self.stopwatch.take("checkpoint")
+        if memory := peak_memory(self.processes.device):
+            values["memory_gib"] = memory / 2**30
+        if self._peak:
+            values["peak_share"] = batch_size / values["seconds/step"] * self._operations / self._peak
+        return values
 
     def _draw_samples(self, generator: Generator) -> Image.Image:
         """Draw a grid of images from fixed latents: a row for each class, or a square without classes."""

@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,7 +12,7 @@ import torch
 
 from sagan.config import Config
 from sagan.data import Store
-from sagan.device import choose_algorithms, enough_memory, keep_memory
+from sagan.device import choose_algorithms, enough_memory, keep_memory, peak_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.model.build import build_generator
@@ -189,18 +188,6 @@ class FirstSteps:
         left = format_time(speed.duration(training.steps - step, 0))
         others = "evaluations not counted" if self.config.output.evaluate_every else "evaluations are off"
         return f"speed: {speed.describe(training.batch_size)}; about {left} left, {others}"
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Return the most memory so far, bytes: of tensors on the GPU, or of this process on the CPU; None if unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB
 
 
 def _of_first(processes: Processes, value: T) -> T:
