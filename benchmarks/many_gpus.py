@@ -62,8 +62,8 @@ def model(save: str) -> None:
     columns = ["batch", "GPUs", "per GPU", "computing, ms", "or launching, ms", *sent, "synchronised batch norm, ms"]
     notes = [
         f"{4 * PARAMETERS / 1e6:.0f} MB of gradients per step in {MESSAGES} messages. A model, not measured.",
-        f"Computing at {RATE:,.0f} images/s and launching in {1e3 * LAUNCHING:.0f} ms or more, as measured on one H200; "
-        "the longer of the two counts.",
+        f"Computing at {RATE:,.0f} images/s and launching in {1e3 * LAUNCHING:.0f} ms or more, as measured on one "
+        "H200; the longer of the two counts.",
         "Efficiency: computing / (the longer of the two + sending).",
     ]
     table = Table("A step of imagenet128 on many H200s: the model", columns, save=save, notes=notes)
