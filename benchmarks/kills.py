@@ -27,6 +27,7 @@ from PIL import Image
 from machine import argument_parser
 from sagan.cli import main as command
 from sagan.files import load_tensors
+from sagan.metric_names import depends_on_machine
 from sagan.run import Run
 
 for module in ("sagan.training.loop", "sagan.render.attention", "torch._dynamo"):  # once, not after each fork
@@ -139,7 +140,11 @@ def differences(job: Path, undisturbed: Path) -> list[str]:
             same = meta_x == meta_y and x.keys() == y.keys() and all(torch.equal(x[key], y[key]) for key in x)
         elif name.endswith("metrics.jsonl"):
             rows = (
-                [{**row, "images_per_second": 0} for row in Run(each / "run").metrics()] for each in (job, undisturbed)
+                [
+                    {key: value for key, value in row.items() if not depends_on_machine(key)}
+                    for row in Run(each / "run").metrics()
+                ]
+                for each in (job, undisturbed)
             )
             same = next(rows) == next(rows)
         else:

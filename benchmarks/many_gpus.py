@@ -5,13 +5,12 @@
 
 Measured with gloo on the CPU: messages and bytes per step, bytes that the loopback device carried (for all processes
 together), seconds per step, and how many of them messages were under way. The model is of imagenet128 (128 px, 1000
-classes) on H100s, eight per machine:
+classes) on H200s, eight per machine:
 
-    step = images per GPU x 75.3 GFLOP / (UTILISATION x 790 TFLOP/s) + messages x latency + bytes / bandwidth
+    step = max(images per GPU / RATE, LAUNCHING) + messages x latency + bytes / bandwidth
 
-where the all-reduce moves 2 (n - 1) / n of its bytes at NCCL's bus bandwidth, and nothing overlaps. UTILISATION is a
-prediction from counted operations and bytes, for batches that keep the GPU busy; the host's time to launch the kernels
-of a step is not included. docs/many-processes.md names the sources of the constants.
+where the all-reduce moves 2 (n - 1) / n of its bytes at NCCL's bus bandwidth, and nothing overlaps. RATE and LAUNCHING
+were measured on one H200 (results/gpu/h200); several were not. docs/many-processes.md names the sources of the rest.
 """
 
 import math
@@ -22,11 +21,13 @@ from pathlib import Path
 from machine import Table, argument_parser
 from processes import Case, run_case
 
-GFLOP = 75.3  # per image of imagenet128, one update of D and one of G (results/training_step.md)
+RATE = 2097.4  # images/s of one H200 in bf16, eager, at batch 256 (results/gpu/h200/speed128.md)
+# Seconds in which that machine's host launches an eager step: those of a step at 64 px and batch 64, which a CUDA graph
+# brings to 0.0131 (results/gpu/h200/presets.md). A step at 128 px has a layer more in each network.
+LAUNCHING = 0.076
 PARAMETERS = 42_078_852 + 39_463_618
 MESSAGES = 3 + 3  # of at most 64 MiB, for G and for D
 NORM_MESSAGES = 11 * 3  # of synchronised batch norm, some kB each: in D's step, and forward and backward in G's
-PEAK, UTILISATION = 790e12, 0.14  # bf16: large products reach this of the data sheet's 989 TFLOP/s; predicted
 MACHINE = 8  # GPUs per machine
 INSIDE = 370e9  # bytes/s, ring over NVLink (nccl-tests issue 212)
 BETWEEN = 227e9  # two machines of eight GPUs, messages of 128 MiB (nccl issue 1244)
@@ -58,25 +59,26 @@ def latency(count: int) -> float:
 def model(save: str) -> None:
     networks = {"InfiniBand": BETWEEN, "100 GbE": ETHERNET}
     sent = [cell for name in networks for cell in (f"{name}, ms", "efficiency")]
-    columns = ["batch", "GPUs", "per GPU", "computing, ms", *sent, "synchronised batch norm, ms"]
+    columns = ["batch", "GPUs", "per GPU", "computing, ms", "or launching, ms", *sent, "synchronised batch norm, ms"]
     notes = [
         f"{4 * PARAMETERS / 1e6:.0f} MB of gradients per step in {MESSAGES} messages. A model, not measured.",
-        f"Computing at {UTILISATION:.0%} of {PEAK / 1e12:.0f} TFLOP/s, which is a prediction: "
-        f"{UTILISATION * PEAK / GFLOP / 1e9:,.0f} images/s on one GPU, at any batch size.",
-        "Efficiency: computing / (computing + sending).",
+        f"Computing at {RATE:,.0f} images/s and launching in {1e3 * LAUNCHING:.0f} ms or more, as measured on one "
+        "H200; the longer of the two counts.",
+        "Efficiency: computing / (the longer of the two + sending).",
     ]
-    table = Table("A step of imagenet128 on many H100s: the model", columns, save=save, notes=notes)
+    table = Table("A step of imagenet128 on many H200s: the model", columns, save=save, notes=notes)
     for batch, share in SHARES.items():
         for count in (8, 16, 32, 64, 128, 256, 512, 1024):
             if not share(count):
                 break
-            computing = share(count) * GFLOP * 1e9 / (UTILISATION * PEAK)
+            computing = share(count) / RATE
+            busy = max(computing, LAUNCHING)
             cells: list[str] = []
             for network in networks.values():
                 sending = MESSAGES * latency(count) + all_reduce(count, 4 * PARAMETERS, network)
-                cells += [f"{1e3 * sending:.1f}", f"{computing / (computing + sending):.0%}"]
+                cells += [f"{1e3 * sending:.1f}", f"{computing / (busy + sending):.0%}"]
             norm = f"{1e3 * NORM_MESSAGES * latency(count):.1f}"
-            table.row(batch, count, share(count), f"{1e3 * computing:.1f}", *cells, norm)
+            table.row(batch, count, share(count), f"{1e3 * computing:.1f}", f"{1e3 * busy:.1f}", *cells, norm)
 
 
 def measured(save: str) -> None:

@@ -123,6 +123,7 @@ def test_from_a_folder_to_images(command, tmp_path, train_options, image_folder)
     wanted = {"loss/discriminator", "loss/generator", "logits/real", "logits/fake", "gamma/generator.16.0"}
     wanted |= {"gamma/discriminator.16.0", "gradient_norm/generator", "gradient_norm/discriminator"}
     wanted |= {"learning_rate/generator", "learning_rate/discriminator", "images_per_second", "step"}
+    wanted |= {"seconds/step", "seconds/data", "memory_gib"}
     assert set(rows[0]) == wanted
 
     for out in ("a.npz", "b.npz"):

@@ -45,6 +45,7 @@ CHANGED = Config(
         precision="bf16",
         deterministic=True,
         cuda_graph=True,
+        compile=True,
         seed=9,
     ),
     output=OutputConfig(

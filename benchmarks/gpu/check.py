@@ -19,6 +19,7 @@ from machine import seconds
 from sagan import PRESETS
 
 GRAPH_TESTS = "tests/cuda/test_graph.py"
+COMPILED_TESTS = "tests/cuda/test_compiled.py"
 PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "pydantic", "tyro", "matplotlib")
 
 
@@ -58,7 +59,7 @@ def tests(work: Work) -> None:
     """Do tests/model and tests/training pass under this PyTorch, on the CPU, and tests/cuda on the device?"""
     workers = max(1, (os.cpu_count() or 1) - 4)
     on_cpu = ["tests/model", "tests/training", "-n", str(workers)]
-    on_device = ["tests/cuda", "--ignore", GRAPH_TESTS]  # which part `graph` runs
+    on_device = ["tests/cuda", "--ignore", GRAPH_TESTS, "--ignore", COMPILED_TESTS]  # other parts run these
     if work.toy:
         on_cpu = ["tests/model/test_resample.py", "tests/training/test_ema.py"]
         on_device += ["-k", "(parity and hinge and not full and not paper) or waits or distributed"]
@@ -99,6 +100,11 @@ def graph(work: Work) -> None:
                     "largest weight": f"{max(t.abs().max().item() for t in _weights(eager).values()):.3g}",
                 },
             )
+
+
+def compiled(work: Work) -> None:
+    """Do compiled networks train like plain ones, alone and within a captured step?"""
+    _report(work, {COMPILED_TESTS: _pytest(work, "compiled", [COMPILED_TESTS])})
 
 
 def _weights(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -201,4 +207,5 @@ PARTS = [
     Part("graph", graph, 100, leave=60),
     Part("tests", tests, 105),
     Part("penalty", penalty, 45),
+    Part("compiled", compiled, 400, when_asked=True),
 ]

@@ -34,6 +34,7 @@ from peers import OURS, SIZES, build, names, real_batch
 from sagan import PRESETS, ModelConfig, TrainingConfig
 
 BIGGAN, BIGGAN_AS_OURS = "BigGAN-PyTorch", "BigGAN-PyTorch, attention as ours"
+COMPILED = "ours, auto, compiled"
 STUDIOGAN = "PyTorch-StudioGAN"
 GRAPH = "ours, auto, graph"  # the whole step replayed as a CUDA graph
 TF32 = "TF32"  # PyTorch's default in convolutions; rows that use it say so
@@ -46,7 +47,7 @@ PREDICTIONS: dict[tuple[str, int], str] = {
     (f"{BIGGAN} as it comes ({TF32} convolutions)", 256): "480 (380-600)",
     (f"{BIGGAN} as it comes ({TF32} convolutions)", 64): "450 (350-560)",
     (f"{BIGGAN_AS_OURS} ({TF32} convolutions)", 256): "620 (480-760)",
-    ("ours, auto, compiled", 256): "2,500 (2,000-3,000)",
+    (COMPILED, 256): "2,500 (2,000-3,000)",
     ("demo, auto", 32): "1,500 (1,000-2,000)",
     ("small, auto", 32): "1,280 (900-1,700)",
     ("64 px, width 64, auto", 64): "2,300",
@@ -83,15 +84,23 @@ def codebases(work: Work) -> None:
 
 
 def compiled(work: Work) -> None:
-    """The same with compiled networks, whose shapes are fixed: D sees 2 N images in its own step, N in G's."""
-    for mode in ("default", "reduce-overhead"):
-        label = "ours, auto, compiled" + (", CUDA graphs" if mode != "default" else "")
-        _codebase(work, 4 if work.toy else 256, label, OURS, "auto", {}, mode)
+    """The same with compiled networks, without and with the step as a CUDA graph around them; then the presets."""
+    for graph in (False, True):
+        label = COMPILED + (", graph" if graph else "")
+        settings = {"compile": True, "cuda_graph": graph}
+        _codebase(work, 4 if work.toy else 256, label, OURS, "auto", settings)
+    for name, batch_size in (("a toy", 4),) if work.toy else (("small", 32), ("demo", 32)):
+        model = TOY if work.toy else PRESETS[name].model  # type: ignore[index]
+        cells = {"step": name, "batch": batch_size, "precision": "auto", "mode": "compiled"}
+        if work.left < 60:
+            work.row("Presets, compiled", **cells, **{"ms/step": "no time left"})
+            continue
+        options = _as_trained("demo" if work.toy else name) | {"compile": True, "cuda_graph": True}
+        measured = _preset(work, model, batch_size, "auto", options)
+        work.row("Presets, compiled", **cells | measured | {"mode": f"compiled, {measured['mode']}"})
 
 
-def _codebase(
-    work: Work, batch_size: int, label: str, name: str, precision: str, settings: dict[str, Any], mode: str = ""
-) -> None:
+def _codebase(work: Work, batch_size: int, label: str, name: str, precision: str, settings: dict[str, Any]) -> None:
     table, cells = "128 px", {"batch": batch_size, "codebase": label}
     if work.left < 15:
         work.row(table, **cells, **{"ms/step": "no time left"})
@@ -99,16 +108,15 @@ def _codebase(
     model = replace(SIZES["128"], base_channels=8) if work.toy else SIZES["128"]
     try:
         with arithmetic(precision) as chosen:
-            if label == GRAPH:
-                trainer, step = start(model, work.device, batch_size, precision=chosen, cuda_graph=True)
+            if label == GRAPH or label.startswith(COMPILED):
+                options = settings or {"cuda_graph": True}
+                trainer, step = start(model, work.device, batch_size, precision=chosen, **options)
                 result = measure(work, step, warm_up=WARM_UP + 1)
                 cells["codebase"] += f" ({describe_graphs(trainer)})"
             else:
                 training = TrainingConfig(batch_size=batch_size, precision=chosen)  # type: ignore[arg-type]
                 with torch.device(work.device):
                     one = build(name, work.options.peers or Path(), model, training, **settings)
-                for network in (one.generator, one.discriminator) if mode else ():
-                    network.compile(mode=mode, dynamic=False)
                 batch = [t.to(work.device) for t in real_batch(name, model, batch_size)]
                 result = measure(work, lambda: one.step(*batch))
         rate = batch_size / statistics.median(result["times"])

@@ -134,6 +134,8 @@ class TrainingConfig:
     """Use deterministic CUDA kernels, so that a resumed run repeats bit for bit; slower. The CPU always repeats."""
     cuda_graph: bool = False
     """On CUDA, replay the whole training step as a CUDA graph: faster where the step is many small kernels."""
+    compile: bool = False
+    """Compile both networks with torch.compile, for minutes before the first step; needs a C++ compiler."""
     seed: int = 0
     """Seed of the initial weights, order of the images, latents and augmentation."""
 

@@ -82,6 +82,33 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     return Precision("bf16" if gains else "fp32")
 
 
+_PEAKS = {  # FLOP/s of dense products, from NVIDIA's data sheets, by a part of the card's name
+    "H200": {"bf16": 989e12, "tf32": 495e12, "fp32": 67e12},
+    "H100 80GB HBM3": {"bf16": 989e12, "tf32": 495e12, "fp32": 67e12},
+    "A100": {"bf16": 312e12, "tf32": 156e12, "fp32": 19.5e12},
+}
+
+
+def peak_speed(device: torch.device, precision: Precision) -> float | None:
+    """Return the operations per second that a device reaches at most in a precision; None if they are not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peaks[precision.name] for part, peaks in _PEAKS.items() if part in name), None)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the most memory so far, bytes: of tensors on the GPU, or of this process on the CPU; None if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB
+
+
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Turn TF32 off inside, for penalties and for everything that draws or measures.

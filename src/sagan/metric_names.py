@@ -31,6 +31,11 @@ def is_distance(key: str) -> bool:
     return key in ("fid", "distance") or key.startswith("frechet_distance/")
 
 
+def depends_on_machine(key: str) -> bool:
+    """Return whether a value of the log is of the machine, such as a speed: it differs where the training does not."""
+    return key.startswith("seconds/") or key in ("images_per_second", "memory_gib", "peak_share")
+
+
 def join_facts(facts: dict[str, Any], hidden: Container[str] = ()) -> str:
     """Join the facts of an evaluation about a set or its features in one line: 'robots, images 3,000, size ...'.
 

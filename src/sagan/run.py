@@ -208,13 +208,19 @@ class Run:
             raise UserError(f"{self.metrics_path} could not be read: {error.strerror}") from error
         return rows
 
-    def save_generator(self, generator: Generator, step: int) -> None:
-        """Write the weights for inference, with everything that rebuilding the network needs."""
+    def save_generator(self, generator: Generator, step: int, tensors: dict[str, Tensor] | None = None) -> None:
+        """Write the weights for inference, with everything that rebuilding the network needs.
+
+        Args:
+            generator: the network.
+            step: steps done.
+            tensors: of its state dict, if not those that it has now.
+        """
         config = generator.config
         metadata = {"step": step, "model": asdict(config), "class_names": self.info.class_names}
         if config.generator_spectral_norm and not has_spectral_norm(generator):
             metadata["folded"] = True
-        save_tensors(self.generator_path, generator.state_dict(), metadata)
+        save_tensors(self.generator_path, generator.state_dict() if tensors is None else tensors, metadata)
 
     def best_step(self) -> int | None:
         """Return the step of the smallest distance logged so far; None without evaluations."""

@@ -1,29 +1,11 @@
 """Batches are a pure function of store, seed and number."""
 
-import tempfile
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
+from helpers.stores import numbered_store as store
 from sagan.data import Batches
-from sagan.data.packed import PackedImages
-
-
-def store(count, side=4):
-    images = np.random.default_rng(0).integers(256, size=(count, side, side, 3), dtype=np.uint8)
-    images[:, 0, 0, 0] = images[:, 0, -1, 0] = np.arange(count)  # the image's number, flipped or not
-
-    class Some(SimpleNamespace):
-        def __len__(self):
-            return count
-
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder, "images.npy"), images)
-        packed = PackedImages(Path(folder, "images.npy"), None)  # stays open when the folder is removed
-    return Some(images=packed, labels=np.arange(count) * 10)
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(7, 3), (12, 4), (5, 17), (1, 3), (30, 30)])

@@ -146,7 +146,7 @@ def test_killed_between_the_weights_and_the_checkpoint(command, tmp_path, train_
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    for name in ("sagan.training.recorder.save_checkpoint", "sagan.run.Run.save_generator"):
+    for name in ("sagan.training.recorder.write_checkpoint", "sagan.run.Run.save_generator"):
         folder = tmp_path / name
         with monkeypatch.context() as patch:
             patch.setattr(name, killed)

@@ -40,13 +40,22 @@ class Batches:
 
         The images are (N, C, H, W) uint8 in channels_last memory, the labels (N,) int64.
         """
-        positions = self.positions(index)[self.share]
+        positions, flipped = self.choose(index)
         self.store.images.read_ahead(index, lambda later: self.positions(later)[self.share])
         images_NHWC = np.asarray(self.store.images[positions])
-        if self.flips:
-            flipped = self._random(1, index, count=self.batch_size)[self.share] % 2 == 1
+        if flipped is not None:
             images_NHWC[flipped] = images_NHWC[flipped, :, ::-1]
         return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), torch.from_numpy(self.store.labels[positions])
+
+    def choose(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+        """Return the positions of the images of this process's share of batch `index`, (n,), and which are mirrored.
+
+        The second is None without `flips`.
+        """
+        positions = self.positions(index)[self.share]
+        if not self.flips:
+            return positions, None
+        return positions, self._random(1, index, count=self.batch_size)[self.share] % 2 == 1
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Return the positions in the store of the images of batch number `index`, (batch_size,)."""

@@ -10,8 +10,9 @@ from torch import Tensor
 class Prefetcher:
     """Return batches on the device, and load batch i + 1 in the background once batch i was requested.
 
-    A batch that is not the next one is loaded when it is requested. Batches for CUDA are copied from pinned memory on
-    their own stream, concurrently with the step. One thread loads; its errors are raised where the batch is requested.
+    A batch that is not the next one is loaded when it is requested. Batches for CUDA are gathered there, or copied from
+    pinned memory, on their own stream, concurrently with the step. One thread loads; its errors are raised where the
+    batch is requested.
 
     Args:
         batches: `Batches`, or another function that returns batch number i.
@@ -50,15 +51,18 @@ class Prefetcher:
         self._thread.shutdown(cancel_futures=True)
 
     def _load(self, number: int) -> "_Loaded":
-        images, labels = self.batches(number)
         if self._copy_stream is None:
+            images, labels = self.batches(number)
             return (images.to(self.device), labels.to(self.device)), None
-        with torch.cuda.stream(self._copy_stream):  # PyTorch keeps pinned memory until the copy from it is done
-            batch = (
-                images.pin_memory().to(self.device, non_blocking=True),
-                labels.pin_memory().to(self.device, non_blocking=True),
-            )
-            return batch, self._copy_stream.record_event()
+        with torch.cuda.stream(self._copy_stream):
+            images, labels = (_copied(t, self.device) for t in self.batches(number))
+            return (images, labels), self._copy_stream.record_event()
+
+
+def _copied(t: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on CUDA: itself if it is there, else a copy, which nothing waits for."""
+    # PyTorch keeps pinned memory until the copy from it is done.
+    return t if t.is_cuda else t.pin_memory().to(device, non_blocking=True)
 
 
 _Loaded = tuple[tuple[Tensor, Tensor], torch.cuda.Event | None]

@@ -89,6 +89,9 @@ _GROUPS = {  # panel by first part of a key
     "gradient_norm": Panel("Gradient norms", (), noisy=True, logarithmic=True),
     "learning_rate": Panel("Learning rates", (), from_zero=True),
     "images_per_second": Panel("Images per second", (), noisy=True, from_zero=True),
+    "peak_share": Panel("Share of the device's peak", (), noisy=True, from_zero=True),
+    "seconds": Panel("Seconds", (), logarithmic=True),
+    "memory_gib": Panel("Peak memory, GiB", (), from_zero=True),
 }
 
 

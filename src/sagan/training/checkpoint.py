@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,49 @@ from sagan.run import read_count
 from sagan.training.step import Trainer
 
 
+class Snapshot(NamedTuple):
+    """The state of a trainer at a moment, which later steps leave alone."""
+
+    tensors: dict[str, Tensor]
+    """As `state` names them, on the CPU."""
+    step: int
+    """Steps done."""
+    restarts: int
+    """Of the run, after divergence."""
+
+    def average(self) -> dict[str, Tensor]:
+        """Return the averaged generator's tensors, by their names in it."""
+        return {name[4:]: t for name, t in self.tensors.items() if name.startswith("ema/")}
+
+
+def take_snapshot(trainer: Trainer, step: int) -> Snapshot:
+    """Copy the state of a trainer after `step` steps to memory of the host; from CUDA to pinned memory, in one go."""
+    on_cuda = trainer.device.type == "cuda"
+    tensors = {}
+    for name, t in state(trainer).items():
+        copy = torch.empty_like(t, device="cpu", pin_memory=on_cuda, requires_grad=False)
+        tensors[name] = copy.copy_(t.detach(), non_blocking=on_cuda)
+    if on_cuda:
+        torch.cuda.synchronize(trainer.device)
+    return Snapshot(tensors, step, trainer.restarts)
+
+
+def write_checkpoint(path: Path, snapshot: Snapshot) -> None:
+    """Write a snapshot as a checkpoint.
+
+    Raises:
+        UserError: the write fails; nothing is left behind.
+    """
+    save_tensors(path, snapshot.tensors, {"step": snapshot.step, "detours": snapshot.restarts})
+
+
 def save_checkpoint(path: Path, trainer: Trainer, step: int) -> None:
     """Write the trainer's state after `step` steps.
 
     Raises:
         UserError: the write fails; nothing is left behind.
     """
-    save_tensors(path, state(trainer), {"step": step, "detours": trainer.restarts})
+    write_checkpoint(path, take_snapshot(trainer, step))
 
 
 def state(trainer: Trainer) -> dict[str, Tensor]:
@@ -33,7 +70,7 @@ def state(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def load_checkpoint(path: Path, trainer: Trainer) -> int:
-    """Restore the state that `save_checkpoint` wrote, and return the number of steps done.
+    """Restore the state that `write_checkpoint` wrote, and return the number of steps done.
 
     Raises:
         DamagedFile: the file is not intact, or belongs to other networks.

@@ -9,12 +9,14 @@ from types import FrameType
 
 from tqdm.auto import tqdm
 
-from sagan.data import Batches, Prefetcher, Store, Unavailable
+from sagan.data import Store, Unavailable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.run import Run
+from sagan.training.batches import open_batches
 from sagan.training.checkpoint import load_checkpoint, load_newest
+from sagan.training.compiled import why_not_compiled
 from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
 from sagan.training.finetune import start_from
 from sagan.training.graphs import why_not
@@ -43,8 +45,9 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
     choose_algorithms(deterministic=config.training.deterministic)
     if processes.is_first:
         run.sweep()
-    reason = why_not(processes.device, processes)
-    if config.training.cuda_graph and reason and processes.is_first:
+    refused = [why_not(processes.device, processes)] if config.training.cuda_graph else []
+    refused += [why_not_compiled(config.training, processes)] if config.training.compile else []
+    for reason in filter(None, refused if processes.is_first else []):
         say(reason)
     trainer, step = open_trainer(run, processes)
     monitor = DivergenceMonitor()
@@ -52,17 +55,10 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
 
     # Set up data, records and the progress bar.
     steps = config.training.steps
-    order = Batches(
-        store,
-        config.training.batch_size,
-        seed=config.training.seed,
-        flips=config.data.flips,
-        rank=processes.rank,
-        count=processes.count,
-    )
     recorder = Recorder(run, store, processes, step, trainer.uninformed_loss(), callback)
     first_steps = FirstSteps(config, step, processes.device)
-    batches = Prefetcher(order, processes.device)
+    batches = open_batches(config, store, processes)
+    get_batch = recorder.stopwatch.timed(batches)
     bar = tqdm(
         total=steps,
         initial=step,
@@ -82,7 +78,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
             # Train one step.
             due = recorder.due(step + 1)
             try:
-                log = trainer.train_step(step, batches, measure=due.measure)
+                log = trainer.train_step(step, get_batch, measure=due.measure)
             except Unavailable:  # raised before the step changed anything
                 alone = processes.count == 1  # other processes may have got their batch
                 if step and alone and not monitor.find_problem(trainer):
@@ -103,6 +99,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
             # Restart from the newest checkpoint if training has diverged, before anything of this step is recorded.
             problem = monitor.find_problem(trainer) if due.anything else None
             if problem:
+                recorder.wait()
                 trainer, saved = open_trainer(run, processes)
                 if policy.exhausted:
                     raise UserError(advise(run.path, config.training, saved, step, problem))
@@ -125,6 +122,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
 
             if stop:
                 break
+        recorder.wait()
 
     if processes.is_first:
         recorder.finish(step)

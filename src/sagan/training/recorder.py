@@ -1,6 +1,5 @@
 """What is recorded of a training run: the log, grids of samples, evaluations and checkpoints."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from sagan.config import Config, OutputConfig
 from sagan.data import Store
 from sagan.data.store import cache_folder
+from sagan.device import choose_precision, peak_memory, peak_speed
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.figures.grid import GRID_COLUMNS, GRID_ROWS, animate, draw_grid, read, save
@@ -21,11 +21,14 @@ from sagan.model.generator import Generator
 from sagan.run import Run
 from sagan.sampling import SampleSet, sample
 from sagan.text import short
-from sagan.training.checkpoint import save_checkpoint
+from sagan.training.checkpoint import take_snapshot, write_checkpoint
 from sagan.training.diagnostics import find_problems
 from sagan.training.metrics_log import MetricsLog
+from sagan.training.operations import count_operations
 from sagan.training.progress import say
 from sagan.training.step import Trainer
+from sagan.training.stopwatch import Stopwatch
+from sagan.training.writer import BackgroundWriter
 
 Callback = Callable[[int, dict[str, float]], object]
 """Called with a step and the values logged there, by name. If it returns True, training stops after the next step."""
@@ -83,6 +86,15 @@ class Recorder:
         self.is_stopped = False  # by the callback
         self.monitor = open_monitor(self.config, store, processes)
         self.log = MetricsLog(run, start, writes=self.writes)
+        self._writer = BackgroundWriter()
+        self.stopwatch = Stopwatch()
+        device, training = processes.device, self.config.training
+        peak = peak_speed(device, choose_precision(training.precision, device)) if self.writes else None
+        self._peak = (peak or 0.0) * processes.count
+        self._operations = 0.0
+        if self._peak:
+            model = self.config.model
+            self._operations = count_operations(model, discriminator_steps=training.discriminator_steps)
         self._problems = find_problems(self.log.rows, uninformed_loss)
         self._start_clock(start)
 
@@ -101,25 +113,28 @@ class Recorder:
         """Log, draw, evaluate and save what is due after a step that returned `log`.
 
         Raises:
-            UserError: the disk refuses a write, or the run's folder is gone. What was saved before stays intact.
+            UserError: the disk refuses a write, or has refused the checkpoint before, or the run's folder is gone.
+                What was saved before stays intact.
         """
+        self._writer.check()
         generator = trainer.ema.network
 
         # Log the step.
         if due.measure:
-            images = (step - self._clock_step) * self.config.training.batch_size
-            rate = images / (time.perf_counter() - self._clock_time)
-            self._log(step, {**_log_row(trainer, step, log), "images_per_second": rate})
+            self._log(step, {**_log_row(trainer, step, log), **self._speed(step)})
 
         # Draw a grid of samples.
         if self.writes and (due.sample or due.save):
             self.run.check_present()
         if self.writes and due.sample:
-            save(self._draw_samples(generator), self.run.sample_path(step), step=step)
+            with self.stopwatch.pause("samples"):
+                save(self._draw_samples(generator), self.run.sample_path(step), step=step)
 
         # Evaluate.
         if self.monitor is not None and due.evaluate:
-            self._log(step, self.monitor(generator, seed=self.config.training.seed))
+            with self.stopwatch.pause("evaluation"):
+                values = self.monitor(generator, seed=self.config.training.seed)
+            self._log(step, {**values, **self.stopwatch.take("evaluation")})
             if self.writes:
                 say(self._describe_evaluation(step))
                 self._draw_curve(self.monitor.distance_key)
@@ -132,23 +147,41 @@ class Recorder:
 
         # Save a checkpoint.
         if self.writes and due.save:
-            self.save(trainer, step)
+            with self.stopwatch.pause("checkpoint"):
+                self.save(trainer, step)
         if due.sample or due.evaluate or due.save:  # on a slow disk longer than a collective of the next step waits
             self.processes.wait_for_first()
         if due.measure:
             self._start_clock(step)
 
     def save(self, trainer: Trainer, step: int) -> None:
-        """Write the checkpoint of a step.
+        """Copy the state after a step, and write its checkpoint in the background.
 
         If it is the best, or none was evaluated, also write the inference weights and a grid of their samples.
         """
-        best = best_step(self.log.rows)
-        if best is None or best == step:  # before the checkpoint, since a resumed run starts from there
-            self.run.save_generator(trainer.ema.network, step)
-            save(self._draw_samples(trainer.ema.network), self.run.samples_path, step=step)
-        save_checkpoint(self.run.checkpoint_path(step), trainer, step)
-        prune(self.run, step, best)
+        generator, best = trainer.ema.network, best_step(self.log.rows)
+        is_best = best is None or best == step
+        self._writer.wait()  # before the copy: never two of them
+        if is_best:
+            save(self._draw_samples(generator), self.run.samples_path, step=step)
+        snapshot = take_snapshot(trainer, step)
+
+        def write() -> None:
+            self.run.check_present()
+            if is_best:  # before the checkpoint, since a resumed run starts from there
+                self.run.save_generator(generator, step, snapshot.average())
+            write_checkpoint(self.run.checkpoint_path(step), snapshot)
+            prune(self.run, step, best)
+
+        self._writer.start(write)
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        self._writer.wait()
 
     def rewind(self, step: int) -> None:
         """Drop what was logged after a step."""
@@ -162,8 +195,11 @@ class Recorder:
         write_animation(self.run)
 
     def close(self) -> None:
-        """Close the log."""
-        self.log.close()
+        """Close the log, after the checkpoint that is being written."""
+        try:
+            self._writer.close()
+        finally:
+            self.log.close()
 
     def summary(self) -> str:
         """Return the newest losses and the newest distance in one short line, for the progress bar."""
@@ -186,7 +222,18 @@ class Recorder:
 
     def _start_clock(self, step: int) -> None:
         self._clock_step = step
-        self._clock_time = time.perf_counter()
+        self.stopwatch.restart()
+
+    def _speed(self, step: int) -> dict[str, float]:
+        """Return the speed since the last line of the log, the memory, and what the last checkpoint held up."""
+        steps, batch_size = step - self._clock_step, self.config.training.batch_size
+        values = {"images_per_second": steps * batch_size / self.stopwatch.elapsed}
+        values |= self.stopwatch.steps(steps) | self.stopwatch.take("checkpoint")
+        if memory := peak_memory(self.processes.device):
+            values["memory_gib"] = memory / 2**30
+        if self._peak:
+            values["peak_share"] = batch_size / values["seconds/step"] * self._operations / self._peak
+        return values
 
     def _draw_samples(self, generator: Generator) -> Image.Image:
         """Draw the images of `sagan sample` with the run's seed: a row for each class, or a square without classes."""

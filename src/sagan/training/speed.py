@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,12 +11,13 @@ from typing import TypeVar
 import torch
 
 from sagan.config import Config
-from sagan.data import Batches, Prefetcher, Store
-from sagan.device import choose_algorithms, enough_memory, keep_memory
+from sagan.data import Store
+from sagan.device import choose_algorithms, enough_memory, keep_memory, peak_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
 from sagan.model.build import build_generator
 from sagan.text import format_time, short
+from sagan.training.batches import open_batches
 from sagan.training.recorder import open_monitor
 from sagan.training.step import Trainer
 
@@ -119,18 +119,10 @@ def seconds_per_step(config: Config, store: Store, processes: Processes, *, limi
     begun = time.perf_counter()
     choose_algorithms(deterministic=config.training.deterministic)  # the search for kernels belongs to the warm-up
     trainer = Trainer(config.model, config.training, processes.device, processes)
-    order = Batches(
-        store,
-        config.training.batch_size,
-        seed=0,
-        flips=config.data.flips,
-        rank=processes.rank,
-        count=processes.count,
-    )
     every = config.training.penalty_every
     block = _block(every)
     durations: list[float] = []
-    with closing(Prefetcher(order, processes.device)) as batches:
+    with closing(open_batches(config, store, processes, announce=False)) as batches:
         for step in range(every + 1):  # both kinds of step: the first of each loads its kernels
             trainer.train_step(step, batches)
         for start in range(every + 1, every + 1 + TRIAL_BLOCKS * block, block):
@@ -196,18 +188,6 @@ class FirstSteps:
         left = format_time(speed.duration(training.steps - step, 0))
         others = "evaluations not counted" if self.config.output.evaluate_every else "evaluations are off"
         return f"speed: {speed.describe(training.batch_size)}; about {left} left, {others}"
-
-
-def peak_memory(device: torch.device) -> int | None:
-    """Return the most memory so far, bytes: of tensors on the GPU, or of this process on the CPU; None if unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB
 
 
 def _of_first(processes: Processes, value: T) -> T:

@@ -16,6 +16,7 @@ from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.pixels import to_signed
 from sagan.training.augmentation import augment
+from sagan.training.compiled import Passes, why_not_compiled
 from sagan.training.ema import EMA
 from sagan.training.graphs import StepGraphs, why_not
 from sagan.training.inputs import Batch, MicroBatch, StepInputs, draw_inputs
@@ -99,6 +100,8 @@ class Trainer:
         self.lecam = LeCam(average=self.processes.average).to(device)
         self.generator_adam = self._adam(self.generator, config.generator_lr)
         self.discriminator_adam = self._adam(self.discriminator, config.discriminator_lr)
+        self.passes = Passes(self.generator, self.discriminator)
+        self.compiles = config.compile and not why_not_compiled(config, self.processes)
         captures = config.cuda_graph and not why_not(device, self.processes)
         self.graphs = StepGraphs(device) if captures else None
 
@@ -130,6 +133,8 @@ class Trainer:
             rng = step_rng(self.config.seed, index, self.processes, self.restarts)
             inputs = draw_inputs(index, get_batch, rng, self.model, self.config, self.device)
             self._set_learning_rates(index)
+            if self.compiles:
+                self._compile(inputs)
             if self.graphs:
                 log = self.graphs(self.update, inputs, measure=measure)
             else:
@@ -157,6 +162,18 @@ class Trainer:
         if measure:
             log["gradient_norm/generator"] = _gradient_norm(self.generator)
         return log
+
+    def _compile(self, inputs: StepInputs) -> None:
+        """Compile the passes of a step, by computing its gradients, of which nothing is kept."""
+
+        def rehearse() -> None:
+            self._discriminator_gradients(inputs.discriminator[0][:1], penalise=False)
+            with frozen(self.discriminator):
+                self._generator_gradients(inputs.generator[:1])
+
+        changed = self.generator, self.discriminator, self.lecam
+        self.passes.compile(rehearse, changed, announce=self.processes.is_first)
+        self.compiles = False
 
     def uninformed_loss(self) -> float:
         """Return the loss of a discriminator that has learnt nothing: all its logits are 0."""
@@ -190,7 +207,7 @@ class Trainer:
             # Generate images, and augment both kinds.
             real, y_real, y_fake = to_signed(inputs.real), inputs.y_real, inputs.y_fake
             with self.precision.autocast(self.device), torch.no_grad():
-                fake = self.generator(inputs.z, y_fake).to(real.dtype)
+                fake = self.passes.generate(inputs.z, y_fake).to(real.dtype)
             real = augment(real, config.augment, inputs.augment_real)
             fake = augment(fake, config.augment, inputs.augment_fake)
 
@@ -231,9 +248,9 @@ class Trainer:
             if self.loss.needs_real:
                 real = augment(to_signed(inputs.real), config.augment, inputs.augment_real)
                 with self.precision.autocast(self.device), torch.no_grad():
-                    real_logits = self.discriminator(real, inputs.y_real).to(dtype)
+                    real_logits = self.passes.discriminate(real, inputs.y_real, classify=False)[0].to(dtype)
             with self.precision.autocast(self.device):
-                fake = self.generator(inputs.z, inputs.y_fake).to(dtype)
+                fake = self.passes.generate(inputs.z, inputs.y_fake).to(dtype)
             fake = augment(fake, config.augment, inputs.augment_fake)
 
             # Evaluate the loss and accumulate gradients.
@@ -253,11 +270,10 @@ class Trainer:
         of real and a batch of generated ones, so its class loss is -E[log P(c | real)] - E[log P(c | fake)]; G's is
         the second term (AC-GAN, Odena et al. 2017, equation 3).
         """
-        if self.discriminator.classifier is None:
-            return self.discriminator(images, labels), None
-        h = self.discriminator.features(images)
-        logits = self.discriminator.logits(h, labels)
-        class_logits = self.discriminator.class_logits(h).to(torch.get_default_dtype())
+        logits, class_logits = self.passes.discriminate(images, labels)
+        if class_logits is None:
+            return logits, None
+        class_logits = class_logits.to(torch.get_default_dtype())
         return logits, F.cross_entropy(class_logits, labels, reduction="sum") / batch_size
 
     def _penalties(self, real: Tensor, y_real: Tensor, fake: Tensor, y_fake: Tensor, mix: Tensor | None) -> Tensor:

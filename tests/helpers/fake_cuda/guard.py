@@ -85,6 +85,7 @@ def load(library: Path) -> None:
     torch.cuda.current_device = lambda: 0
     torch.cuda.is_bf16_supported = lambda including_emulation=True: True
     torch.cuda.get_device_capability = lambda device=None: (9, 0)  # Hopper
+    torch.cuda.synchronize = lambda device=None: None
     torch.cuda.Event = _Event
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(1.0, device="cuda"): on the CPU first, then copied
     # A module that moves to another device gets new parameters: a tensor cannot lose its memory in place.
