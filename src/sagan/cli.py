@@ -25,6 +25,7 @@ from sagan.commands.list_ import List, list_
 from sagan.commands.pack import Pack, pack
 from sagan.commands.plot import Plot, plot
 from sagan.commands.push import Push, push
+from sagan.commands.rates import Rates, rates, with_steps
 from sagan.commands.report import Report, report
 from sagan.commands.sample import Sample, sample
 from sagan.commands.study import Study, study
@@ -51,6 +52,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], object]]] = {  # name: (options,
     "data": (Data, data),
     "data pack": (Pack, pack),
     "study": (Study, study),
+    "study rates": (Rates, rates),
 }
 
 
@@ -68,7 +70,7 @@ def _help() -> str:
     )
 
 
-def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train | Study:
+def _preset(options: type[Train] | type[Study] | type[Rates], arguments: list[str]) -> Train | Study | Rates:
     """Return the default options: those of the preset in the arguments, with the architecture of --from's networks."""
     required = {"study": tyro.MISSING} if options is Study else {}
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -83,6 +85,8 @@ def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train |
         from sagan.training.finetune import read_model
 
         config = replace(config, model=read_model(expand_home(known.start)))
+    if options is Rates:
+        config = with_steps(config)
     return options(preset=known.preset, config=config, **required)
 
 
@@ -94,7 +98,7 @@ def _parse(options: type, name: str, arguments: list[str]) -> Any:
     """
     errors = io.StringIO()
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
-    default = _preset(options, arguments) if options in (Train, Study) else None
+    default = _preset(options, arguments) if options in (Train, Study, Rates) else None
     try:
         with contextlib.redirect_stderr(errors):
             parsed: Any = tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)
