@@ -24,6 +24,7 @@ from sagan.commands.list_ import List, list_
 from sagan.commands.pack import Pack, pack
 from sagan.commands.plot import Plot, plot
 from sagan.commands.push import Push, push
+from sagan.commands.rates import Rates, rates, with_steps
 from sagan.commands.report import Report, report
 from sagan.commands.sample import Sample, sample
 from sagan.commands.study import Study, study
@@ -50,6 +51,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], object]]] = {  # name: (options,
     "data": (Data, data),
     "data pack": (Pack, pack),
     "study": (Study, study),
+    "study rates": (Rates, rates),
 }
 
 
@@ -75,7 +77,7 @@ Self-Attention GANs: generate images, see what attention does, train on your own
 sagan --help lists all commands; sagan list shows trained models and your runs."""
 
 
-def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train | Study:
+def _preset(options: type[Train] | type[Study] | type[Rates], arguments: list[str]) -> Train | Study | Rates:
     """Return the default options: those of the preset in the arguments, with the architecture of --from's networks."""
     required = {"study": tyro.MISSING} if options is Study else {}
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -85,7 +87,10 @@ def _preset(options: type[Train] | type[Study], arguments: list[str]) -> Train |
         known, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:  # a missing value or an unknown preset, which tyro reports
         return options(**required)
-    return options(preset=known.preset, config=default_config(known.preset, known.start or ""), **required)
+    config = default_config(known.preset, known.start or "")
+    if options is Rates:
+        config = with_steps(config)
+    return options(preset=known.preset, config=config, **required)
 
 
 def _parse(options: type, name: str, arguments: list[str]) -> Any:
@@ -96,7 +101,7 @@ def _parse(options: type, name: str, arguments: list[str]) -> Any:
     """
     errors = io.StringIO()
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
-    default = _preset(options, arguments) if options in (Train, Study) else None
+    default = _preset(options, arguments) if options in (Train, Study, Rates) else None
     try:
         with contextlib.redirect_stderr(errors):
             parsed: Any = tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)

@@ -1,28 +1,20 @@
 """Write a study's report: Markdown for people and repositories, and the same as one self-contained HTML file."""
 
-import base64
-import os
-import platform
 import shlex
 import shutil
 import statistics
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
-from jinja2 import Environment, StrictUndefined
-
-from sagan.errors import UserError
 from sagan.figures.curves import save_figure
 from sagan.figures.grid import save
 from sagan.files import write_atomically
 from sagan.model.build import count_parameters
 from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
+from sagan.study.pages import escape, write_pages
 from sagan.study.paired import MOST_PAIRS
 from sagan.study.plan import Job, StudyFolder
 from sagan.study.results import (
@@ -35,7 +27,6 @@ from sagan.study.results import (
     gather,
     main_metric,
 )
-from sagan.version import versions
 
 
 def write_study_report(folder: StudyFolder) -> Path:
@@ -44,41 +35,9 @@ def write_study_report(folder: StudyFolder) -> Path:
     Raises:
         UserError: markdown-it-py or scipy is missing, or the files cannot be written.
     """
-    try:
-        from markdown_it import MarkdownIt
-    except ImportError as error:
-        raise UserError("the report of a study needs markdown-it-py: pip install 'sagan-torch[study]'") from error
     outcomes = gather(folder)
     images = _draw(folder, outcomes)
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    template = environment.from_string(_resource("study.md"))
-    text = template.render(_facts(folder, outcomes, images))
-    write_atomically(folder.path / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    # 'js-default' escapes HTML: names of classes and files come from outside.
-    parser = MarkdownIt("js-default")
-    parser.add_render_rule("image", _embedding(folder.path))
-    body = parser.render(text)
-    page = _resource("study.html").replace("{{ title }}", folder.plan.study).replace("{{ body }}", body)
-    out = folder.path / "report.html"
-    write_atomically(out, lambda temporary: temporary.write_text(page, encoding="utf-8"))
-    return out
-
-
-def _resource(name: str) -> str:
-    return resources.files("sagan.study").joinpath(name).read_text(encoding="utf-8")
-
-
-def _embedding(folder: Path) -> Any:
-    """Return a render rule that writes images into the HTML as data, so that the file can be mailed."""
-
-    def render(self: Any, tokens: Any, i: int, options: Any, env: Any) -> str:
-        data = base64.b64encode((folder / tokens[i].attrs["src"]).read_bytes()).decode()
-        alt = self.renderInlineAsText(tokens[i].children, options, env)
-        return f'<img alt="{alt}" src="data:image/png;base64,{data}">'
-
-    return render
+    return write_pages(folder.path, "study.md", folder.plan.study, _facts(folder, outcomes, images))
 
 
 def _draw(folder: StudyFolder, outcomes: list[Outcome]) -> dict[str, str]:
@@ -102,7 +61,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
     plan = folder.plan
     main = main_metric(outcomes)
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.metrics))
-    rows = [(_escape(name), [_spread(outcome.metrics.get(name, [])) for outcome in outcomes]) for name in names]
+    rows = [(escape(name), [_spread(outcome.metrics.get(name, [])) for outcome in outcomes]) for name in names]
     rows.append(("during training, best", [_spread(outcome.best) for outcome in outcomes]))
     rows.append(("during training, at the end", [_spread(outcome.last) for outcome in outcomes]))
     for network in ("generator", "discriminator"):
@@ -115,7 +74,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
         "title": plan.definition.title,
         "about": plan.definition.about,
         "plan": plan,
-        "source": _escape(plan.base.data.source),
+        "source": escape(plan.base.data.source),
         "outcomes": outcomes,
         "measured": len(evaluations),
         "runs": sum(len(outcome.jobs) for outcome in outcomes),
@@ -134,9 +93,6 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
         "paper": plan.definition.paper,
         "command": command(folder),
         "train": train_command(plan.base, "runs/base"),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": _machine(),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions("torch", "numpy").items()),
     }
 
 
@@ -189,7 +145,7 @@ def _pairs(count: int | None) -> str:
 
 def _unfinished(job: Job) -> str:
     done, total = job.steps_done(), job.config.training.steps
-    reason = f": {_escape(job.last_line())}" if job.output_path.exists() else ""
+    reason = f": {escape(job.last_line())}" if job.output_path.exists() else ""
     return f"{job.variant.title}, seed {job.seed}, {done:,} of {total:,} steps{reason}"
 
 
@@ -218,15 +174,3 @@ def _attention(folder: StudyFolder, outcomes: list[Outcome]) -> Iterator[tuple[s
             path = f"figures/attend-{outcome.variant.name}.png"
             write_atomically(folder.path / path, partial(shutil.copyfile, source))
             yield outcome.variant.title, path
-
-
-def _escape(text: str) -> str:
-    """Escape text from outside, so that Markdown shows it unchanged."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~" else c for c in text if c.isprintable())
-
-
-def _machine() -> str:
-    device = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} {platform.machine()} cores"
-    )
-    return f"{platform.system()}, {device}"

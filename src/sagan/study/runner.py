@@ -110,7 +110,7 @@ def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: to
     keep_memory()
     threads = torch.get_num_threads()
     if device.type == "cpu":
-        torch.set_num_threads(_threads(jobs))
+        torch.set_num_threads(threads_of(jobs))
     try:
         alone = Processes(device)
         chosen = plan.chosen()
@@ -136,7 +136,8 @@ def default_jobs(device: str) -> int:
     return max(1, torch.cuda.device_count() if kind == "cuda" and device in ("auto", "cuda") else os.cpu_count() or 1)
 
 
-def _threads(jobs: int) -> int:
+def threads_of(jobs: int) -> int:
+    """Return the threads of each of several jobs that share the cores."""
     return max(1, (os.cpu_count() or 1) // jobs)
 
 
@@ -155,7 +156,7 @@ class Workers:
         device = self.device
         if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
             device = f"cuda:{number % torch.cuda.device_count()}"
-        environment = os.environ | {"OMP_NUM_THREADS": str(_threads(self.jobs))}
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads_of(self.jobs))}
         with output.open("ab") as file:
             with self.lock:
                 if self.stopping:
