@@ -7,8 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 
-from tqdm.auto import tqdm
-
 from sagan.data import Batches, Prefetcher, Store, Unavailable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
@@ -18,7 +16,7 @@ from sagan.training.checkpoint import load_checkpoint, load_newest
 from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
 from sagan.training.finetune import start_from
 from sagan.training.graphs import why_not
-from sagan.training.progress import say
+from sagan.training.progress import progress_bar, say
 from sagan.training.recorder import Callback, Recorder
 from sagan.training.speed import FirstSteps
 from sagan.training.step import Trainer
@@ -63,7 +61,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
     recorder = Recorder(run, store, processes, step, trainer.uninformed_loss(), callback)
     first_steps = FirstSteps(config, step, processes.device)
     batches = Prefetcher(order, processes.device)
-    bar = tqdm(
+    bar = progress_bar(
         total=steps,
         initial=step,
         unit="step",
