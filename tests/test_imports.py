@@ -1,6 +1,8 @@
 """The direction of imports: from the bottom of the house to its top, no circle and no arrow that runs back up."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "sagan"
@@ -95,3 +97,10 @@ def test_training_does_not_know_where_its_images_lie():
             assert not any(name.startswith(("sagan.data.shards", "sagan.data.packed")) for name in names), module
     for module in ("reader", "index", "remote"):
         assert not found[f"sagan.data.shards.{module}"] & {"sagan.data.store", "sagan.data.open", "sagan.data.batches"}
+
+
+def test_what_takes_long_is_imported_when_it_is_needed():
+    code = "import sys, sagan, sagan.cli; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "sagan.cli" in found
+    assert not {"matplotlib", "tensorboardX", "sagan.training.loop"} & set(found)

@@ -112,6 +112,7 @@ def test_options_next_to_resume_are_refused_and_networks_are_taken_over(image_fo
 
 def test_the_summary_of_a_run(tmp_path, image_folder):
     run = sagan.train(image_folder, tmp_path / "<a> & b", steps=2, **TINY)
+    assert sagan.load(run).class_names == sagan.load(str(run.path)).class_names == ("cats", "dogs")
     html = run._repr_html_()
     assert "&lt;a&gt; &amp; b" in html
     assert "<a>" not in html

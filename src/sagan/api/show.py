@@ -1,4 +1,7 @@
-"""What a notebook shows: grids of images, and figures of attention results as PNG."""
+"""What a notebook shows: grids of images, and figures of attention results as PNG.
+
+What draws figures is imported when it draws: matplotlib takes a second.
+"""
 
 import io
 from collections.abc import Sequence
@@ -10,10 +13,7 @@ from PIL import Image
 
 from sagan.attention_effect import AttentionEffect
 from sagan.attention_maps import AttentionMaps
-from sagan.figures.attention import MapSection, draw_maps, to_image
-from sagan.figures.attention_effect import draw_effect
 from sagan.figures.grid import draw_grid
-from sagan.figures.map_colours import COLOURS
 from sagan.pixels import to_bytes
 
 SHOWN = 6  # rows of a figure at most, of each layer
@@ -45,6 +45,9 @@ def maps_png(maps: AttentionMaps) -> bytes | None:
 
     Shows the first `SHOWN` images.
     """
+    from sagan.figures.attention import MapSection, draw_maps, to_image
+    from sagan.figures.map_colours import COLOURS
+
     if isinstance(maps.queries, str):
         return None
     images = to_bytes(maps.images[:SHOWN]).permute(0, 2, 3, 1).contiguous().numpy()
@@ -58,6 +61,9 @@ def maps_png(maps: AttentionMaps) -> bytes | None:
 
 def effect_png(effect: AttentionEffect) -> bytes:
     """Draw the first `SHOWN` images with and without attention, and their difference, as PNG."""
+    from sagan.figures.attention import to_image
+    from sagan.figures.attention_effect import draw_effect
+
     first = AttentionEffect(effect.layers, effect.on[:SHOWN], effect.off[:SHOWN])
     title = f"Layer{'s' if len(effect.layers) > 1 else ''} {', '.join(effect.layers)}: as trained and off"
     return _png(to_image(draw_effect(first, title=title, subtitle=f"The images change by {effect.total}")))

@@ -4,7 +4,7 @@ import difflib
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +16,9 @@ from sagan.config import Config
 from sagan.locate import expand_options
 from sagan.parsing import CheckedConfig, first_problem
 from sagan.presets import PresetName, option_paths
-from sagan.training.recorder import Callback
+
+if TYPE_CHECKING:
+    from sagan.training.recorder import Callback
 
 _OF_COMMAND = ("go_on", "budget", "device")  # options of the command itself that are passed on, next to named ones
 
@@ -28,7 +30,7 @@ def train(
     preset: PresetName | None = None,
     steps: int | None = None,
     resume: str | os.PathLike[str] | None = None,
-    callback: Callback | None = None,
+    callback: "Callback | None" = None,
     **options: Any,
 ) -> Run:
     """Train a generator on images, as `sagan train` does, and return the run.

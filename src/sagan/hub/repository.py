@@ -1,6 +1,7 @@
 """Push generators to the Hugging Face Hub with a model card, and load them by name."""
 
 import json
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,7 +27,9 @@ COLUMNS = 8
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def load(source: str | Path, *, revision: str | None = None, endpoint: str | None = None) -> LoadedGenerator:
+def load(
+    source: str | os.PathLike[str], *, revision: str | None = None, endpoint: str | None = None
+) -> LoadedGenerator:
     """Load the averaged generator of a run, a file or a repository on the Hugging Face Hub, ready to use.
 
     It has `class_names`, and `sample`, which draws PIL images. It is in evaluation mode, with spectral norms folded
@@ -43,16 +46,16 @@ def load(source: str | Path, *, revision: str | None = None, endpoint: str | Non
     Raises:
         UserError: there is nothing to load, the download failed, or the file is damaged.
     """
-    name = str(source)
-    source = find(source)
-    if (source / WEIGHTS).is_file():  # a run's folder, or one written by save_pretrained
-        return as_loaded(*load_generator(source / WEIGHTS)[:2])
-    if source.exists() or not _REPOSITORY.fullmatch(name) or name.endswith(".safetensors"):
-        return as_loaded(*load_generator(source)[:2])
+    name = os.fspath(source)
+    path = find(name)
+    if (path / WEIGHTS).is_file():  # a run's folder, or one written by save_pretrained
+        return as_loaded(*load_generator(path / WEIGHTS)[:2])
+    if path.exists() or not _REPOSITORY.fullmatch(name) or name.endswith(".safetensors"):
+        return as_loaded(*load_generator(path)[:2])
     hub = _import_hub(f"{name} does not exist locally; loading it from the Hub")
     with _one_line_errors(f"{name} does not exist locally and could not be loaded from the Hub"):
-        path = hub.hf_hub_download(name, WEIGHTS, revision=revision, endpoint=endpoint, library_name="sagan")
-    return as_loaded(*load_generator(path)[:2])
+        file = hub.hf_hub_download(name, WEIGHTS, revision=revision, endpoint=endpoint, library_name="sagan")
+    return as_loaded(*load_generator(file)[:2])
 
 
 def save_pretrained(generator: Generator, folder: str | Path, *, class_names: tuple[str, ...] = ()) -> Path:

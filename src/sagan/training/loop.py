@@ -7,8 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import FrameType
 
-from tqdm.auto import tqdm
-
 from sagan.data import Store, Unavailable
 from sagan.device import choose_algorithms, enough_memory, keep_memory
 from sagan.distributed import Processes
@@ -20,7 +18,7 @@ from sagan.training.compiled import why_not_compiled
 from sagan.training.divergence import MAX_RESTARTS, DivergenceMonitor, RestartPolicy, advise
 from sagan.training.finetune import start_from
 from sagan.training.graphs import why_not
-from sagan.training.progress import say
+from sagan.training.progress import progress_bar, say
 from sagan.training.recorder import Callback, Recorder
 from sagan.training.speed import FirstSteps
 from sagan.training.step import Trainer
@@ -59,7 +57,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
     first_steps = FirstSteps(config, step, processes.device)
     batches = open_batches(config, store, processes)
     get_batch = recorder.stopwatch.timed(batches)
-    bar = tqdm(
+    bar = progress_bar(
         total=steps,
         initial=step,
         unit="step",

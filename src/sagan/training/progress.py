@@ -1,10 +1,17 @@
-"""The progress of a training run, on standard error."""
+"""The progress of a training run: a bar, on standard error or in a notebook, and lines above it."""
 
 import sys
+import warnings
 
 from tqdm import tqdm
 
 from sagan.text import printable
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # a notebook without ipywidgets shows the bar as text
+    from tqdm.auto import tqdm as progress_bar
+
+__all__ = ["progress_bar", "say"]
 
 
 def say(line: str) -> None:
