@@ -9,12 +9,12 @@ import statistics
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from sagan.errors import UserError
 from sagan.figures.curves import save_figure
@@ -25,6 +25,7 @@ from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
 from sagan.study.plan import Job, StudyFolder
 from sagan.study.results import Difference, Outcome, find_differences, gather, main_metric
+from sagan.templates.environment import render
 
 
 def write_study_report(folder: StudyFolder) -> Path:
@@ -39,24 +40,16 @@ def write_study_report(folder: StudyFolder) -> Path:
         raise UserError("the report of a study needs markdown-it-py: pip install 'sagan[study]'") from error
     outcomes = gather(folder)
     images = _draw(folder, outcomes)
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    template = environment.from_string(_resource("study.md"))
-    text = template.render(_facts(folder, outcomes, images))
+    text = render("study.md", **_facts(folder, outcomes, images))
     write_atomically(folder.path / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     # 'js-default' escapes HTML: names of classes and files come from outside.
     parser = MarkdownIt("js-default")
     parser.add_render_rule("image", _embedding(folder.path))
     body = parser.render(text)
-    page = _resource("study.html").replace("{{ title }}", folder.plan.study).replace("{{ body }}", body)
+    page = render("study.html", study=folder.plan.study, body=Markup(body))
     out = folder.path / "report.html"
     write_atomically(out, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return out
-
-
-def _resource(name: str) -> str:
-    return resources.files("sagan.study").joinpath(name).read_text(encoding="utf-8")
 
 
 def _embedding(folder: Path) -> Any:
@@ -89,7 +82,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
     plan = folder.plan
     main = main_metric(outcomes)
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.metrics))
-    rows = [(_escape(name), [_spread(outcome.metrics.get(name, [])) for outcome in outcomes]) for name in names]
+    rows = [(name, [_spread(outcome.metrics.get(name, [])) for outcome in outcomes]) for name in names]
     rows.append(("during training, best", [_spread(outcome.best) for outcome in outcomes]))
     rows.append(("during training, at the end", [_spread(outcome.last) for outcome in outcomes]))
     for network in ("generator", "discriminator"):
@@ -102,7 +95,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
         "title": plan.definition.title,
         "about": plan.definition.about,
         "plan": plan,
-        "source": _escape(plan.base.data.source),
+        "source": plan.base.data.source,
         "outcomes": outcomes,
         "measured": len(evaluations),
         "runs": sum(len(outcome.jobs) for outcome in outcomes),
@@ -161,7 +154,7 @@ def _sentence(d: Difference) -> str:
 
 def _unfinished(job: Job) -> str:
     done, total = job.steps_done(), job.config.training.steps
-    reason = f": {_escape(job.last_line())}" if job.output_path.exists() else ""
+    reason = f": {job.last_line()}" if job.output_path.exists() else ""
     return f"{job.variant.title}, seed {job.seed}, {done:,} of {total:,} steps{reason}"
 
 
@@ -190,11 +183,6 @@ def _attention(folder: StudyFolder, outcomes: list[Outcome]) -> Iterator[tuple[s
             path = f"figures/attend-{outcome.variant.name}.png"
             write_atomically(folder.path / path, partial(shutil.copyfile, source))
             yield outcome.variant.title, path
-
-
-def _escape(text: str) -> str:
-    """Escape text from outside, so that Markdown shows it unchanged."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~" else c for c in text if c.isprintable())
 
 
 def _machine() -> str:
