@@ -3,11 +3,10 @@
     pip install wids==0.1.11
     python benchmarks/wids_trial.py [--save wids_trial]
 
-Every case runs in a process of its own, for at most ten seconds, and says what wids did. `data/shards` was to be replaced
-by wids if every case held.
+Every case runs in a process of its own, for at most ten seconds, and says what wids did. wids would have replaced
+`data/shards` if every case held.
 """
 
-import io
 import multiprocessing
 import os
 import pickle
@@ -17,7 +16,7 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +27,7 @@ from machine import Table, argument_parser
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from helpers.shards import add, serve, write_shards  # noqa: E402
+from helpers.shards import add, serve, write_shards
 
 LIMIT = 10  # seconds of a case
 IMAGE = b"x" * 600
@@ -205,10 +204,8 @@ def pickled(folder: Path) -> str:
 
 def shell(folder: Path) -> str:
     url = f"http://127.0.0.1:1/'; mkdir '{folder}/ran'; echo '/x.tar"
-    try:
+    with suppress(Exception):
         dataset(folder, [url], 1)[0]
-    except Exception:
-        pass
     return "a quote in a URL runs a shell command" if (folder / "ran").exists() else HOLDS
 
 
