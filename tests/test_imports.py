@@ -93,5 +93,5 @@ def test_training_does_not_know_where_its_images_lie():
     for module, names in found.items():
         if room_of(module) == "training":
             assert not any(name.startswith(("sagan.data.shards", "sagan.data.packed")) for name in names), module
-    for module in ("reader", "index", "remote"):
+    for module in ("reader", "order", "listing", "tables", "index", "remote"):
         assert not found[f"sagan.data.shards.{module}"] & {"sagan.data.store", "sagan.data.open", "sagan.data.batches"}
