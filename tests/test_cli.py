@@ -99,6 +99,14 @@ def test_bad_input_is_one_clear_line(command, tmp_path, monkeypatch, arguments, 
     assert [p for p in tmp_path.iterdir() if p.name != "cache"] == []
 
 
+def test_a_tyro_without_events_says_itself_what_is_wrong(command, monkeypatch):
+    monkeypatch.delattr("tyro._errors.on_parse_error")
+    status, output, errors = command("train", "--resolutoin", "64")
+    assert (status, output) == (2, "")
+    assert re.search(r"--resolutoin\b", errors)
+    assert "Traceback" not in errors
+
+
 def test_from_a_folder_to_images(command, tmp_path, train_options, image_folder):
     folder = tmp_path / "run"
     (image_folder / "cats" / "broken.png").write_bytes(b"not an image")

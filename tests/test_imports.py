@@ -8,9 +8,9 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src" / "sagan"
 
 ROOMS = (
-    "errors version compat text marks metric_names formats trained files npz pixels model config parsing presets "
-    "device distributed run labels sampling attention_maps attention_effect generation figures data locate metrics "
-    "training importers exporters render hub study explorer commands api cli"
+    "errors version compat text marks templates metric_names formats trained files npz pixels model config parsing "
+    "presets device distributed run labels sampling attention_maps attention_effect generation figures data locate "
+    "metrics training importers exporters render hub study explorer commands api cli"
 ).split()
 """The rooms from the bottom up: each imports from itself and from those before it only."""
 ENTRANCES = ("__init__", "__main__")
@@ -95,7 +95,7 @@ def test_training_does_not_know_where_its_images_lie():
     for module, names in found.items():
         if room_of(module) == "training":
             assert not any(name.startswith(("sagan.data.shards", "sagan.data.packed")) for name in names), module
-    for module in ("reader", "index", "remote"):
+    for module in ("reader", "order", "listing", "tables", "index", "remote"):
         assert not found[f"sagan.data.shards.{module}"] & {"sagan.data.store", "sagan.data.open", "sagan.data.batches"}
 
 

@@ -5,7 +5,6 @@ import contextlib
 import difflib
 import io
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +28,7 @@ from sagan.commands.report import Report, report
 from sagan.commands.sample import Sample, sample
 from sagan.commands.study import Study, study
 from sagan.commands.train import Train, default_config, train
+from sagan.compat import OptionError, parse_options
 from sagan.errors import UserError
 from sagan.locate import expand_options
 from sagan.presets import PRESETS
@@ -94,21 +94,18 @@ def _preset(options: type[Train] | type[Study] | type[Rates], arguments: list[st
 
 
 def _parse(options: type, name: str, arguments: list[str]) -> Any:
-    """Parse the options of a command with tyro, whose error message, a box, becomes one line.
+    """Parse the options of a command.
 
     Raises:
         UserError: an option is unknown, or a value invalid.
     """
-    errors = io.StringIO()
-    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
-    default = _preset(options, arguments) if options in (Train, Study, Rates) else None
+    settings: dict[str, Any] = {"config": (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)}
+    if options in (Train, Study, Rates):
+        settings["default"] = _preset(options, arguments)
     try:
-        with contextlib.redirect_stderr(errors):
-            parsed: Any = tyro.cli(options, prog=f"sagan {name}", args=arguments, config=markers, default=default)
-    except SystemExit as error:
-        if not error.code:
-            raise
-        raise UserError(f"{_one_line(errors.getvalue())}; see sagan {name} --help") from None
+        parsed = parse_options(options, prog=f"sagan {name}", args=arguments, **settings)
+    except OptionError as error:
+        raise UserError(f"{error}; see sagan {name} --help") from None
     if options is Train:
         parsed = replace(parsed, given=_given(arguments))
     return expand_options(parsed)
@@ -118,23 +115,6 @@ def _given(arguments: list[str]) -> tuple[str, ...]:
     """Return the names of the options in arguments that tyro has accepted: no value of its begins with '--'."""
     names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
     return tuple(dict.fromkeys(name.replace("_", "-") for name in names))
-
-
-def _one_line(box: str) -> str:
-    """Return the message of tyro's error box: the text from its title to the first rule, and the suggestion."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours, on a terminal
-    blocks: list[list[str]] = [[]]
-    for line in plain.splitlines()[1:]:
-        text = line.strip("│╰╯ ")
-        if text.strip("─-"):
-            blocks[-1].append(text)
-        else:  # a rule
-            blocks.append([])
-    first, *others = [block for block in blocks if block]
-    message = " ".join(first).removesuffix(".")
-    message = re.sub(r"^Error parsing [\w. ]+: ", "", message)  # the class of the options, not an option
-    suggestions = [block[1].split()[0] for block in others if block[0].startswith("Perhaps you meant")]
-    return message + (f"; did you mean {suggestions[0]}?" if suggestions else "")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,9 @@
-"""Private functions of libraries, called from here alone; each was last seen in PyTorch 2.13, datasets 5.2."""
+"""Private functions of libraries, called from here alone.
 
+Each was last seen in PyTorch 2.13, datasets 5.2 or tyro 1.0.17.
+"""
+
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -59,3 +63,63 @@ def abandon_capture(device: torch.device, pool: Any) -> None:
         index = torch.cuda.current_device() if device.index is None else device.index
         torch._C._cuda_endAllocateToPool(index, pool)  # type: ignore[attr-defined]
         torch._C._cuda_releasePool(index, pool)  # type: ignore[attr-defined]
+
+
+class OptionError(Exception):
+    """Arguments that tyro refuses; the message says in one line which, and why."""
+
+
+def parse_options(options: type, **settings: Any) -> Any:
+    """Call `tyro.cli(options, **settings)`, whose errors become one line.
+
+    A version of tyro without these events, or with others, prints its own message and exits with status 2.
+
+    Raises:
+        OptionError: an option is unknown, a value is invalid, or an argument is missing.
+        SystemExit: the help was printed (0), or an error that is described here by no line (2).
+    """
+    import tyro
+
+    errors: Any = getattr(tyro, "_errors", None)
+    if not hasattr(errors, "on_parse_error"):
+        return tyro.cli(options, **settings)
+
+    def report(event: Any) -> None:
+        message = None
+        with suppress(AttributeError):
+            message = _describe_error(event, options, settings)
+        if message:
+            raise OptionError(message)
+
+    with errors.on_parse_error(report):
+        return tyro.cli(options, **settings)
+
+
+def _describe_error(event: Any, options: type, settings: dict[str, Any]) -> str | None:
+    """Describe why tyro refuses the arguments: one of its events; None if it is not known here."""
+    import tyro
+
+    kind = type(event).__name__
+    if kind == "UnrecognizedArgs":
+        keys = ("prog", "config", "default")
+        parser = tyro.extras.get_parser(options, **{key: settings[key] for key in keys if key in settings})
+        near = difflib.get_close_matches(event.tokens[0], parser._option_string_actions, 1)
+        advice = f"; did you mean {near[0]}?" if near else ""
+        what = "option" if event.tokens[0].startswith("-") else "argument"
+        return f"{' '.join(event.tokens)}: no such {what}{advice}"
+    if kind == "MissingArgs":
+        return "missing: " + ", ".join(_name_of(missing.arg) for missing in event.missing_arguments)
+    if kind == "InvalidChoice":
+        return f"{_name_of(event.argument)} {event.value!r}: pass one of {', '.join(event.choices)}"
+    if kind == "BadValue" and event.reason == "too_few_values":
+        return f"{_name_of(event.argument)}: its value is missing"
+    if kind == "InstantiationFailure":
+        return f"{_name_of(event.argument)}: {event.message}" if event.argument else str(event.message)
+    return None
+
+
+def _name_of(argument: Any) -> str:
+    """Return what the help calls an argument: an option by its name, and a positional one as RUN, not as {a,b}."""
+    metavar = str(argument.lowered.metavar)
+    positional = argument.is_positional() and not metavar.startswith("{")
+    return metavar if positional else str(argument.display_name())

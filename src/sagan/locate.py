@@ -48,7 +48,7 @@ def absolute_paths(config: Config) -> Config:
 
 def absolute_source(source: str) -> str:
     """Make the path of a source, or its pattern of tar shards, absolute."""
-    from sagan.data.shards.reader import is_shards
+    from sagan.data.shards.listing import is_shards
     from sagan.data.shards.remote import is_url
     from sagan.data.sources import BUILT_IN
 
@@ -69,7 +69,7 @@ def check_present(source: str, advice: str) -> None:
     Raises:
         UserError: there is nothing at the path; the message ends with the advice.
     """
-    from sagan.data.shards.reader import is_shards
+    from sagan.data.shards.listing import is_shards
 
     if os.path.isabs(source) and not os.path.exists(source) and not is_shards(source):
         raise UserError(f"{printable(source)} is gone: restore it, or {advice}")

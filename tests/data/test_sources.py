@@ -3,10 +3,6 @@
 import json
 import os
 import re
-import socket
-import struct
-import sys
-import time
 import tracemalloc
 import unicodedata
 import zipfile
@@ -14,10 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from sagan.compat import few_seconds_of_hub
 from sagan.config import DataConfig
 from sagan.data import prepare
-from sagan.data.sources import LABEL_BYTES, natural_key, open_source
+from sagan.data.source import natural_key
+from sagan.data.tree import LABEL_BYTES
 from sagan.errors import UserError
 from sagan.figures.grid import animate, draw_grid, save
 
@@ -159,53 +155,6 @@ def test_an_empty_folder(tmp_path):
         load(tmp_path / "none")
 
 
-def test_links_are_followed_and_loops_are_not(tree, png, tmp_path):
-    root = tree({"a/1.png": png(1)})
-    elsewhere = tree({"2.png": png(2)}, "elsewhere")
-    (root / "b").symlink_to(elsewhere)
-    (root / "a" / "loop").symlink_to(root)
-    (root / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
-    os.mkfifo(root / "a" / "pipe.png")
-    store = load(root)
-    assert list(store.names) == ["a/1.png", "b/2.png"]
-    assert [one.name for one in store.skipped] == ["a/gone.png"]
-
-
-def test_names_that_are_no_text(tree, png):
-    root = tree({"a/1.png": png(1)})
-    name = os.fsdecode(b"a/\xff\x1b[31m.png")
-    (root / name).write_bytes(png(2))
-    (root / "a" / "\x1b[2J.png").write_bytes(b"")
-    for _ in range(2):  # made, then opened
-        store = load(root)
-        assert set(store.names) == {"a/1.png", name}
-
-
-def test_a_folder_around_everything_in_an_archive_does_not_count(tree, png):
-    store = load(tree({"mine/a/1.png": png(1), "mine/b/2.png": png(2), "README.txt": b""}, zipped=True))
-    assert store.class_names == ("a", "b")
-    assert load(tree({"mine/1.png": png(1), "mine/2.png": png(2)}, "flat", zipped=True)).class_names == ()
-
-
-@pytest.mark.parametrize("name", ["../out.png", "a/../../out.png", "..\\out.png", "a/.."])
-def test_archives_with_members_that_lead_out_are_refused(tree, png, tmp_path, name):
-    path = tree({"a/1.png": png(1), name: png(2)}, zipped=True)
-    with pytest.raises(UserError, match=r"\barchive\b"):
-        load(path)
-    assert not list(tmp_path.rglob("out.png"))
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_images_of_a_source_that_disappears_are_not_skipped_one_by_one(tree, png, zipped):
-    path = tree({f"{i}.png": png(i) for i in range(4)}, zipped=zipped)
-    source = open_source(str(path), labels=True)
-    if zipped:  # as of a disk that is gone: the file that is open can be read no more
-        os.truncate(path, 0)
-    path.rename(path.with_name("elsewhere"))
-    with pytest.raises(UserError, match=re.escape(str(path))):
-        source.read(0)
-
-
 def test_a_vast_dataset_json_is_refused(tree, png):
     path = tree({"a/1.png": png(1)})
     with open(path / "dataset.json", "wb") as file:
@@ -214,119 +163,14 @@ def test_a_vast_dataset_json_is_refused(tree, png):
         load(path)
 
 
-def test_damaged_archives(tree, png, tmp_path):
-    (tmp_path / "text.zip").write_text("text")
-    with pytest.raises(UserError, match=r"text\.zip\b"):
-        load(tmp_path / "text.zip")
-    path = tree({"1.png": png(1), "2.png": png(2)}, zipped=True)
-    data = bytearray(path.read_bytes())
-    data[data.index(b"IDAT") + 6] ^= 255
-    path.write_bytes(data)
-    check_skipped(load(path), {"1.png": "damaged"})
-
-
-def test_encrypted_members(tree, png):
-    path = tree({"1.png": png(1), "2.png": png(2)}, zipped=True)
-    data = bytearray(path.read_bytes())
-    at = data.index(b"PK\1\2") + 8
-    data[at : at + 2] = struct.pack("<H", 1)
-    path.write_bytes(data)
-    check_skipped(load(path), {"1.png": "encrypted"})
-
-
-def test_members_that_unpack_to_gigabytes(tree, png, tmp_path, monkeypatch):
-    monkeypatch.setattr("sagan.data.sources.MAX_BYTES", 2**20)
-    path = tmp_path / "bomb.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("1.png", png(1))
-        archive.writestr("2.png", png(1) + bytes(2**24))
-    check_skipped(load(path), {"2.png": r"\b1 megabytes?\b"})
-
-
 @pytest.mark.parametrize(("name", "hint"), [("robot", "'robots'"), ("digit", "'digits'"), ("x/y", "")])
 def test_unknown_sources(name, hint):
     with pytest.raises(UserError, match=f"'{name}'.*{hint}.*'hf:USER/NAME'.*'robots'.*'digits'"):
         load(name)
 
 
-class TestHub:
-    @pytest.fixture
-    def hub(self, tree, png, tmp_path, monkeypatch):
-        """A data set of four images as from the Hub, once with class names and once with numbers."""
-        datasets = pytest.importorskip("datasets")
-        # Set where they are read, and put back: the environment's HF_HUB_OFFLINE counts once, at the first import.
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-
-        def make(feature, split="train", label=(1, 0, 1, 0)):
-            images = [{"bytes": png(i), "path": None} for i in range(3)] + [{"bytes": b"text", "path": None}]
-            features = {"note": datasets.Value("string"), "img": datasets.Image(), "label": feature}
-            data = {"note": list("abcd"), "img": images, "label": list(label)}
-            table = datasets.Dataset.from_dict(data, features=datasets.Features(features))
-            (tmp_path / "set" / "data").mkdir(parents=True)
-            table.to_parquet(tmp_path / "set" / "data" / f"{split}-00000-of-00001.parquet")
-            return f"hf:{tmp_path / 'set'}"
-
-        make.datasets = datasets
-        return make
-
-    def test_named_classes(self, hub):
-        name = hub(hub.datasets.ClassLabel(names=["cat", "dog"]))
-        store = load(name)
-        assert store.class_names == ("cat", "dog")
-        assert store.labels.tolist() == [1, 0, 1]
-        np.testing.assert_array_equal(store.images[:, 0, 0], [[0, 0, 77], [1, 0, 77], [2, 0, 77]])
-        check_skipped(store, {"00000003": r"\bformat\b"})
-        assert load(name, labels=False).class_names == ()
-
-    def test_numbered_classes_and_splits(self, hub):
-        name = hub(hub.datasets.Value("int64"), split="test")
-        store = load(f"{name}@test")
-        assert store.class_names == ("0", "1")
-        with pytest.raises(UserError, match=r"@nonsense\b.*\bsplit\b"):
-            load(f"{name}@nonsense")
-
-    def test_texts_as_classes(self, hub):
-        name = hub(hub.datasets.Value("string"), label=["dog", "cat", "dog", "cat"])
-        store = load(name)
-        assert store.class_names == ("cat", "dog")
-        assert store.labels.tolist() == [1, 0, 1]
-        assert load(name, labels=False).class_names == ()
-
-    def test_captions_are_no_classes_but_listed(self, hub):
-        store = load(hub(hub.datasets.Value("string"), label=["one dog", "two cats", "a dog", "no cat"]))
-        assert store.class_names == ()
-        assert (
-            "note (string), img (Image), label (string)"
-            in {one.name: one.reason for one in store.skipped}[store.source]
-        )
-
-    def test_no_network(self, hub):
-        with pytest.raises(UserError, match="hf:nobody/nothing") as caught:
-            load("hf:nobody/nothing")
-        assert "\n" not in str(caught.value)
-
-    def test_a_hub_that_never_answers_takes_seconds(self, monkeypatch):
-        """`datasets` alone tries each of several files six times, each until a time-out of its own."""
-        constants = pytest.importorskip("huggingface_hub").constants
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-            since = time.monotonic()
-            with few_seconds_of_hub(0.5):
-                assert constants.HF_HUB_OFFLINE
-            assert not constants.HF_HUB_OFFLINE
-            with pytest.raises(UserError, match="hf:nobody/nothing"):
-                open_source("hf:nobody/nothing", True)
-        assert time.monotonic() - since < 20  # 30 without it
-
-    def test_not_installed(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "datasets", None)
-        with pytest.raises(UserError, match=r"pip install 'sagan-torch\[hub\]'"):
-            open_source("hf:a/b", True)
-
-
 RUN = json.dumps({"config": {"data": {}}, "class_names": [], "data_key": "x"}).encode()
+
 FIGURES = ("contact-sheet.png", "samples.gif")
 
 
@@ -449,23 +293,6 @@ class TestNothingIsLost:
         assert store.labels.tolist() == [0, 1]
 
 
-def test_members_of_an_archive_in_other_forms(tree, png):
-    files = {"./a/1.png": png(1), "./a/2.png": png(2), ".//b/3.png": png(3), "./._x.png": b"double"}
-    store = load(tree(files, zipped=True))
-    assert list(store.names) == ["a/1.png", "a/2.png", "b/3.png"]
-    assert store.class_names == ("a", "b")
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_member_that_is_twice_in_an_archive(png, tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        for name, number in (("1.png", 1), ("2.png", 2), ("1.png", 3)):
-            archive.writestr(name, png(number))
-    store = load(tmp_path / "x.zip")
-    assert store.images[:, 0, 0, 0].tolist() == [3, 2]
-    check_skipped(store, {"1.png": r"\bmore than once\b"})
-
-
 def test_a_dataset_json_is_limited_by_the_images_it_can_label(tmp_path, png):
     """A small archive must not cost gigabytes: the JSON is not even unpacked beyond its limit."""
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -478,26 +305,6 @@ def test_a_dataset_json_is_limited_by_the_images_it_can_label(tmp_path, png):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**26
-
-
-def test_an_archive_of_junk_is_given_up(tmp_path, monkeypatch, png):
-    monkeypatch.setattr("sagan.data.packing._MAX_JUNK", 50)
-    with zipfile.ZipFile(tmp_path / "junk.zip", "w") as archive:
-        for i in range(2000):
-            archive.writestr(f"{i}.png", b"x")
-        archive.writestr("z.png", png(1))
-    with pytest.raises(UserError, match=r"\b47 more\b"):
-        load(tmp_path / "junk.zip")
-
-
-def test_class_folders_whose_names_are_not_text(tree, png):
-    root = tree({"b/1.png": png(1)})
-    for name in (b"caf\xe9", b"caf\xe8"):
-        os.mkdir(os.fsencode(root) + b"/" + name)
-        with open(os.fsencode(root) + b"/" + name + b"/1.png", "wb") as file:
-            file.write(png(2))
-    for _ in range(2):
-        assert set(load(root).class_names) == {"b", "café", "cafè"}
 
 
 def test_a_source_whose_path_is_not_text_is_refused(tree, png, tmp_path, monkeypatch):
@@ -516,13 +323,6 @@ def test_a_path_that_exists_is_that_path(tree, png, tmp_path, monkeypatch, name)
     tree({"a/1.png": png(1), "b/2.png": png(2)}, name.removesuffix(".zip"), zipped=name.endswith(".zip"))
     for path in (name, tmp_path / name):
         assert load(path).names == ["a/1.png", "b/2.png"]
-
-
-@pytest.mark.parametrize("name", ["hf:..", "hf:../..", "hf:", "hf:.", "hf:a b", "hf:x/..", "hf:/nowhere", "hf:a/b/c"])
-def test_what_is_no_name_of_the_hub_is_refused_before_anything_is_loaded(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"\bhf:USER/NAME\b"):
-        load(name)
 
 
 @pytest.mark.parametrize("name", ["~old", "~old/x"])

@@ -119,12 +119,12 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 def test_heic_without_the_extra(tree, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(Unreadable, match=r"HEIC.*sagan\[heic\]"):
+    with pytest.raises(Unreadable, match=r"HEIC.*sagan-torch\[heic\]"):
         square(HEIC)
     store = load(tree({"1.heic": HEIC, "2.HEIF": HEIC, "3.png": encode(PHOTO), "4.jpg": HEIC}))
     assert [one.name for one in store.skipped] == ["1.heic", "2.HEIF", "4.jpg"]
     assert any(note.startswith("2 HEIC") and "sagan-torch[heic]" in note for note in store.notes)
-    with pytest.raises(UserError, match=r"sagan\[heic\]"):
+    with pytest.raises(UserError, match=r"sagan-torch\[heic\]"):
         load(tree({"1.heic": HEIC}, "phone"))
 
 

@@ -309,7 +309,7 @@ def test_a_store_that_is_truncated_while_it_is_used(root):
 
 def test_a_store_of_an_earlier_version_opens(tree, unread, monkeypatch):
     """Without checksums, and with a key that has not changed."""
-    monkeypatch.setattr("sagan.data.sources.extra_formats", lambda: ["AVIF"])
+    monkeypatch.setattr("sagan.data.tree.extra_formats", lambda: ["AVIF"])
     pixels = bytes(range(192))
     bmp = b"BM" + struct.pack("<IIIIiiHHIIiiII", 246, 0, 54, 40, 8, 8, 1, 24, 0, 192, 0, 0, 0, 0) + pixels
     root = tree({"a/1.bmp": bmp, "b/2.bmp": bmp, "b/3.bmp": b"", "b/4.heic": b"", "5.bmp": bmp})

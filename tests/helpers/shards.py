@@ -6,6 +6,9 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from sagan.config import DataConfig
+from sagan.data import prepare
+
 
 def add(tar, name, data=b"", **fields):
     """A member; `fields` are of its TarInfo."""
@@ -29,6 +32,17 @@ def write_shards(folder, images, per_shard, *, labels=None, name="set"):
                     add(tar, f"{number:06d}.cls", str(labels[number]).encode())
                 add(tar, f"{number:06d}.json", b"{}")
     return paths
+
+
+def load(source, resolution=8, **options):
+    """The images of a source at 8 px."""
+    config = DataConfig(source=str(source), **options)
+    return prepare(config, resolution=resolution, image_channels=3, progress=False)
+
+
+def numbers(images):
+    """The images' numbers, by their colours."""
+    return (images[:, 0, 0, 0].int() + 256 * images[:, 1, 0, 0].int()).tolist()
 
 
 @contextmanager

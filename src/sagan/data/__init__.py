@@ -4,7 +4,7 @@ from sagan.data.batches import Batches
 from sagan.data.images import Unavailable
 from sagan.data.open import prepare
 from sagan.data.prefetch import Prefetcher
-from sagan.data.sources import Skipped
+from sagan.data.source import Skipped
 from sagan.data.store import Store
 
 __all__ = ["Batches", "Prefetcher", "Skipped", "Store", "Unavailable", "prepare"]

@@ -8,8 +8,10 @@ from sagan.config import DataConfig
 from sagan.data.builtin.open import open_built_in
 from sagan.data.decode import Unreadable, decode
 from sagan.data.packing import pack_built_in, pack_files, quiet
-from sagan.data.shards.reader import ShardImages, is_shards, open_shards
-from sagan.data.sources import BUILT_IN, Skipped, no_usable_image, open_source
+from sagan.data.shards.listing import is_shards, open_shards
+from sagan.data.shards.reader import ShardImages
+from sagan.data.source import Skipped, no_usable_image
+from sagan.data.sources import BUILT_IN, open_source
 from sagan.data.store import FORMAT, Store, cache_folder
 from sagan.errors import UserError
 from sagan.files import digest_of, expand_home, sweep

@@ -22,7 +22,8 @@ from sagan.data.builtin.open import BuiltIn
 from sagan.data.decode import DRAWN, NO_DECODER, SAMPLED, Unreadable, decode, extra_formats
 from sagan.data.hints import consist_of_samples
 from sagan.data.packed import discard
-from sagan.data.sources import Skipped, no_usable_image, open_source
+from sagan.data.source import Skipped, no_usable_image
+from sagan.data.sources import open_source
 from sagan.data.store import Store, StoreWriter, find
 from sagan.files import Digest, digest_of, write_atomically
 from sagan.marks import is_sample

@@ -21,7 +21,7 @@ from torch import Tensor
 from sagan.config import CropName, DataConfig
 from sagan.data.images import Images
 from sagan.data.packed import PackedImages, checksum, discard
-from sagan.data.sources import Skipped, drop_empty_classes
+from sagan.data.source import Skipped, drop_empty_classes
 from sagan.errors import UserError
 from sagan.files import DamagedFile, expand_home, load_array, temporary_path, write_npy_header
 from sagan.text import as_class_names, printable

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sagan.data.sources import Skipped
+from sagan.data.source import Skipped
 from sagan.data.store import Store
 from sagan.text import format_count, printable
 

@@ -1,18 +1,14 @@
 """Write a model card from a run."""
 
-import html
-import re
 from contextlib import suppress
-from importlib import resources
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from sagan.files import read_json, sha256
 from sagan.presets import train_command
 from sagan.render.public import public_info, public_name
 from sagan.render.report import describe_run, format_evaluation, list_facts, weights_step
 from sagan.run import Run
+from sagan.templates.environment import render
 from sagan.text import one_line
 
 MAX_CLASSES = 100  # that the card lists
@@ -42,11 +38,9 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
         pipeline_tag="unconditional-image-generation",
         tags=["gan", "sagan", "self-attention", "image-generation"],
     )
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"markdown": escape_markdown, "fenced": lambda text: text.replace("`", "'")}
-    template = environment.from_string(resources.files("sagan.hub").joinpath("card.md").read_text("utf-8"))
     rows = run.metrics()
-    text = template.render(
+    text = render(
+        "card.md",
         name=name,
         repo=repo,
         lead=describe_run(info),
@@ -79,9 +73,3 @@ def read_evaluations(run: Run) -> list[dict[str, Any]]:
                 reference["source"] = public_name(str(reference["source"]))
                 evaluations.append(format_evaluation(evaluation))
     return evaluations
-
-
-def escape_markdown(text: object) -> str:
-    """Escape text so that Markdown shows it literally, without markup, links or HTML; line breaks become spaces."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]|~$])", r"\\\1", html.escape(line, quote=False)).replace("://", ":\u200b//")

@@ -7,11 +7,9 @@ import platform
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from sagan.errors import UserError
@@ -26,6 +24,7 @@ from sagan.presets import compare_with_preset, train_command
 from sagan.render.curves import read_film_strip
 from sagan.render.public import public_info, public_name
 from sagan.run import Run, RunInfo, default_output, read_generator
+from sagan.templates.environment import render
 from sagan.text import short
 from sagan.version import versions
 
@@ -58,11 +57,7 @@ def write_report(path: Path, out: Path | None = None) -> Path:
     out = out or default_output(run.path, run.report_path.name)
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {out}: pass a .html file")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    source = resources.files("sagan.render").joinpath("report.html").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(collect_content(run))
+    page = render("report.html", **collect_content(run))
     write_atomically(out, lambda temporary: temporary.write_bytes(page.encode("utf-8", "replace")))
     return out
 

@@ -4,15 +4,15 @@ import base64
 import os
 import platform
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from sagan.errors import UserError
 from sagan.files import write_atomically
+from sagan.templates.environment import render
 from sagan.version import versions
 
 
@@ -20,10 +20,9 @@ def write_pages(folder: Path, template: str, title: str, facts: dict[str, Any]) 
     """Write report.md and report.html in a folder; returns the path of the HTML.
 
     Args:
-        template: file name of the Markdown template in this room.
+        template: file name of the Markdown template.
         title: of the HTML page.
-        facts: the template's variables; 'machine', 'versions' and 'date' are added. Text from outside must have passed
-            `escape`.
+        facts: the template's variables; 'machine', 'versions' and 'date' are added.
 
     Raises:
         UserError: markdown-it-py is missing, or the files cannot be written.
@@ -32,32 +31,20 @@ def write_pages(folder: Path, template: str, title: str, facts: dict[str, Any]) 
         from markdown_it import MarkdownIt
     except ImportError as error:
         raise UserError("the report of a study needs markdown-it-py: pip install 'sagan-torch[study]'") from error
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
     facts = facts | {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": _machine(),
         "versions": ", ".join(f"{name} {version}" for name, version in versions("torch", "numpy").items()),
     }
-    text = environment.from_string(_resource(template)).render(facts)
+    text = render(template, **facts)
     write_atomically(folder / "report.md", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     # 'js-default' escapes HTML: names of classes and files come from outside.
     parser = MarkdownIt("js-default")
     parser.add_render_rule("image", _embedding(folder))
-    page = _resource("study.html").replace("{{ title }}", title).replace("{{ body }}", parser.render(text))
+    page = render("study.html", study=title, body=Markup(parser.render(text)))
     out = folder / "report.html"
     write_atomically(out, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return out
-
-
-def escape(text: str) -> str:
-    """Escape text from outside, so that Markdown shows it unchanged."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~" else c for c in text if c.isprintable())
-
-
-def _resource(name: str) -> str:
-    return resources.files("sagan.study").joinpath(name).read_text(encoding="utf-8")
 
 
 def _embedding(folder: Path) -> Any:

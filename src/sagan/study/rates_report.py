@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from sagan.presets import train_command
-from sagan.study.pages import escape, write_pages
+from sagan.study.pages import write_pages
 from sagan.study.paired import paired_difference
 from sagan.study.rates import PRECISION, VARIANTS, RatesFolder, Search, Trial, bounds, with_rate
 from sagan.training.divergence import MAX_LOSS
@@ -36,8 +36,8 @@ def write_rates_report(folder: RatesFolder) -> Path:
         rows.append((variant.title, _number(mean), rates, *of_seeds, ratio))
     facts = {
         "plan": plan,
-        "source": escape(plan.base.data.source),
-        "features": escape(plan.base.output.evaluate_features),
+        "source": plan.base.data.source,
+        "features": plan.base.output.evaluate_features,
         "max_distance": f"{plan.max_distance:g}",
         "min_diversity": f"{plan.min_diversity:g}",
         "rows": rows,
@@ -98,7 +98,7 @@ def _row(search: Search, trial: Trial) -> tuple[str, ...]:
         search.variant.title,
         str(search.seed),
         f"{trial.rate:.3g}",
-        "survives" if trial.survived else escape(trial.reason),
+        "survives" if trial.survived else trial.reason,
         f"{trial.steps:,}",
         short(trial.distance),
         short(trial.untrained_distance),

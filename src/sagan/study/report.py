@@ -14,7 +14,7 @@ from sagan.files import write_atomically
 from sagan.model.build import count_parameters
 from sagan.presets import train_command
 from sagan.study.figures import draw_outcomes, draw_samples
-from sagan.study.pages import escape, write_pages
+from sagan.study.pages import write_pages
 from sagan.study.paired import MOST_PAIRS
 from sagan.study.plan import Job, StudyFolder
 from sagan.study.results import (
@@ -61,7 +61,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
     plan = folder.plan
     main = main_metric(outcomes)
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.metrics))
-    rows = [(escape(name), [_spread(outcome.metrics.get(name, [])) for outcome in outcomes]) for name in names]
+    rows = [(name, [_spread(outcome.metrics.get(name, [])) for outcome in outcomes]) for name in names]
     rows.append(("during training, best", [_spread(outcome.best) for outcome in outcomes]))
     rows.append(("during training, at the end", [_spread(outcome.last) for outcome in outcomes]))
     for network in ("generator", "discriminator"):
@@ -74,7 +74,7 @@ def _facts(folder: StudyFolder, outcomes: list[Outcome], images: dict[str, str])
         "title": plan.definition.title,
         "about": plan.definition.about,
         "plan": plan,
-        "source": escape(plan.base.data.source),
+        "source": plan.base.data.source,
         "outcomes": outcomes,
         "measured": len(evaluations),
         "runs": sum(len(outcome.jobs) for outcome in outcomes),
@@ -145,7 +145,7 @@ def _pairs(count: int | None) -> str:
 
 def _unfinished(job: Job) -> str:
     done, total = job.steps_done(), job.config.training.steps
-    reason = f": {escape(job.last_line())}" if job.output_path.exists() else ""
+    reason = f": {job.last_line()}" if job.output_path.exists() else ""
     return f"{job.variant.title}, seed {job.seed}, {done:,} of {total:,} steps{reason}"
 
 

@@ -6,22 +6,13 @@ import sys
 
 import pytest
 
-from helpers.shards import serve
+from helpers.shards import load, serve
 from sagan.config import DataConfig
-from sagan.data import Batches, prepare
-from sagan.data.shards import reader, remote
+from sagan.data import Batches
 from sagan.data.shards.pack import pack
 from sagan.errors import UserError
 
-
-def load(source):
-    return prepare(DataConfig(source=str(source)), resolution=8, image_channels=3, progress=False)
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    monkeypatch.setattr(reader, "PIECE", 8000)  # about four images and what is between them
-    monkeypatch.setattr(remote, "WAITS", (0.01, 0.01))
+pytestmark = pytest.mark.usefixtures("small_pieces")
 
 
 @pytest.mark.parametrize("scheme", ["memory", "http"])

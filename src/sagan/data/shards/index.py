@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan.data.names import RUN_FILE, SUFFIXES, is_companion, is_hidden, is_run, normal, reason_unread
-from sagan.data.sources import Skipped
+from sagan.data.source import Skipped
 from sagan.errors import UserError
 from sagan.text import printable
 
