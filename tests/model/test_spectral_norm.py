@@ -50,6 +50,26 @@ def test_gradient_equals_autograd_on_the_formula():
     assert torch.allclose(fast, plain, rtol=1e-10)
 
 
+@pytest.mark.parametrize("shape", [(24, 48, 3, 3), (48, 3, 1, 1), (40, 16), (1, 12)])
+def test_values_and_memory_order_are_those_of_the_formula(shape):
+    """In fp32; the plain form sums the columns in another order."""
+    torch.manual_seed(0)
+    weight = torch.randn(shape)
+    if len(shape) == 4:
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    weight.requires_grad_(True)
+    norm, g = SpectralNorm(shape[0]), torch.randn(shape)
+    for _ in range(3):
+        twin = copy.deepcopy(norm)
+        fast, plain = norm(weight), reference.spectral_norm(twin, weight)
+        gradients = [torch.autograd.grad((result * g).sum(), weight)[0] for result in (fast, plain)]
+        if len(shape) == 4:  # neither is moved around later
+            assert fast.is_contiguous(memory_format=torch.channels_last)
+            assert gradients[0].is_contiguous(memory_format=torch.channels_last)
+        for found, wanted in ((fast, plain), gradients, (norm.u, twin.u)):
+            assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item())
+
+
 @pytest.mark.parametrize(
     "layer",
     [SNConv2d(3, 8, 3, spectral_norm=True), SNLinear(5, 7, spectral_norm=True), SNEmbedding(9, 4, spectral_norm=True)],

@@ -34,21 +34,28 @@ class _DivideBySigma(torch.autograd.Function):
     """Divide W by sigma = u^T W v, with u and v as constants.
 
     For a gradient g of W_sn, the quotient rule gives (g - <g, W_sn> u v^T) / sigma for W. Written out, the backward
-    pass reads the weight once; autograd on the formula would read and write it five times.
+    pass reads the weight once; autograd on the formula would read and write it five times. W is a weight
+    (out, ...), and u and v are vectors of the matrix that `to_rows` makes of it.
     """
 
     @staticmethod
-    def forward(ctx: Any, w: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-        w_sn = w / sigma
+    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+        w_sn = weight / sigma
         ctx.save_for_backward(w_sn, u, v, sigma)
         return w_sn
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         w_sn, u, v, sigma = ctx.saved_tensors
-        along = torch.dot(g.flatten(), w_sn.flatten()) / sigma
+        rows = to_rows(g)
+        along = torch.dot(rows.flatten(), to_rows(w_sn).flatten()) / sigma
         # g / sigma - along · u v^T
-        return torch.addr(g / sigma, u, v * -along), None, None, None
+        return from_rows(torch.addr(rows / sigma, u, v * -along), g.shape), None, None, None
+
+
+def _divide_by_length(x: Tensor) -> Tensor:
+    """Return x / |x| of a vector: bit for bit F.normalize(x, dim=0, eps=EPS), in fewer calls."""
+    return x / torch.linalg.vector_norm(x).clamp_min_(EPS)
 
 
 class SpectralNorm(nn.Module):
@@ -68,16 +75,18 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         with without_autocast(weight.device):
-            w = to_rows(weight)
+            if weight.dim() == 4:  # in the order of its rows, so that neither pass copies it again
+                weight = weight.contiguous(memory_format=torch.channels_last)
             with torch.no_grad():
                 # One power iteration from the stored u.
-                v = F.normalize(self.u @ w, dim=0, eps=EPS)
-                wv = w @ v
-                u = F.normalize(wv, dim=0, eps=EPS)
+                w = to_rows(weight)
+                v = _divide_by_length(torch.mv(w.t(), self.u))
+                wv = torch.mv(w, v)
+                u = _divide_by_length(wv)
                 if self.training:
                     self.u.copy_(u)
                 sigma = torch.dot(u, wv)  # u^T W v
-            return from_rows(_DivideBySigma.apply(w, u, v, sigma), weight.shape)
+            return _DivideBySigma.apply(weight, u, v, sigma)
 
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
