@@ -114,6 +114,23 @@ def test_every_command_runs(page, workspace, tmp_path, monkeypatch, capsys):
         assert main(arguments) == 0, f"{shlex.join(arguments)}: {capsys.readouterr().err}"
 
 
+@pytest.mark.slow
+def test_the_code_of_the_first_page_runs(workspace, tmp_path, monkeypatch):
+    shutil.copytree(workspace, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("SAGAN_CACHE", str(workspace / "cache"))
+    text = PAGES[0].read_text(encoding="utf-8")
+    small = {
+        "steps=20_000": "steps=4, resolution=32, base_channels=4, batch_size=4, evaluate_every=0, device='cpu'",
+        "count=2000": "count=12",
+        "runs/mine": "runs/new",
+    }
+    for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        for own, instead in small.items():
+            code = code.replace(own, instead)
+        exec(code, {})
+
+
 def test_every_reason_is_needed():
     lines = [line.strip() for page in PAGES for line in shell_lines(page)]
     assert not [pattern for pattern in NOT_RUN if not any(re.search(pattern, line) for line in lines)]
