@@ -372,3 +372,11 @@ def test_class_names_in_either_form_are_one(tree, png):
     assert [store.class_names for store in stores] == [("b", names[0])] * 2
     both = load(tree({f"{name}/1.png": png(1) for name in names}, "both"))
     assert set(both.class_names) == set(names)
+
+
+def test_classes_in_another_order(root):
+    store = load(root)
+    other = store.with_classes(("b", "a"))
+    assert other.class_names == ("b", "a")
+    assert other.labels.tolist() == [1 - label for label in store.labels]
+    assert store.with_classes(("a", "c")) is store

@@ -8,7 +8,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -74,6 +74,13 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def with_classes(self, names: tuple[str, ...]) -> "Store":
+        """Return the store with the classes in the order of `names`, or as it is if it has other classes."""
+        if self.class_names == names or sorted(self.class_names) != sorted(names):
+            return self
+        numbers = np.array([names.index(name) for name in self.class_names])
+        return replace(self, labels=numbers[self.labels], class_names=names)
 
     def load_images(self, positions: NDArray[np.int64]) -> Tensor:
         """Read the images at these positions, (n, C, H, W) uint8 in channels_last memory."""

@@ -286,6 +286,8 @@ def real_subject(
     if data is None:
         check_present(images.source, "show the discriminator other images with --data")
     store = prepare(images, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    # robots64 was trained on class folders, sorted by name; the built-in robots have an order of their own.
+    store = store.with_classes(as_class_names(names))
     if store.class_names != as_class_names(names):
         if data is None:
             raise UserError(f"{config.data.source} has other classes than {path} was trained on: restore the data")
