@@ -19,6 +19,7 @@ from sagan.config import Config, DataConfig, TrainingConfig
 from sagan.data import prepare
 from sagan.distributed import Processes
 from sagan.errors import UserError
+from sagan.metric_names import is_distance
 from sagan.model.config import ModelConfig
 from sagan.presets import PRESETS
 from sagan.study import runner
@@ -111,6 +112,20 @@ def test_a_comparison_needs_classes(arguments, capsys):
     arguments[4:6] = []
     assert main([*arguments, "--labels", "False"]) == 2
     assert "class folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["best", "end"])
+def test_which_generator_of_a_run_is_measured(arguments, tmp_path, where):
+    assert main([*arguments, "--seeds", "1", "--measured-at", where]) == 0
+    folder = StudyFolder(tmp_path / "study")
+    (job,) = folder.jobs()
+    rows = {row["step"]: next(v for k, v in row.items() if is_distance(k)) for row in job.rows() if "diversity" in row}
+    best = min(rows, key=rows.get)
+    assert len(rows) == 8
+    assert job.evaluation()["generated"]["step"] == (best if where == "best" else 8)
+    report = (folder.path / "report.md").read_text()
+    assert ("of the last step is measured" in report) == (where == "end")
+    assert ("--measured-at end" in report) == (where == "end")
 
 
 def test_a_study_may_get_more_seeds(arguments, tmp_path, capsys):

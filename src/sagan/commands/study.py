@@ -9,6 +9,7 @@ import tyro
 from sagan.commands.arguments import DeviceOption, FolderOption
 from sagan.config import Config, IntOption, check_ranges
 from sagan.presets import PRESETS, PresetName
+from sagan.study.plan import MeasuredAt
 from sagan.study.variants import StudyName
 
 
@@ -35,6 +36,8 @@ class Study:
     features: Annotated[str, tyro.conf.arg(metavar="NAME_OR_FILE")] = "auto"
     """inception (FID), efficientnet-lite0, efficientnet-lite2, a TorchScript file, or auto: inception if its weights
     are in the cache, else efficientnet-lite0."""
+    measured_at: MeasuredAt = "best"
+    """Generator of a run that is measured: of the smallest distance during training, or of the last step (end)."""
     jobs: IntOption = None
     """Number of runs at a time; default: one per GPU, or one per CPU core."""
     out: FolderOption = None
@@ -61,6 +64,7 @@ def study(options: Study) -> None:
         only=options.only,
         count=options.count,
         features=options.features,
+        measured_at=options.measured_at,
         jobs=jobs,
         device=options.device,
     )

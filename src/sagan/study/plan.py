@@ -12,7 +12,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 
@@ -24,6 +24,7 @@ from sagan.run import Run, RunInfo
 from sagan.study.variants import STUDIES, Study, StudyName, Variant, update_share
 
 EVALUATIONS = 8  # per run, during training
+MeasuredAt = Literal["best", "end"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Plan:
     data_key: str
     shares: dict[str, float] = field(default_factory=dict)
     """Steps per step of the base, of each variant that gets the same training time; measured at the start."""
+    measured_at: MeasuredAt = "best"
+    """Which generator of a run is measured: that of the smallest distance during training, or that of its last step."""
 
     @property
     def definition(self) -> Study:

@@ -103,6 +103,8 @@ def command(folder: StudyFolder) -> str:
     own = ["--seeds", str(len(plan.seeds)), "--count", str(plan.count)]
     if plan.features != "auto":
         own += ["--features", plan.features]
+    if plan.measured_at != "best":
+        own += ["--measured-at", plan.measured_at]
     if plan.variants != tuple(v.name for v in plan.definition.variants(plan.base) if not v.by_name_only):
         own += ["--only", *plan.variants]
     return shlex.join(["sagan", "study", plan.study, *words, *own])

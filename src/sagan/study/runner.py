@@ -24,7 +24,8 @@ from sagan.errors import UserError
 from sagan.locate import absolute_features, absolute_paths
 from sagan.metrics.features import open_features
 from sagan.presets import different_options
-from sagan.study.plan import Job, Plan, StudyFolder
+from sagan.run import Run
+from sagan.study.plan import Job, MeasuredAt, Plan, StudyFolder
 from sagan.study.variants import STUDIES, StudyName, update_share
 from sagan.training.progress import say
 from sagan.training.speed import seconds, seconds_per_step
@@ -42,6 +43,7 @@ def open_study(
     only: tuple[str, ...] = (),
     count: int = 2000,
     features: str = "auto",
+    measured_at: MeasuredAt = "best",
     jobs: int = 1,
     device: str = "auto",
 ) -> StudyFolder:
@@ -76,6 +78,7 @@ def open_study(
         budget=budget,
         class_names=store.class_names,
         data_key=store.key,
+        measured_at=measured_at,
     )
     if (out / "study.json").exists():
         folder = StudyFolder(out)
@@ -226,10 +229,12 @@ def _work(workers: Workers, number: int, job: Job, plan: Plan) -> None:
     # What a run's config.json names is used only where a command line names it too; `open_study` has compared them.
     base = plan.base
     cache = ["--cache", base.data.cache] if base.data.cache else []
+    end = Run(job.path).checkpoint_path(job.config.training.steps)
+    measured = end if plan.measured_at == "end" else job.path
     counts = ["--count", str(plan.count), "--reference-count", str(plan.count), "--seed", str(EVALUATION_SEED)]
     for command in (
         ["train", "--resume", str(job.path), "--evaluate-features", base.output.evaluate_features, *cache],
-        ["evaluate", str(job.path), "--out", str(job.evaluation_path), "--features", plan.features, *counts, *cache],
+        ["evaluate", str(measured), "--out", str(job.evaluation_path), "--features", plan.features, *counts, *cache],
     ):
         status = workers.run(number, command, job.output_path)
         if status:
