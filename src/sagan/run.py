@@ -22,14 +22,12 @@ evaluations/*.json      metrics, with everything that repeating the evaluation n
 import contextlib
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor, nn
 
 from sagan.config import Config
 from sagan.device import CPU
@@ -37,7 +35,6 @@ from sagan.errors import UserError
 from sagan.files import (
     MAX_JSON_BYTES,
     DamagedFile,
-    load_into,
     load_tensors,
     locked,
     save_tensors,
@@ -49,11 +46,10 @@ from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.model.spectral_norm import bake_spectral_norm, drop_spectral_norm, has_spectral_norm
+from sagan.model.spectral_norm import bake_spectral_norm, has_spectral_norm
+from sagan.networks import build_from, select
 from sagan.parsing import CheckedConfig, CheckedModel, first_problem, read_as
 from sagan.trained import find, shipped_name
-
-Network = TypeVar("Network", bound=nn.Module)
 
 IMPORTED_PREFIX = "imported from "
 """Start of the data key of a run whose networks were imported."""
@@ -317,7 +313,7 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
     elif "model" not in metadata:  # a checkpoint, whose configuration is the run's
         run = Run(path.parent.parent)
         config, class_names = run.info.config.model, run.info.class_names
-        tensors = _select("ema/" if averaged else "generator/", tensors)
+        tensors = select("ema/" if averaged else "generator/", tensors)
     elif not averaged:
         raise UserError(f"{path} contains only the average: pass the run's folder or one of its checkpoints")
     else:
@@ -331,43 +327,13 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
             raise UserError(f"{path} is not a generator of sagan: {where}: {message}") from error
         config, class_names = info.model, info.class_names
         _check_names(class_names, config, path)
-    generator = _build(build_generator, config, tensors, path, folded=folded)
+    generator = build_from(build_generator, config, tensors, path, folded=folded)
     return generator, class_names, read_count(metadata, "step", path)
 
 
 def _check_names(class_names: tuple[str, ...], config: ModelConfig, path: Path) -> None:
     if len(class_names) != config.num_classes:
         raise DamagedFile(f"{path} is damaged: it names {len(class_names)} of {config.num_classes} classes")
-
-
-def _build(
-    build: Callable[[ModelConfig], Network],
-    config: ModelConfig,
-    tensors: dict[str, Tensor],
-    path: Path,
-    *,
-    folded: bool,
-) -> Network:
-    """Build a network with the tensors of a file, without the spectral norms that are folded into them.
-
-    Before that check that the file has as many numbers as its configuration requires. Otherwise a file of a few bytes,
-    from an unknown source, could make the machine run out of memory.
-
-    Raises:
-        DamagedFile: the tensors are not those of the network.
-    """
-    make = (lambda: drop_spectral_norm(build(config))) if folded else (lambda: build(config))
-    try:
-        with torch.device("meta"):  # shapes only
-            required = sum(t.numel() for t in make().state_dict().values())
-    except (RuntimeError, TypeError, OverflowError) as error:  # a size overflows
-        raise DamagedFile(f"{path} does not fit its configuration, whose networks are too large") from error
-    present = sum(t.numel() for t in tensors.values())
-    if required > present:
-        raise DamagedFile(f"{path} does not fit its configuration: it has {present:,} of {required:,} numbers")
-    network = make()
-    load_into(network, tensors, path)
-    return network
 
 
 def read_discriminator(path: str | Path) -> Discriminator:
@@ -390,7 +356,7 @@ def read_discriminator(path: str | Path) -> Discriminator:
     if checkpoints:
         file = checkpoints[-1]
         tensors, metadata = load_tensors(file)
-        tensors = _select("discriminator/", tensors)
+        tensors = select("discriminator/", tensors)
     elif run.discriminator_path.exists():
         file = run.discriminator_path
         tensors, metadata = load_tensors(file)
@@ -399,12 +365,7 @@ def read_discriminator(path: str | Path) -> Discriminator:
             f"{run.path} has no checkpoint in {run.path / 'checkpoints'}, which would contain the discriminator"
         )
     folded = metadata.get("folded") is True
-    return _build(build_discriminator, run.info.config.model, tensors, file, folded=folded)
-
-
-def _select(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of one network in a checkpoint, without the prefix of their names."""
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    return build_from(build_discriminator, run.info.config.model, tensors, file, folded=folded)
 
 
 def load_generator(path: str | Path, device: torch.device = CPU) -> tuple[Generator, tuple[str, ...], int]:
