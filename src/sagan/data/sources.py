@@ -456,7 +456,8 @@ def _tree(
         filled = {name.split("/", 1)[0] for name in files if "/" in name}
         filled -= {name.split("/", 1)[0] for name in unsupported}
         empty = [name for name in without if name not in filled]
-        remarks += [Skipped(name, "a folder without images: not a class") for name in without if name in filled]
+        other = "holds other files only: not a class"
+        remarks += [Skipped(name, f"class folder '{printable(name)}' {other}") for name in without if name in filled]
         problems += [Skipped(name, f"class folder '{printable(name)}' holds no pictures") for name in empty]
         problems += [Skipped(name, "lies beside the class folders: left out") for name in images if "/" not in name]
     entries = [(name, label_of.get(name, 0)) for name in images if not class_names or name in label_of]
