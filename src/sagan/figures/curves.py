@@ -158,7 +158,8 @@ def save_figure(figure: Figure, path: Path, *, step: int | None = None) -> None:
         write_atomically(path, lambda temporary: temporary.write_bytes(to_svg(figure)))
     else:
         about = {"Software": None, FIGURE_KEY: figure_text(step)}
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata=about))
+        dpi = figure.dpi  # not the one that the figure was made with, which is the default
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", metadata=about, dpi=dpi))
 
 
 def to_svg(figure: Figure, *, transparent: bool = False) -> bytes:
