@@ -15,7 +15,7 @@ from sagan.cli import COMMANDS, _parse
 from sagan.figures.curves import draw_curves, save_figure
 from sagan.figures.grid import cut_grid
 from sagan.marks import step_of
-from sagan.run import Run, lock_for_training, read_discriminator, read_generator
+from sagan.run import Run, discriminator_step, lock_for_training, read_discriminator, read_generator
 
 
 def test_without_a_command_it_says_what_to_do_next(command):
@@ -75,6 +75,12 @@ def test_version(command):
         ("sample x --truncation -1", r"truncation\b.*-1\b"),
         ("evaluate nothing-here", r"nothing-here\b.*\brun\b"),
         ("evaluate x --count 1", r"count\b.*\b1\b"),
+        ("evaluate x --count 1000000001", r"count\b.*\b1,000,000\b.*\b1000000001\b"),
+        ("evaluate x --standing-batches 1000000001", r"standing.batches\b.*\b1000000001\b"),
+        ("evaluate x --feature-size 1000000001", r"feature.size\b.*\b1000000001\b"),
+        ("evaluate x --resolution 1000000001", r"resolution\b.*\b1000000001\b"),
+        ("study attention --data robots --seeds 1000000001", r"seeds\b.*\b1000000001\b"),
+        ("study attention --data robots --jobs 1000000001", r"jobs\b.*\b1000000001\b"),
         ("evaluate x --features y --resize legacy", r"resize\b.*legacy\b.*Inception"),
         ("evaluate x --out figures.txt", r"figures\.txt\b.*\.json\b"),
         ("export nothing-here", r"nothing-here\b.*\brun\b"),
@@ -247,6 +253,9 @@ def test_samples_maps_and_the_command_that_repeats_them_are_of_the_best_step(
     (best,) = (read_discriminator(path) for path in [run.checkpoint_path(4)])
     chosen = read_discriminator(run.path)
     assert all(torch.equal(t, best.state_dict()[name]) for name, t in chosen.state_dict().items())
+    assert read_generator(run.path, averaged=False)[2] == discriminator_step(run.path) == 4
+    out = command("attend", run.path, "--network", "discriminator")[1].splitlines()[-1]
+    assert step_of(Path(out).read_bytes()) == 4
     assert command("attend", run.path, "--out", run.path / "attend.png")[0] == 0
     run.save_generator(read_generator(run.path)[0], 6)
     assert command("report", run.path)[0] == 0

@@ -5,20 +5,23 @@ import socket
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from sagan import UserError
 from sagan.files import (
+    MAX_JSON_BYTES,
     DamagedFile,
     expand_home,
     load_array,
     load_tensors,
     locked,
     map_array,
+    read_metadata,
     save_array,
     save_tensors,
     sweep,
@@ -228,3 +231,26 @@ def test_a_home_that_is_not_known_stays_in_the_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert expand_home("~/x") == tmp_path / "x"
     assert str(expand_home("~nobody-of-this-name/x")) == "~nobody-of-this-name/x"
+
+
+@pytest.mark.parametrize("read", [load_tensors, read_metadata])
+def test_a_header_of_a_hundred_megabytes_is_refused_unread(tmp_path, read):
+    """JSON takes many times its size when it is parsed."""
+    metadata = {"x": "[" + "[]," * (MAX_JSON_BYTES // 3) + "0]"}
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(save({"a": torch.zeros(2)}, metadata))
+    tracemalloc.start()
+    with pytest.raises(DamagedFile, match=r"x\.safetensors\b.*\b16 MiB"):
+        read(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    path.write_bytes(save({"a": torch.zeros(2)}, {"x": "[1]"}))
+    read(path)
+
+
+def test_metadata_are_read_without_the_tensors(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"a": torch.ones(3)}, {"step": 5})
+    assert read_metadata(path)["step"] == 5
+    with pytest.raises(UserError, match="does not exist"):
+        read_metadata(tmp_path / "y.safetensors")

@@ -9,8 +9,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "sagan"
 
 ROOMS = (
     "errors version compat text marks templates metric_names formats trained files npz pixels model config parsing "
-    "presets device watchdog distributed networks run labels sampling attention_maps attention_effect generation figures "
-    "data locate metrics training importers exporters render hub study explorer commands api cli"
+    "presets device watchdog distributed networks run labels sampling attention_maps attention_effect generation "
+    "figures data locate metrics training importers exporters render hub study explorer commands api cli"
 ).split()
 """The rooms from the bottom up: each imports from itself and from those before it only."""
 ENTRANCES = ("__init__", "__main__")

@@ -17,6 +17,8 @@ LossName = Literal["hinge", "non-saturating", "least-squares", "wasserstein", "r
 AugmentName = Literal["color", "translation", "cutout"]
 BUILT_IN_FEATURES = ("auto", "inception", "efficientnet-lite0", "efficientnet-lite2")
 """Names of feature networks; all others are files, with code in them."""
+MAX_COUNT = 1_000_000
+"""Most generated images of an evaluation, whose features and latents are in memory."""
 CropName = Literal["centre", "pad"]
 PrecisionName = Literal["auto", "fp32", "tf32", "bf16"]
 
@@ -27,12 +29,19 @@ IntOption = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hin
 FloatOption = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 
 
-def check_ranges(options: object, *, minimum: Mapping[str, int] | None = None, positive: Sequence[str] = ()) -> None:
+def check_ranges(
+    options: object,
+    *,
+    minimum: Mapping[str, int] | None = None,
+    maximum: Mapping[str, int] | None = None,
+    positive: Sequence[str] = (),
+) -> None:
     """Check the ranges of fields of a dataclass. A field that is None passes.
 
     Args:
         options: the dataclass.
         minimum: the smallest value allowed, by field.
+        maximum: the largest value allowed, by field: more would exhaust the memory before anything is said.
         positive: fields that must be above 0.
 
     Raises:
@@ -42,6 +51,10 @@ def check_ranges(options: object, *, minimum: Mapping[str, int] | None = None, p
         value = getattr(options, name)
         if value is not None and value < smallest:
             raise ValueError(f"{name} must be {smallest} or more, got {value}")
+    for name, largest in (maximum or {}).items():
+        value = getattr(options, name)
+        if value is not None and value > largest:
+            raise ValueError(f"{name} must be {largest:,} or less, got {value}")
     for name in positive:
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf:
@@ -230,7 +243,8 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         minimum = {"count": 2, "reference_count": 0, "seed": 0, "standing_batches": 1}
-        check_ranges(self, minimum=minimum, positive=("feature_size", "resolution", "truncation"))
+        maximum = {"count": MAX_COUNT, "standing_batches": 10_000, "feature_size": 4096, "resolution": 4096}
+        check_ranges(self, minimum=minimum, maximum=maximum, positive=("feature_size", "resolution", "truncation"))
         if self.resize == "legacy" and self.features not in ("auto", "inception"):
             raise ValueError("resize legacy requires the Inception features: use bicubic or bilinear")
 

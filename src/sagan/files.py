@@ -312,7 +312,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         DamagedFile: the file is not intact: it is no safetensors file, or its checksum is of another content.
         UserError: the file cannot be read.
     """
-    try:
+    with _damage_named(path):
+        check_safetensors_header(path)
         with safe_open(path, framework="pt") as file:
             text = file.metadata() or {}
             crc32 = text.pop("crc32", None)
@@ -320,15 +321,49 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             # Cloned: `get_tensor` returns a view of the mapped file, which would change with the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         metadata = {key: json.loads(value) for key, value in text.items()}
+    if crc32 is not None and crc32 != str(_checksum(tensors, text)):
+        raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
+    return {from_disk(name): t for name, t in tensors.items()}, metadata
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata that `save_tensors` wrote, without the tensors or a look at the checksum.
+
+    Raises:
+        DamagedFile: the file is no safetensors file.
+        UserError: the file cannot be read.
+    """
+    with _damage_named(path):
+        check_safetensors_header(path)
+        with safe_open(path, framework="pt") as file:
+            text = file.metadata() or {}
+        return {key: json.loads(value) for key, value in text.items() if key != "format"}
+
+
+def check_safetensors_header(path: Path) -> None:
+    """Check the length of a safetensors file's header, JSON which takes many times its size when it is parsed.
+
+    Raises:
+        ValueError: it is longer than `MAX_JSON_BYTES`.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_JSON_BYTES:
+        raise ValueError(f"its header claims {length:,} bytes, more than the limit of {MAX_JSON_BYTES // 2**20} MiB")
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Raise what goes wrong with a safetensors file as a UserError of one line."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"{path} could not be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, TypeError, RuntimeError) as error:  # RuntimeError includes RecursionError
         raise DamagedFile(f"{path} is damaged: {error}") from error
-    if crc32 is not None and crc32 != str(_checksum(tensors, text)):
-        raise DamagedFile(f"{path} is damaged: its checksum does not match its content")
-    return {from_disk(name): t for name, t in tensors.items()}, metadata
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

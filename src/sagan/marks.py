@@ -6,18 +6,19 @@ FIGURE_KEY, FIGURE = "sagan", "figure"
 """Keyword of the tEXt chunk of a PNG, and the start of its text."""
 SAMPLE = "sample"
 """Start of the text of a single generated image."""
-FIGURE_COMMENT = b"sagan figure"
-"""Comment of a GIF."""
+FILM_KEY = "sagan "
+"""What the comment of a GIF or MP4 has before the text of a PNG's mark."""
 
 _PNG_MARK = f"tEXt{FIGURE_KEY}\0{FIGURE}".encode()
 _PNG_SAMPLE = f"tEXt{FIGURE_KEY}\0{SAMPLE}".encode()
-_GIF_MARK = b"!\xfe" + bytes([len(FIGURE_COMMENT)]) + FIGURE_COMMENT
+_FILM_MARK = f"{FILM_KEY}{FIGURE}".encode()
+_GIF_MARK = re.compile(rb"!\xfe." + re.escape(_FILM_MARK), re.DOTALL)  # between them the length of the comment
 SEARCHED = 2**12
 """Bytes from the start of a file in which a mark is looked for: marks are written before the pixels."""
 
 
 def figure_text(step: int | None = None) -> str:
-    """Return the text of a PNG's mark, with the step of the networks that it shows, if one is known."""
+    """Return the text of a figure's mark, with the step of the networks that it shows, if one is known."""
     return FIGURE if step is None else f"{FIGURE} of step {step}"
 
 
@@ -28,12 +29,17 @@ def is_sample(data: bytes) -> bool:
 
 
 def step_of(data: bytes) -> int | None:
-    """Return the step of the networks that a marked PNG shows; None if it does not say."""
-    match = re.search(re.escape(_PNG_MARK) + rb" of step (\d{1,15})", data[:SEARCHED])
+    """Return the step of the networks that a marked PNG, GIF or MP4 shows; None if it does not say."""
+    mark = _PNG_MARK if data.startswith(b"\x89PNG") else _FILM_MARK
+    # An MP4 has its comment at its end.
+    searched = data if data[4:8] == b"ftyp" else data[:SEARCHED]
+    match = re.search(re.escape(mark) + rb" of step (\d{1,15})", searched)
     return int(match[1]) if match else None
 
 
 def is_figure(data: bytes) -> bool:
     """Return whether the bytes of a file are a PNG or GIF that sagan drew: a grid, a contact sheet, a plot."""
     start = data[:SEARCHED]
-    return (start.startswith(b"\x89PNG") and _PNG_MARK in start) or (start.startswith(b"GIF8") and _GIF_MARK in start)
+    return (start.startswith(b"\x89PNG") and _PNG_MARK in start) or bool(
+        start.startswith(b"GIF8") and _GIF_MARK.search(start)
+    )

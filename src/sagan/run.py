@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
 
 from sagan.config import Config
 from sagan.device import CPU
@@ -37,6 +38,7 @@ from sagan.files import (
     DamagedFile,
     load_tensors,
     locked,
+    read_metadata,
     save_tensors,
     sweep,
     write_atomically,
@@ -218,6 +220,18 @@ class Run:
             metadata["folded"] = True
         save_tensors(self.generator_path, generator.state_dict() if tensors is None else tensors, metadata)
 
+    def weights_checkpoint(self) -> Path | None:
+        """Return the checkpoint of generator.safetensors if it is kept, else the newest; None if there is none.
+
+        Whatever shows more of a run than its averaged generator shows it of this checkpoint.
+        """
+        checkpoints = self.checkpoints()
+        if self.generator_path.exists() and checkpoints:
+            step = read_count(read_metadata(self.generator_path), "step", self.generator_path)
+            if self.checkpoint_path(step) in checkpoints:
+                return self.checkpoint_path(step)
+        return checkpoints[-1] if checkpoints else None
+
     def best_step(self) -> int | None:
         """Return the step of the smallest distance logged so far; None without evaluations."""
         return best_step(self.metrics())
@@ -293,7 +307,7 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
     Args:
         path: the run's folder, its generator.safetensors, one of its checkpoints, or a trained model's name.
         averaged: read the moving average, which draws the samples; False: the generator without averaging, which only
-            checkpoints contain (for a folder, the newest).
+            checkpoints contain (for a folder, the one of generator.safetensors if it is kept, else the newest).
 
     Raises:
         UserError: there is no generator, or the file is damaged.
@@ -301,7 +315,7 @@ def read_generator(path: str | Path, *, averaged: bool = True) -> tuple[Generato
     path = find(path)
     if path.is_dir() or not path.exists():
         run = Run(path)
-        path = run.generator_path if averaged else (run.checkpoints() or [run.generator_path])[-1]
+        path = run.generator_path if averaged else run.weights_checkpoint() or run.generator_path
         if not path.exists():
             raise UserError(f"{path} does not exist yet: the run has not reached its first checkpoint")
     tensors, metadata = load_tensors(path)
@@ -346,26 +360,33 @@ def read_discriminator(path: str | Path) -> Discriminator:
     Raises:
         UserError: there is no run or no checkpoint, or the checkpoint is damaged.
     """
-    path = find(path)
-    is_checkpoint = path.parent.name == "checkpoints"
-    run = Run(path.parent.parent if is_checkpoint else path)
-    checkpoints = [path] if is_checkpoint else run.checkpoints()
-    if not is_checkpoint and run.generator_path.exists() and checkpoints:
-        step = read_count(load_tensors(run.generator_path)[1], "step", run.generator_path)
-        checkpoints += [path for path in checkpoints if path == run.checkpoint_path(step)]
-    if checkpoints:
-        file = checkpoints[-1]
-        tensors, metadata = load_tensors(file)
+    run, file = _discriminator_file(path)
+    tensors, metadata = load_tensors(file)
+    if file != run.discriminator_path:
         tensors = select("discriminator/", tensors)
-    elif run.discriminator_path.exists():
-        file = run.discriminator_path
-        tensors, metadata = load_tensors(file)
-    else:
-        raise UserError(
-            f"{run.path} has no checkpoint in {run.path / 'checkpoints'}, which would contain the discriminator"
-        )
     folded = metadata.get("folded") is True
     return build_from(build_discriminator, run.info.config.model, tensors, file, folded=folded)
+
+
+def discriminator_step(path: str | Path) -> int:
+    """Return the step of the discriminator that `read_discriminator` reads. Raises UserError as it does."""
+    _, file = _discriminator_file(path)
+    return read_count(read_metadata(file), "step", file)
+
+
+def _discriminator_file(path: str | Path) -> tuple[Run, Path]:
+    """Return a run and the file of its discriminator, as `read_discriminator` chooses it."""
+    path = find(path)
+    if path.parent.name == "checkpoints":
+        return Run(path.parent.parent), path
+    run = Run(path)
+    if checkpoint := run.weights_checkpoint():
+        return run, checkpoint
+    if run.discriminator_path.exists():
+        return run, run.discriminator_path
+    raise UserError(
+        f"{run.path} has no checkpoint in {run.path / 'checkpoints'}, which would contain the discriminator"
+    )
 
 
 def load_generator(path: str | Path, device: torch.device = CPU) -> tuple[Generator, tuple[str, ...], int]:

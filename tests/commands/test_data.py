@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,13 +34,19 @@ def test_the_sheet_is_not_read_the_next_time(command, image_folder, monkeypatch,
         assert status == 0
         assert re.search(rf"\b{before} images?\b|\bimages +{before}\b", out)
     assert count(source) == before
-    assert not list(image_folder.rglob("contact-sheet.png")) or source == "cats"
+    assert not list(image_folder.rglob("*contact-sheet*.png")) or source == "cats"
 
 
 def test_the_sheet_lies_where_it_was_asked_for(command, image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command("data", str(image_folder), "--resolution", "32")[0] == 0
-    assert (tmp_path / "contact-sheet.png").is_file()
+    (sheet,) = tmp_path.glob("contact-sheet-images-????????.png")
+    content = sheet.read_bytes()
+    for options in (["--resolution", "64"], ["--resolution", "32", "--labels", "False"]):
+        assert command("data", str(image_folder), *options)[0] == 0
+    assert command("data", str(image_folder / "cats"), "--resolution", "32")[0] == 0
+    assert len(list(tmp_path.glob("contact-sheet-*.png"))) == 4
+    assert sheet.read_bytes() == content
     for _ in range(2):  # even in the source
         assert (
             command("data", str(image_folder), "--resolution", "32", "--out", str(image_folder / "cats" / "0.5.png"))[0]
@@ -130,3 +137,33 @@ def test_a_run_whose_store_was_zeroed_is_resumed_on_the_right_images(command, tr
     assert command("train", "--resume", "run")[0] == 0
     again = prepare(DataConfig(str(image_folder)), resolution=32, image_channels=3, progress=False)
     np.testing.assert_array_equal(again.images, images)
+
+
+@pytest.mark.parametrize("addition", ["exports", "shards", "empty", "sheet"])
+def test_what_is_written_next_to_class_folders_keeps_a_run_from_nothing(
+    command, train_options, image_folder, monkeypatch, addition
+):
+    """Folders without images next to the classes, such as exports and shards, do not change the data."""
+    monkeypatch.chdir(image_folder)
+    options = ["--data", ".", *train_options[2:]]
+    assert command("train", *options, "--steps", "3", "--out", "runs/one")[0] == 0
+    if addition == "shards":
+        assert command("data", "pack", ".", "--out", "shards")[0] == 0
+    elif addition == "exports":
+        assert command("sample", "runs/one", "--count", "2", "--out", "exports/s.npz")[0] == 0
+    elif addition == "empty":
+        Path("notes").mkdir()
+    else:
+        assert command("data", ".", "--resolution", "32", "--out", "sheets/x.png")[0] == 0
+    status, _, errors = command("train", "--resume", "runs/one", "--steps", "6")
+    assert status == 0, errors
+    assert count(".") == 24
+    assert "note:" not in command("attend", "runs/one", "--network", "discriminator")[1]
+
+
+def test_a_folder_without_images_is_named_and_is_no_class(command, image_folder, tmp_path):
+    (image_folder / "exports").mkdir()
+    (image_folder / "exports" / "s.npz").write_bytes(b"x")
+    output = command("data", str(image_folder), "--resolution", "32", "--out", str(tmp_path / "x.png"))[1]
+    assert re.search(r"\bexports: .*\bnot a class\b", output)
+    assert re.search(r"\b2 classes\b|\bclasses +2\b|cats +12", output)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import sagan
-from helpers.runs import NAMES, make_run
+from helpers.runs import NAMES, STEP, make_run
 from sagan.errors import UserError
 from sagan.exporters import export as module
 from sagan.exporters.export import export
@@ -242,3 +242,19 @@ def test_what_cannot_be_exported(conditional, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"onnxscript\b.*pip install 'sagan-torch\[export\]'"):
         export(run.path, "onnx")
+
+
+def test_files_of_other_options_have_names_of_their_own(tmp_path):
+    """Neither a graph with truncation nor one of an older checkpoint replaces the run's own."""
+    run = make_run(tmp_path / "run", checkpoint=True)
+    weights, old = run.path, run.checkpoint_path(STEP)
+    wanted = {
+        "generator-plain.safetensors": (weights, "safetensors", {}),
+        "generator.pt2": (weights, "torch-export", {}),
+    }
+    wanted["generator-truncation0.5.pt2"] = (weights, "torch-export", {"truncation": 0.5})
+    wanted["generator-uint8.pt2"] = (weights, "torch-export", {"uint8": True})
+    wanted["generator-plain-step-00000007.safetensors"] = (old, "safetensors", {})
+    for name, (source, to, options) in wanted.items():
+        assert export(source, to, **options).path == run.path / name
+    assert wanted.keys() <= {path.name for path in run.path.iterdir()}

@@ -8,17 +8,20 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 
 import sagan
-from helpers.runs import NAMES, make_run
+from helpers.runs import NAMES, STEP, make_run
 from sagan.cli import main
 from sagan.errors import UserError
+from sagan.figures.grid import draw_grid, save
 from sagan.files import load_tensors, save_tensors
 from sagan.hub.repository import load, push, save_pretrained
+from sagan.marks import step_of
 from sagan.model.generator import Generator
 from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents
@@ -224,3 +227,18 @@ def test_normalised_class_tables_are_kept_and_loaded_ones_are_plain(tmp_path):
         assert again.config.generator_spectral_norm == (generator is as_trained)
         assert hasattr(again.blocks[0].bn1, "scale_sn") == (generator is as_trained)
         assert torch.equal(sagan.load(tmp_path / str(number))(z, y), loaded(z, y))
+
+
+@pytest.mark.parametrize("shown", [STEP, STEP - 3, None])
+def test_all_that_is_pushed_is_of_the_same_step(server, tmp_path, shown):
+    """An attention figure of other weights is drawn again, and the card writes the step under each figure."""
+    run = make_run(tmp_path / "run")
+    page = draw_grid(np.zeros((1, 8, 8, 3), np.uint8), columns=1)
+    save(page, run.path / "attend.png", step=shown)
+    before = (run.path / "attend.png").read_bytes()
+    push(run.path, "someone/owls", endpoint=server.url, log=lambda line: None)
+    files = server.files["someone/owls"]
+    assert (files["attend.png"] == before) == (shown == STEP)
+    assert step_of(files["attend.png"]) == step_of(files["samples.png"]) == STEP
+    assert len(re.findall(rf"; step {STEP}\.\*$", files["README.md"].decode(), re.MULTILINE)) == 2
+    assert (run.path / "attend.png").read_bytes() == before  # the run's own stays

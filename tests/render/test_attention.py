@@ -114,7 +114,7 @@ def test_off_draws_images_with_and_without_the_layer(command, tmp_path):
     status, output, errors = command("attend", folder, "--off", "--classes", "1", "0")
     assert (status, errors) == (0, "")
     *lines, path = output.splitlines()
-    assert path == str(folder / "attend-off-1+0.png")
+    assert path == str(folder / "attend-off-dogs+cats.png")
     assert Image.open(path).format == "PNG"
     generator, z, y = load(folder), draw_latents(64, 8, seed=0), torch.arange(64) % 3
     off = copy.deepcopy(generator)

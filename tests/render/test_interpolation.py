@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.runs import make_run
+from helpers.runs import STEP, make_run
 from sagan import load
 from sagan.figures.interpolation import walk_classes, walk_latents
+from sagan.marks import is_figure, step_of
 from sagan.render.interpolation import draw_images
 from sagan.sampling import draw_latents, sample
 
@@ -127,6 +128,9 @@ def test_an_mp4_is_read_back(command, folder, tmp_path, count):
     assert film.shape[1:] == (height + height % 2, width + width % 2, 3)
     assert abs(film[0, :height, :width] - frame).mean() < 12  # but for the loss of both formats
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    for film_path in (out, tmp_path / "x.gif"):  # the step of the networks, which a report writes under it
+        assert step_of(film_path.read_bytes()) == STEP
+    assert is_figure((tmp_path / "x.gif").read_bytes())
 
 
 @pytest.mark.parametrize("missing", ["imageio", "imageio_ffmpeg"])
@@ -169,7 +173,7 @@ def test_walks_pass_through_given_seeds_and_latents(command, folder, tmp_path):
         same(tile(page, 0, column, 1, 9), end)
     np.save(tmp_path / "z.npy", z.numpy())
     assert command("interpolate", folder, "--latents", tmp_path / "z.npy", "--classes", "1")[0] == 0
-    assert np.array_equal(page, Image.open(folder / "interpolation-1-latents-z.png"))
+    assert np.array_equal(page, Image.open(*folder.glob("interpolation-dogs-latents-z-????????.png")))
     for options in (["--seeds", 3], ["--seeds", "3,4", "--count", 2]):
         status, _, errors = command("interpolate", folder, *options)
         assert (status, errors.count("\n")) == (2, 1)
@@ -196,7 +200,7 @@ def test_long_walks_are_wrapped_and_large_pages_refused(command, folder, tmp_pat
     options = ["--classes", "1", "--out", tmp_path / "x.png"]
     assert command("interpolate", folder, *options, "--steps", 100)[0] == 0
     page = Image.open(tmp_path / "x.png")
-    assert page.width < 4300
+    assert page.width < 4250  # 62 images, and a label
     assert page.height == 2 * 12 + 2 * 67 - 3
     for more in (["--steps", 40_000], ["--steps", 40, "--scale", 64], ["--scale", 65]):
         status, _, errors = command("interpolate", folder, *options, *more)

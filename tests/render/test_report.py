@@ -1,6 +1,7 @@
 """sagan report: one file that says what the run is, needs nothing else and lets nothing from outside run."""
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from helpers.runs import make_run
 from sagan import Generator
@@ -293,3 +294,23 @@ def test_the_weights_step_is_that_of_the_file(command, tmp_path):
     run = make_run(tmp_path / "run", step=3)
     assert command("report", run.path)[0] == 0
     assert re.search(r"step 3\b.*\baveraged\b", read(run.report_path).text)
+
+
+def test_images_that_would_fill_the_memory_are_skipped_by_name(command, tmp_path, monkeypatch, recwarn):
+    """A PNG of a few kilobytes can hold a hundred megapixels; a sparse file has any size."""
+    run = make_run(tmp_path / "run", weights=False)
+    bomb = io.BytesIO()
+    Image.new("1", (12_000, 12_000)).save(bomb, "PNG")
+    for name in ("samples.png", "attend.png", "samples/step-00000006.png"):
+        (run.path / name).parent.mkdir(exist_ok=True)
+        (run.path / name).write_bytes(bomb.getvalue())
+    with (run.path / "interpolation.gif").open("wb") as file:
+        file.truncate(2**40)
+    loaded = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: loaded.append(self.size))
+    assert command("report", run.path)[0] == 0
+    assert loaded == []
+    assert not recwarn.list  # Pillow's own would be more lines
+    page = read(run.report_path)
+    assert page.text.count("12,000 x 12,000") == 3
+    assert re.search(r"interpolation\.gif\b.*\b128 MiB", page.text)

@@ -1,11 +1,13 @@
 """Training that starts from another run: what is copied, what is matched, what is refused."""
 
 import re
+import unicodedata
 from dataclasses import replace
 
 import pytest
 import torch
 
+from helpers.runs import make_run
 from sagan.cli import main
 from sagan.config import TrainingConfig
 from sagan.errors import UserError
@@ -245,3 +247,11 @@ def test_an_auxiliary_classifier_goes_by_its_classes():
     without = Discriminator(ModelConfig(resolution=32, base_channels=4))
     copy_weights(source, without, [])
     assert torch.equal(without.head.weight, source.head.weight)
+
+
+def test_classes_are_matched_whatever_form_their_names_have(tmp_path):
+    """A folder on macOS has a decomposed name; an older run may have stored it so."""
+    names = [unicodedata.normalize("NFD", name) for name in ("café", "naïve", "dogs")]
+    source = make_run(tmp_path / "run", names, checkpoint=True)
+    for wanted, found in ((("naïve", "café"), "2 of 2"), ((names[1], "birds"), "1 of 2")):
+        assert re.search(rf"\b{found} classes\b", started(source.path, wanted)[1])

@@ -20,7 +20,8 @@ class Data:
     image_channels: Literal[1, 3, 4] = 3
     """1 (grey), 3 (RGB) or 4 (RGB and alpha)."""
     out: FileOption = None
-    """Path of the contact sheet; default: contact-sheet.png here, or with the packed images if here is the source."""
+    """Path of the contact sheet; default: contact-sheet-SOURCE-KEY.png here (KEY depends on images and options), or
+    contact-sheet.png with the packed images if here is the source."""
     labels: bool = True
     """Use the classes that the source names."""
     background: tuple[int, int, int] = (255, 255, 255)
@@ -40,17 +41,18 @@ def data(options: Data) -> None:
 
     config = DataConfig(options.source, options.labels, options.background, options.crop, cache=options.cache)
     store = prepare(config, resolution=options.resolution, image_channels=options.image_channels)
-    out = options.out or _sheet_path(options.source, store.path)
+    out = options.out or _sheet_path(options.source, store.path, store.key)
     save(contact_sheet(store), out)
     print(summarise(store))
     print(f"contact sheet: {out}")
 
 
-def _sheet_path(source: str, store: Path) -> Path:
-    """Return the default path of the contact sheet, which is never in the source."""
+def _sheet_path(source: str, store: Path, key: str) -> Path:
+    """Return the default path of the contact sheet: never in the source, and never that of another sheet."""
     from sagan.data.open import is_path
+    from sagan.render.outputs import file_names
 
-    here = Path("contact-sheet.png")
-    if is_path(source) and here.resolve().is_relative_to(expand_home(source).resolve()):
-        return (store if store.is_dir() else store.parent) / here
-    return here
+    if is_path(source) and Path.cwd().resolve().is_relative_to(expand_home(source).resolve()):
+        return store / "contact-sheet.png" if store.is_dir() else store.with_name(f"{store.stem}-contact-sheet.png")
+    name = file_names([expand_home(source).absolute().name])[0]
+    return Path(f"contact-sheet-{name}-{key[:8]}.png")

@@ -19,7 +19,8 @@ class Export:
     to: Literal["onnx", "safetensors", "torch-export"] = "onnx"
     """onnx, torch-export (.pt2; needs PyTorch but not sagan) or safetensors (plain weights, for sagan.load)."""
     out: FileOption = None
-    """File to write; default: generator.onnx, generator.pt2 or generator-plain.safetensors in the run."""
+    """File to write; default: generator.onnx, generator.pt2 or generator-plain.safetensors in the run, with other
+    options in its name if there are any."""
     truncation: FloatOption = None
     """Build truncation of the latents to this magnitude into the graph, as in sagan sample --truncation."""
     uint8: bool = False

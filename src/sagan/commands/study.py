@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from sagan.commands.arguments import DeviceOption, FolderOption
-from sagan.config import Config, IntOption, check_ranges
+from sagan.config import MAX_COUNT, Config, IntOption, check_ranges
 from sagan.presets import PRESETS, PresetName
 from sagan.study.plan import MeasuredAt
 from sagan.study.variants import StudyName
@@ -46,7 +46,8 @@ class Study:
     config: Config = field(default_factory=lambda: PRESETS["small"])
 
     def __post_init__(self) -> None:
-        check_ranges(self, minimum={"seeds": 1, "count": 2, "jobs": 1})
+        maximum = {"seeds": 1000, "count": MAX_COUNT, "jobs": 1000}
+        check_ranges(self, minimum={"seeds": 1, "count": 2, "jobs": 1}, maximum=maximum)
 
 
 def study(options: Study) -> None:

@@ -298,9 +298,9 @@ def _check_data(run: "Run", config: Config, store: "Store") -> None:
     Raises:
         UserError: they are not.
     """
-    from sagan.data.diff import describe_changes
+    from sagan.data.diff import describe_changes, is_unchanged
 
-    if store.key == run.info.data_key:
+    if is_unchanged(run.info.data_key, store):
         return
     source, changes = printable(config.data.source), describe_changes(run.info.data_key, store)
     if config.data.source != run.info.config.data.source:

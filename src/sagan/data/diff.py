@@ -4,10 +4,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sagan.data.packed import PackedImages
 from sagan.data.store import Store, find
 from sagan.text import printable
 
 _MAX_COMPARED = 10_000  # images whose pixels are compared, so that the answer comes quickly
+
+
+def is_unchanged(key: str, now: Store) -> bool:
+    """Return whether a source has the images, labels and classes of an earlier state, in the same order.
+
+    What else lies next to the images may differ, if the earlier store is still in the cache.
+
+    Args:
+        key: key of the earlier store.
+        now: the store of the source as it is now.
+    """
+    if key == now.key:
+        return True
+    if not isinstance(now.images, PackedImages):
+        return False
+    before = find(now.path.parent.parent, key)
+    return (
+        before is not None
+        and isinstance(before.images, PackedImages)
+        and before.class_names == now.class_names
+        and np.array_equal(before.labels, now.labels)
+        and before.images.has_same_checksums(now.images)
+    )
 
 
 def describe_changes(key: str, now: Store) -> str:
@@ -44,7 +68,7 @@ def note_on_changes(key: str, now: Store) -> str | None:
         key: the run's data key.
         now: the store of the run's source as it is now.
     """
-    if key == now.key:
+    if is_unchanged(key, now):
         return None
     return f"{printable(now.source)} has changed since training ({describe_changes(key, now)})"
 

@@ -63,6 +63,11 @@ class PackedImages:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def has_same_checksums(self, other: "PackedImages") -> bool:
+        """Return whether both have the same images in the same order, by checksums; False if they are not known."""
+        ours, theirs = self._checksums, other._checksums
+        return ours is not None and theirs is not None and self.shape == other.shape and np.array_equal(ours, theirs)
+
     def __getitem__(self, index: Any) -> NDArray[np.uint8]:
         """Return a copy of the selected images; the first axis may be indexed by a number, a slice or an array.
 

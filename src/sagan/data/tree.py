@@ -81,7 +81,13 @@ def tree_source(
         numbers = {name: number for number, name in enumerate(class_names)}
         label_of = {name: numbers[name.split("/", 1)[0]] for name in images if "/" in name}
         # A folder of nothing but runs is no class that lacks images.
-        empty = sorted(set(folders) - set(class_names) - {run.split("/", 1)[0] for run in runs}, key=name_order)
+        without = sorted(set(folders) - set(class_names) - {run.split("/", 1)[0] for run in runs}, key=name_order)
+        # One with other files only, such as exports or shards, is no class that still lacks its images.
+        filled = {name.split("/", 1)[0] for name in files if "/" in name}
+        filled -= {name.split("/", 1)[0] for name in unsupported}
+        empty = [name for name in without if name not in filled]
+        other = "holds other files only: not a class"
+        remarks += [Skipped(name, f"class folder '{printable(name)}' {other}") for name in without if name in filled]
         problems += [Skipped(name, f"class folder '{printable(name)}' holds no pictures") for name in empty]
         problems += [Skipped(name, "lies beside the class folders: left out") for name in images if "/" not in name]
     entries = [(name, label_of.get(name, 0)) for name in images if not class_names or name in label_of]

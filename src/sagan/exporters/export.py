@@ -73,7 +73,7 @@ def export(
     Args:
         run: the run's folder, its generator.safetensors or one of its checkpoints.
         to: 'onnx', 'torch-export' (.pt2: needs PyTorch but not sagan) or 'safetensors' (plain weights, for `load`).
-        out: the file; None: in the run's folder.
+        out: the file; None: in the run's folder, under a name that tells the options.
         truncation: the graph truncates its standard normal latents to this magnitude, as `draw_latents` does.
         uint8: the graph returns uint8 images in [0, 255] instead of float32 in [-1, 1].
         opset: version of the ONNX operator set; None: 18.
@@ -90,7 +90,7 @@ def export(
         raise ValueError(f"opset requires onnx: {to} has no opset")
     run = Path(run)
     generator, class_names, step = read_generator(run)
-    out = out or default_output(run, FILE_NAMES[to])
+    out = out or _default_path(run, to, truncation=truncation, uint8=uint8, opset=opset)
     suffix = Path(FILE_NAMES[to]).suffix
     if out.suffix.lower() != suffix:
         raise UserError(f"--out {out}: the file name must end in {suffix}")
@@ -144,6 +144,22 @@ def export(
     with torch.no_grad(), full_precision():
         write_atomically(out, write)
     return ExportedFile(out, content, _interface(config, images), runtime, differences[0])
+
+
+def _default_path(run: Path, to: Format, *, truncation: float | None, uint8: bool, opset: int | None) -> Path:
+    """Return the file of a format in the run, whose name tells the checkpoint and the options that are not default."""
+    name = Path(FILE_NAMES[to])
+    parts = [name.stem]
+    if run.parent.name == "checkpoints":
+        parts.append(run.stem)
+        run = run.parent.parent
+    if truncation is not None:
+        parts.append(f"truncation{truncation!r}")
+    if uint8:
+        parts.append("uint8")
+    if opset is not None:
+        parts.append(f"opset{opset}")
+    return default_output(run, "-".join(parts) + name.suffix)
 
 
 def _draw_on(device: torch.device, generator: Generator) -> Draw:

@@ -1,5 +1,6 @@
 """Draw grids of images, and write images as PNG and GIF."""
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
@@ -13,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from sagan.errors import UserError
 from sagan.figures.labels import Fitted, default_font, fit_labels
 from sagan.files import write_atomically
-from sagan.marks import FIGURE, FIGURE_COMMENT, FIGURE_KEY, SAMPLE, figure_text
+from sagan.marks import FIGURE, FIGURE_KEY, FILM_KEY, SAMPLE, figure_text
 
 _INK, _PAPER = (40, 40, 46), (255, 255, 255)
 _MARGIN, _GUTTER = 12, 3  # pixels
@@ -169,16 +170,25 @@ def mark_sample(image: Image.Image) -> Image.Image:
 
 
 def read(path: Path) -> Image.Image:
-    """Read a PNG file that `save` wrote. Raises UserError if it is damaged or not a PNG."""
+    """Read a PNG file that `save` wrote. Raises UserError if it is damaged, too large or not a PNG."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > MAX_PIXELS:  # before any is decoded
+                raise UserError(f"{path} has {image.width:,} x {image.height:,} pixels, more than a grid: delete it")
             return image.copy()
+    except UserError:
+        raise
     except Exception as error:  # a decoder may raise anything on a damaged file
         raise UserError(f"{path} is damaged, not a readable PNG: delete it") from error
 
 
-def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: float) -> None:
-    """Write frames of one size as an endless GIF, atomically. Raises UserError if it cannot be written."""
+def animate(
+    frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: float, *, step: int | None = None
+) -> None:
+    """Write frames of one size as an endless GIF, atomically, marked as `save` marks a figure.
+
+    Raises UserError if it cannot be written.
+    """
     if not frames:
         raise ValueError("no frames to animate")
     # One palette for all frames keeps still areas from flickering; a few frames contain its colours.
@@ -197,7 +207,7 @@ def animate(frames: Sequence[Image.Image], path: Path | str, seconds_per_frame: 
             append_images=images[1:],
             duration=round(1000 * seconds_per_frame),
             loop=0,
-            comment=FIGURE_COMMENT,
+            comment=(FILM_KEY + figure_text(step)).encode(),
         ),
     )
 

@@ -39,6 +39,7 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
         tags=["gan", "sagan", "self-attention", "image-generation"],
     )
     rows = run.metrics()
+    step = weights_step(run)
     text = render(
         "card.md",
         name=name,
@@ -46,17 +47,14 @@ def write_card(run: Run, repo: str, *, licence: str, samples: str, attention: bo
         lead=describe_run(info),
         samples=samples,
         shape=f"(8, {model.image_channels}, {model.resolution}, {model.resolution})",
-        facts=[
-            (term, value)
-            for term, value in list_facts(run, rows, weights_step(run))
-            if not term.endswith(("classes", "Class"))
-        ],
+        facts=[(term, value) for term, value in list_facts(run, rows, step) if not term.endswith(("classes", "Class"))],
         class_names=info.class_names,
         max_classes=MAX_CLASSES,
         origin=info.origin,
         command=train_command(info.config, f"runs/{name}"),
         evaluations=read_evaluations(run),
         attention=attention,
+        step=step,
         licence=licence,
     )
     return f"---\n{front.to_yaml()}\n---\n\n{text}"

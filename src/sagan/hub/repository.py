@@ -14,6 +14,7 @@ from sagan.errors import UserError
 from sagan.files import save_tensors
 from sagan.generation import LoadedGenerator, as_loaded
 from sagan.labels import names_of
+from sagan.marks import SEARCHED, step_of
 from sagan.model.config import baked
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import has_spectral_norm
@@ -94,7 +95,7 @@ def push(
     """Publish a run's averaged generator on the Hugging Face Hub in one commit, and return the repository's URL.
 
     Uploads the weights, the configuration without this machine's folders, a grid of samples of these weights, the
-    attention figure if the run has one, and a model card.
+    attention figure if the run has one (drawn again if it is of other weights), and a model card.
 
     Args:
         path: the run's folder.
@@ -133,7 +134,9 @@ def push(
 def collect_files(run: Run, repo: str, folder: Path, *, licence: str) -> dict[str, Path]:
     """Return the files to upload, name -> local path; those that the run lacks are written into `folder`."""
     from sagan.hub.card import write_card  # imported here: matplotlib and jinja2 are slow to import
+    from sagan.render.attention import write_attention
     from sagan.render.public import public_info
+    from sagan.render.report import weights_step
     from sagan.render.samples import write_samples
 
     names = run.info.class_names[:ROWS]
@@ -141,10 +144,17 @@ def collect_files(run: Run, repo: str, folder: Path, *, licence: str) -> dict[st
     samples = write_samples(run.path, folder / "samples.png", count=count, classes=names, seed=0, truncation=None)
     config = folder / "config.json"
     config.write_text(json.dumps(asdict(public_info(run.info)), indent=2) + "\n", encoding="utf-8")
+    step = weights_step(run)
     attention = run.path / "attend.png"
+    if attention.exists():
+        with attention.open("rb") as file:
+            shown = step_of(file.read(SEARCHED))
+        if shown != step:
+            attention, _ = write_attention(run.path, folder / "attend.png")
     caption = "Uncurated samples from random latents without truncation"
     if len(names) > 1:
         caption += "; one class per row"
+    caption += f"; step {step:,}"
     card = folder / "README.md"
     text = write_card(run, repo, licence=licence, samples=caption, attention=attention.exists())
     card.write_text(text, encoding="utf-8")

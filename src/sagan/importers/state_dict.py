@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sagan.errors import UserError
+from sagan.files import check_safetensors_header
 from sagan.text import printable
 
 Recognised = TypeVar("Recognised")
@@ -232,6 +233,7 @@ def _read_archive(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
+    check_safetensors_header(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if "crc32" in metadata:

@@ -58,6 +58,7 @@ from sagan.version import versions
 
 NEAREST_SHOWN = 10  # images in a row of the figure of nearest neighbours
 FEW = 10_000  # images; with fewer, the upward bias of a Frechet distance is large
+_NAME_LENGTH = 60  # bytes of a network's name in the name of a file
 LEAST_FOR_NEIGHBOURS = 6  # images of each set: density and coverage use the fifth neighbour
 
 
@@ -251,6 +252,7 @@ def default_path(generated: Path, evaluation: Evaluation) -> Path | None:
     content = [evaluation.generated, evaluation.reference, evaluation.features, evaluation.options]
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
     features = "".join(c if c.isalnum() else "-" for c in evaluation.features["network"].lower())
+    features = features.encode()[:_NAME_LENGTH].decode(errors="ignore")  # the key tells such networks apart
     return run.evaluations_path / f"step-{evaluation.generated['step']:08d}-{features}-{key}.json"
 
 
@@ -603,7 +605,7 @@ def _checksum_of(path: Path, averaged: bool) -> str:
     path = find(path)
     if path.is_dir():
         run = Run(path)
-        path = run.generator_path if averaged else run.checkpoints()[-1]
+        path = run.generator_path if averaged else run.weights_checkpoint() or run.generator_path
     return sha256(path)
 
 

@@ -1,5 +1,6 @@
 """Draw what a run's networks attend to: the figure at the end of the paper, and a table of the attention layers."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,14 +29,15 @@ from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.figures.attention import MOST_ROWS, MapSection, choose_points, draw_maps, save_figure, to_image
 from sagan.figures.labels import class_labels
-from sagan.locate import check_present
+from sagan.locate import absolute_source, check_present
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.model.spectral_norm import bake_spectral_norm
 from sagan.pixels import to_bytes, to_signed
 from sagan.render.latents import read_latents
-from sagan.render.outputs import check_writable, default_path, file_names
-from sagan.run import Run, load_generator, read_discriminator
+from sagan.render.outputs import check_writable, class_stems, default_path, latents_stem, number_text
+from sagan.render.public import public_name
+from sagan.run import Run, discriminator_step, load_generator, read_discriminator
 from sagan.sampling import SampleSet, draw_latents, find_classes
 from sagan.text import as_class_names, printable
 from sagan.trained import shipped_name
@@ -302,7 +304,7 @@ def real_subject(
     measured = _load_images(store, order[-MEASURED:])
     note = note_on_changes(info.data_key, store) if data is None and not info.origin else None
     labels = class_labels(names, y.tolist()) if names else None
-    return Subject("discriminator", discriminator, x, y, measured, labels, note=note)
+    return Subject("discriminator", discriminator, x, y, measured, labels, discriminator_step(path), note)
 
 
 def format_table(measured: Sequence[tuple[str, dict[str, LayerStatistics]]]) -> str:
@@ -334,15 +336,18 @@ def attention_path(path: Path, values: dict[str, Any], stem: str = "attend") -> 
     defaults = {"_network": "generator", "layer": "last", "seed": 0, "_smooth": True, "_own_scale": False}
     options = {name: value for name, value in values.items() if value not in (None, (), defaults.get(name))}
     if "_classes" in options:
-        options["_classes"] = file_names(options["_classes"])
+        options["_classes"] = class_stems(path, options["_classes"])
     if "points" in options:
-        options["points"] = "+".join(f"{x:g},{y:g}" for x, y in options["points"])
+        options["points"] = "+".join(f"{number_text(x)},{number_text(y)}" for x, y in options["points"])
     if "_latents" in options:
-        options["_latents"] = f"latents-{options['_latents'].stem}"
+        options["_latents"] = latents_stem(options["_latents"])
     if "_smooth" in options:
         options["_smooth"] = "cells"
     if "_own_scale" in options:
         options["_own_scale"] = "own-scale"
+    if "data" in options:  # folders of the same name elsewhere are told apart by their path
+        path_crc = zlib.crc32(absolute_source(options["data"]).encode())
+        options["data"] = f"{public_name(options['data'])}-{path_crc:08x}"
     return default_path(path, stem, ".png", options)
 
 

@@ -22,9 +22,10 @@ from sagan.figures.grid import animate, check_page, default_scale, save
 from sagan.figures.interpolation import draw_film, draw_walks, walk_classes, walk_latents
 from sagan.figures.labels import class_labels
 from sagan.files import write_atomically
+from sagan.marks import FILM_KEY, figure_text
 from sagan.model.generator import Generator
 from sagan.render.latents import read_latents
-from sagan.render.outputs import check_writable, default_path, file_names
+from sagan.render.outputs import check_writable, class_stems, default_path, latents_stem
 from sagan.run import load_generator
 from sagan.sampling import draw_latents, find_classes, sample_batches
 
@@ -141,7 +142,7 @@ def write_interpolation(
     if is_film:
         frames = draw_film(images, columns=count if numbers else columns, labels=labels or None, scale=scale)
         write = animate if suffix == ".gif" else write_video
-        write(frames, out, seconds / steps)
+        write(frames, out, seconds / steps, step=step)
     else:
         row_labels = [label if i == 0 else "" for label in labels for i in range(count)]
         grid = draw_walks(images, row_labels or None, columns=row, scale=scale)
@@ -198,8 +199,10 @@ def draw_images(
     return np.concatenate(batches).reshape(len(z_walks), steps, *batches[0].shape[1:])
 
 
-def write_video(frames: Sequence[Image.Image], path: Path, seconds_per_frame: float) -> None:
-    """Write frames of one size as an MP4 (H.264), atomically.
+def write_video(
+    frames: Sequence[Image.Image], path: Path, seconds_per_frame: float, *, step: int | None = None
+) -> None:
+    """Write frames of one size as an MP4 (H.264), atomically; its comment marks it as `figures.grid.save` does.
 
     Raises:
         UserError: imageio or its ffmpeg is missing, or the file cannot be written.
@@ -210,7 +213,8 @@ def write_video(frames: Sequence[Image.Image], path: Path, seconds_per_frame: fl
     height, width, _ = arrays[0].shape
     even = ((0, height % 2), (0, width % 2), (0, 0))
     arrays = [np.pad(array, even, constant_values=255) for array in arrays]
-    options = {"fps": 1 / seconds_per_frame, "codec": "libx264", "quality": 8, "macro_block_size": 2}
+    options: dict[str, Any] = {"fps": 1 / seconds_per_frame, "codec": "libx264", "quality": 8, "macro_block_size": 2}
+    options["output_params"] = ["-metadata", f"comment={FILM_KEY}{figure_text(step)}"]
     write_atomically(path, lambda temporary: imageio.mimwrite(temporary, arrays, format="FFMPEG", **options))
 
 
@@ -236,9 +240,9 @@ def _default_path(path: Path, values: dict[str, Any]) -> Path:
     """Return interpolation.png in the run, or with other values than the defaults a name that tells them."""
     options = {name: value for name, value in values.items() if value not in (None, (), 0)}
     if "_classes" in options:
-        options["_classes"] = file_names(options["_classes"])
+        options["_classes"] = class_stems(path, options["_classes"])
     if "_latents" in options:
-        options["_latents"] = f"latents-{options['_latents'].stem}"
+        options["_latents"] = latents_stem(options["_latents"])
     return default_path(path, "interpolation", ".png", options)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sagan.errors import UserError
 
 _CHECKED = 2**22  # values checked at once
+_MAX_IN_MEMORY = 2**28  # bytes of latents; larger files are mapped
 
 
 def read_latents(path: Path, latent_dim: int) -> NDArray[np.floating]:
@@ -32,6 +33,8 @@ def read_latents(path: Path, latent_dim: int) -> NDArray[np.floating]:
     if latents.ndim != 2 or latents.shape[1] != latent_dim or not len(latents):
         expected = f"(N, {latent_dim}), a latent per row"
         raise UserError(f"--latents {path} has the shape {latents.shape}; this run's latents have {expected}")
+    if latents.nbytes <= _MAX_IN_MEMORY:  # a mapped file that is truncated meanwhile kills the process
+        latents = np.array(latents)
     rows = max(1, _CHECKED // latent_dim)
     for start in range(0, len(latents), rows):
         with np.errstate(over="ignore"):

@@ -11,14 +11,20 @@ from pathlib import Path
 
 from sagan.data.names import SUFFIXES, UNSUPPORTED
 from sagan.errors import UserError
-from sagan.run import default_output
+from sagan.files import sha256
+from sagan.run import Run, default_output, read_generator
+from sagan.sampling import find_classes
 from sagan.text import canonical
+from sagan.trained import find
 
 _OTHER_FILES = (
     ".npy", ".pt", ".pth", ".h5", ".hdf5", ".tar", ".gz", ".tgz", ".7z", ".rar", ".mp4", ".webm", ".mov", ".avi",
     ".pkl", ".mkv", ".pdf", ".csv", ".tsv", ".txt", ".json", ".html", ".safetensors", ".parquet", ".apng", ".ppm",
 )  # fmt: skip
-_OPTION = re.compile(r"-(seed|truncation|scale)\d|-latent$")
+_OPTION = re.compile(  # what options, or other networks, add to a name
+    r"(^|-)(seeds?|truncation|scale|count|layer|points|steps?|step-|data)\d|(^|-)latents?(-|$)"
+    r"|^(both|discriminator|off|cells|own-scale)$"
+)
 _NAME_LENGTH = 60  # bytes of a class name, or of a value of an option, in the name of a file
 
 
@@ -38,11 +44,33 @@ def default_path(run: Path, stem: str, suffix: str, options: Mapping[str, object
         run = run.parent.parent
     for name, value in options.items():
         text = "+".join(map(str, value)) if isinstance(value, list | tuple) else f"{value}"
-        text = _clean(text, also="+,.")
-        if len(text.encode()) > _NAME_LENGTH:
-            text = f"{zlib.crc32(repr(value).encode()):08x}"
-        parts.append(text if name.startswith("_") else f"{name}{text}")
+        cleaned = _clean(text, also="+,.")
+        if len(cleaned.encode()) > _NAME_LENGTH:
+            cleaned = f"{zlib.crc32(repr(value).encode()):08x}"
+        elif cleaned != text:  # other values may look the same
+            cleaned += f"-{zlib.crc32(text.encode()):08x}"
+        parts.append(cleaned if name.startswith("_") else f"{name}{cleaned}")
     return default_output(run, "-".join([*parts, *([end] if end else [])]) + suffix)
+
+
+def class_stems(run: Path, classes: Sequence[str]) -> list[str]:
+    """Return what names of files call these classes of a run, given by name or number."""
+    run = find(run)
+    folder = run if run.is_dir() else run.parent.parent if run.parent.name == "checkpoints" else run.parent
+    names = Run(folder).info.class_names if (folder / "config.json").is_file() else read_generator(run)[1]
+    stems = file_names(names)
+    return [stems[number] for number in find_classes(classes, names)]
+
+
+def latents_stem(latents: Path) -> str:
+    """Return what names of files call a file of latents: its name, and a checksum of its content."""
+    return f"latents-{latents.stem}-{sha256(latents)[:8]}" if latents.is_file() else f"latents-{latents.stem}"
+
+
+def number_text(value: float) -> str:
+    """Format a number for the name of a file, without loss: '0.5', '1'."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def file_names(class_names: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import io
 import json
 import platform
 import shlex
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from sagan.errors import UserError
 from sagan.figures.curves import arrange, draw_curves, to_svg
 from sagan.figures.grid import GRID_COLUMNS, GRID_ROWS
-from sagan.files import read_json, write_atomically
+from sagan.files import read_bytes, read_json, write_atomically
 from sagan.marks import step_of
 from sagan.metric_names import HIDDEN_FACTS, is_distance, join_facts
 from sagan.model.build import count_parameters
@@ -28,6 +29,10 @@ from sagan.templates.environment import render
 from sagan.text import short
 from sagan.version import versions
 
+MAX_BYTES = 2**27
+"""Largest image or film that a report contains."""
+MAX_PIXELS = 100_000_000
+"""Pixels of the largest image that a report contains."""
 FEW_CLASSES = 12  # class names shown without unfolding the list
 
 _MIME = {"PNG": "image/png", "GIF": "image/gif", "JPEG": "image/jpeg", "WEBP": "image/webp"}
@@ -234,14 +239,16 @@ def _embed(path: Path, caption: str, problems: list[str], weights: int | None = 
     if not path.exists():
         return None
     try:
-        data = path.read_bytes()
-        if path.suffix == ".mp4":
-            return Embedded(_data_uri("video/mp4", data), caption, caption, is_video=True)
+        data = read_bytes(path, MAX_BYTES)
         if (step := step_of(data)) is not None:
             caption += f"; step {step:,}" + (
                 f", other than the saved weights' {weights:,}" if weights != step and weights else ""
             )
-        with Image.open(io.BytesIO(data), formats=list(_MIME)) as image:
+        if path.suffix == ".mp4":
+            return Embedded(_data_uri("video/mp4", data), caption, caption, is_video=True)
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=list(_MIME)) as image:
+            if image.width * image.height > MAX_PIXELS:  # before any is decoded
+                raise ValueError(f"{image.width:,} x {image.height:,} pixels are too many")
             image.load()
             return Embedded(_data_uri(_MIME[image.format or ""], data), caption, caption, *image.size)
     except Exception as error:  # a decoder may raise anything on a damaged file

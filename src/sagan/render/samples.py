@@ -22,7 +22,15 @@ from sagan.figures.labels import class_labels
 from sagan.files import write_atomically, write_npy_header
 from sagan.model.generator import Generator
 from sagan.render.latents import read_latents
-from sagan.render.outputs import check_space, check_writable, default_path, file_names, is_folder
+from sagan.render.outputs import (
+    check_space,
+    check_writable,
+    default_path,
+    file_names,
+    is_folder,
+    latents_stem,
+    number_text,
+)
 from sagan.run import load_generator
 from sagan.sampling import SAMPLE_BATCH, SampleSet, find_classes, sample
 
@@ -62,7 +70,7 @@ class _Job:
         elif seed or len(self.images.seeds) > 1:
             parts.append(f"seed{seed}")
         if self.images.truncation is not None:
-            parts.append(f"truncation{self.images.truncation:g}")
+            parts.append(f"truncation{number_text(self.images.truncation)}")
         if self.scale:
             parts.append(f"scale{self.scale}")
         return "-".join([*parts, f"{k:05d}.png"])
@@ -180,12 +188,12 @@ def _default_path(
     if count is not None:
         options["count"] = count
     if images.truncation is not None:
-        options["truncation"] = f"{images.truncation:g}"
+        options["truncation"] = number_text(images.truncation)
     if job.scale is not None:
         options["scale"] = job.scale
     end = str(seed)
     if latents is not None:
-        options["_latents"] = f"latents-{latents.stem}"
+        options["_latents"] = latents_stem(latents)
         end = ""
     elif seeds:
         options["seeds"] = ",".join(map(str, images.seeds))

@@ -18,7 +18,7 @@ from pydantic import ConfigDict
 
 from sagan.config import Config
 from sagan.errors import UserError
-from sagan.files import write_atomically
+from sagan.files import read_json, write_atomically
 from sagan.parsing import CheckedConfig, read_as
 from sagan.run import Run, RunInfo
 from sagan.study.variants import STUDIES, Study, StudyName, Variant, update_share
@@ -125,7 +125,7 @@ class Job:
         if not self.evaluation_path.exists():
             return None
         try:
-            evaluation = json.loads(self.evaluation_path.read_bytes())
+            evaluation = read_json(self.evaluation_path)
             return evaluation if isinstance(evaluation["figures"], list) else None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.evaluation_path} is damaged: delete it to measure the run again") from error

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from sagan.config import Config
 from sagan.data import Store, prepare
+from sagan.data.diff import is_unchanged
 from sagan.data.store import cache_folder
 from sagan.device import choose_device, choose_precision, keep_memory
 from sagan.distributed import Processes
@@ -84,6 +85,8 @@ def open_study(
         folder = StudyFolder(out)
         old = folder.plan.seeds
         more = plan.seeds if plan.seeds[: len(old)] == old else old
+        if is_unchanged(folder.plan.data_key, store):
+            plan = replace(plan, data_key=folder.plan.data_key)
         _check_same(folder, plan, more)
         return folder if more == old else StudyFolder.create(out, replace(folder.plan, seeds=more))
     if budget_seconds or any(variant.same_time for variant in plan.chosen()):

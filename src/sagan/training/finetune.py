@@ -17,6 +17,7 @@ from sagan.model.generator import Generator
 from sagan.model.spectral_norm import SNEmbedding
 from sagan.presets import option_arguments
 from sagan.run import Run, read_discriminator, read_generator
+from sagan.text import canonical
 from sagan.trained import find
 from sagan.training.step import Trainer
 
@@ -129,8 +130,9 @@ def start_from(trainer: Trainer, start: str | Path, class_names: Sequence[str]) 
         UserError: there is nothing to load, or the networks have another shape.
     """
     source = check_source(start, trainer.model, trainer.config.freeze_discriminator)
-    numbers = {name: i for i, name in enumerate(source.class_names)}
-    matches = [numbers.get(name) for name in class_names]
+    numbers = {canonical(name): i for i, name in enumerate(source.class_names)}
+    numbers |= {name: i for i, name in enumerate(source.class_names)}
+    matches = [numbers.get(name, numbers.get(canonical(name))) for name in class_names]
     rows = None if tuple(class_names) == source.class_names else matches
     copy_weights(source.generator, trainer.generator, rows)
     copy_weights(source.average, trainer.ema.network, rows)

@@ -6,6 +6,7 @@ import random
 import re
 import tarfile
 import tracemalloc
+import unicodedata
 
 import numpy as np
 import pytest
@@ -268,3 +269,14 @@ def test_other_files_of_that_name_are_no_runs():
     assert len(look(tar(members)).rows) == 2
     assert len(look(tar([("a/config.json", b" " * 10**6 + RUN), ("a/1.png", b"x")])).rows) == 1
     assert len(look(tar([("a/config.json", RUN + b" " * 10**6), ("a/1.png", b"x")])).rows) == 0
+
+
+@pytest.mark.parametrize("first", ["NFC", "NFD"])
+def test_names_are_paired_whatever_their_form(first):
+    names = [f"café-{i}" for i in range(3)]
+    images = [(unicodedata.normalize("NFD" if first == "NFC" else "NFC", f"{name}.png"), b"x") for name in names]
+    labels = [(unicodedata.normalize(first, f"{name}.cls"), str(i).encode()) for i, name in enumerate(names)]
+    for members in (labels + images, [member for pair in zip(images, labels, strict=True) for member in pair]):
+        found = look(tar(members, tarfile.PAX_FORMAT))
+        assert found.rows["label"].tolist() == [0, 1, 2]
+        assert not found.problems

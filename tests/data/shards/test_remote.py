@@ -1,14 +1,19 @@
 """Shards at a URL are those of a local folder; failures are retried, then end with one line."""
 
+import contextlib
 import logging
 import re
+import socket
 import sys
+import threading
+import time
 
 import pytest
 
 from helpers.shards import load, serve
 from sagan.config import DataConfig
 from sagan.data import Batches
+from sagan.data.shards import remote
 from sagan.data.shards.pack import pack
 from sagan.errors import UserError
 
@@ -87,3 +92,52 @@ def test_what_is_missing_is_named(monkeypatch):
         monkeypatch.setitem(sys.modules, "s3fs", None)
         with pytest.raises(UserError, match="s3fs"):
             load("s3://bucket/x.tar")
+
+
+@pytest.mark.parametrize("sends", [b"", b"HTTP/1.1 200 OK\r\nx: y"])
+def test_headers_that_never_end_are_one_line(monkeypatch, sends):
+    """A server that accepts and sends nothing, or a byte now and then, holds nobody for ever."""
+    monkeypatch.setattr(remote, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(remote, "_LONGEST", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over = threading.Event()
+
+        def drip(peer):
+            with peer, contextlib.suppress(OSError):
+                peer.sendall(sends)
+                while sends and not over.wait(0.1):
+                    peer.sendall(b"y")
+                over.wait()
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while not over.is_set():
+                    threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        start = time.monotonic()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.tar"
+        with pytest.raises(UserError, match=r"^http://127\.0\.0\.1:\d+/index\.json cannot be read after 3 attempts\b"):
+            load(url)
+        assert time.monotonic() - start < 60
+        over.set()
+
+
+def test_an_index_that_cannot_be_fetched_is_not_a_missing_one(tmp_path, made):
+    """Without their index the same shards would have another key, and a run on them would not be resumed."""
+    pack(DataConfig(source=str(made)), tmp_path / "packed", shard_size=30_000, resolution=8, image_channels=3)
+    with serve(tmp_path) as (url, server):
+        store = load(url + "/packed")
+        for failures in (1, 10**9):
+            left = [failures]
+
+            def refuses(path, left=left):
+                left[0] -= path.endswith("index.json")
+                return path.endswith("index.json") and left[0] >= 0
+
+            server.refuses = refuses
+            if failures == 1:
+                assert load(url + "/packed").key == store.key
+            else:
+                with pytest.raises(UserError, match=r"/packed/index\.json cannot be read after 3 attempts\b.*\b503\b"):
+                    load(url + "/packed")

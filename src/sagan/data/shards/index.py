@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sagan.data.names import RUN_FILE, SUFFIXES, is_companion, is_hidden, is_run, normal, reason_unread
 from sagan.data.source import Skipped
 from sagan.errors import UserError
-from sagan.text import printable
+from sagan.text import canonical, printable
 
 ROW = np.dtype([("offset", "<i8"), ("size", "<i8"), ("label", "<i8"), ("sides", "<i4", 2)])
 """An image: its first byte in the shard and its bytes; its class, or -1; width and height, 0 if unknown."""
@@ -245,6 +245,7 @@ class _Samples:
 
 
 def _hash(key: str) -> int:
+    key = canonical(key)  # macOS may have decomposed one of two equal names
     digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 

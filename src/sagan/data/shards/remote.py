@@ -31,6 +31,7 @@ class Unreachable(Unavailable):
 
 _T = TypeVar("_T")
 _TIMEOUT = 30  # seconds without an answer of a server
+_LONGEST = 300  # seconds of one request: a server that sends a byte now and then would hold it for ever
 _URL = re.compile(r"[A-Za-z][\w+.-]*(://|::)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -75,7 +76,16 @@ def exists(name: str) -> bool:
     if not is_url(name):
         return Path(name).is_file()
     system, path = _system(name)
-    return _retry(lambda: bool(system.isfile(path)), name)
+
+    def find() -> bool:  # not `isfile`, which says no whatever goes wrong
+        try:
+            return bool(system.info(path).get("type", "file") == "file")
+        except FileNotFoundError as error:
+            if _network_failure(error):
+                raise
+            return False
+
+    return _retry(find, name)
 
 
 def read(name: str, start: int, stop: int) -> bytes:
@@ -118,7 +128,8 @@ def _retry(attempt: Callable[[], _T], name: str, permanent: tuple[type[Exception
             return attempt()
         except UserError:
             raise
-        except Exception as error:  # every kind of URL raises its own types
+        except Exception as raised:  # every kind of URL raises its own types
+            error = _network_failure(raised) or raised
             reason = printable(" ".join(str(getattr(error, "strerror", None) or error).split())[:200])
             reason = reason or type(error).__name__
             if isinstance(error, FileNotFoundError):
@@ -131,6 +142,16 @@ def _retry(attempt: Callable[[], _T], name: str, permanent: tuple[type[Exception
             _log.warning("%s cannot be read (%s): trying again in %g s", printable(name), reason, wait)
             time.sleep(wait)
     raise AssertionError  # the last attempt returns or raises
+
+
+def _network_failure(error: Exception) -> BaseException | None:
+    """Return what went wrong if fsspec took a failure of the network, or of a server, for a missing file."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or cause is None or isinstance(cause, FileNotFoundError):
+        return None
+    status = getattr(cause, "status", 500)
+    of_network = isinstance(cause, OSError | TimeoutError) or type(cause).__module__.startswith("aiohttp")
+    return cause if of_network and status >= 500 else None
 
 
 def _system(name: str) -> tuple[Any, str]:
@@ -146,7 +167,7 @@ def _system(name: str) -> tuple[Any, str]:
         if name.startswith(("http://", "https://")):
             from aiohttp import ClientTimeout
 
-            timeout = ClientTimeout(total=None, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
+            timeout = ClientTimeout(total=_LONGEST, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
             options = {"client_kwargs": {"timeout": timeout}}
         system, path = url_to_fs(name, **options)
     except ImportError as error:  # fsspec names the package that this kind of URL needs
