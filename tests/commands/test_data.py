@@ -108,7 +108,7 @@ def test_arguments_that_are_not_text_are_refused_before_anything_is_written(comm
 @pytest.mark.parametrize("position", [0, 11, 23])
 def test_a_store_that_is_truncated_under_a_training_run(command, train_options, image_folder, monkeypatch, position):
     """What was a bus error is one line, and the run can be resumed."""
-    from sagan.training.loop import Batches
+    from sagan.data import Batches
 
     load, seen = Batches.__call__, []
 

@@ -43,7 +43,7 @@ def drawn(path, **inputs):
 
 def test_draws_the_images_of_the_run_in_batches_of_any_size(conditional):
     run, exported = conditional
-    assert exported.path == run.path / "generator.onnx"
+    assert exported.path == run.path / "generator-truncation0.7.onnx"
     for count in (1, 2, 33):
         z = draw_latents(count, 8, seed=5)
         y = torch.arange(count) % 3

@@ -141,7 +141,7 @@ def test_a_finished_run(command, run):
     count = sum(p.numel() for p in Generator(run.info.config.model).parameters())
     assert re.search(rf"{count:,} parameters\b.*self-attention\b.*\breleased\b.*16\u00a0×\u00a016", page.text)
     assert embedded(page, "image/png")[0] == run.samples_path.read_bytes()
-    assert len(embedded(page, "image/svg+xml")) == 6
+    assert len(embedded(page, "image/svg+xml")) == 8
     assert all(attributes["alt"] for attributes in page.all("img"))
     assert [p.name for p in run.path.iterdir() if p.name.startswith(".")] == []
 
