@@ -19,7 +19,7 @@ from sagan.errors import UserError
 from sagan.generation import LoadedGenerator
 from sagan.hub.repository import load, save_pretrained
 from sagan.importers.networks import ImportedGenerator as _ImportedGenerator  # registers its architecture
-from sagan.metrics.evaluation import Evaluation
+from sagan.metrics.result import Evaluation
 from sagan.model.attention import ChannelAttention2d, SelfAttention2d
 from sagan.model.config import ModelConfig
 from sagan.model.dcgan import DCGANGenerator as _DCGANGenerator

@@ -66,7 +66,7 @@ def abandon_capture(device: torch.device, pool: Any) -> None:
 
 
 class OptionError(Exception):
-    """Arguments that tyro refuses; the message says in one line which, and why."""
+    """An error of arguments that tyro refuses; the message says in one line which, and why."""
 
 
 def parse_options(options: type, **settings: Any) -> Any:
@@ -76,7 +76,7 @@ def parse_options(options: type, **settings: Any) -> Any:
 
     Raises:
         OptionError: an option is unknown, a value is invalid, or an argument is missing.
-        SystemExit: the help was printed (0), or an error that is described here by no line (2).
+        SystemExit: tyro printed the help (0), or an error that `_describe_error` does not know (2).
     """
     import tyro
 
@@ -96,7 +96,7 @@ def parse_options(options: type, **settings: Any) -> Any:
 
 
 def _describe_error(event: Any, options: type, settings: dict[str, Any]) -> str | None:
-    """Describe why tyro refuses the arguments: one of its events; None if it is not known here."""
+    """Return why tyro refuses the arguments, in one line; None if its event is not known here."""
     import tyro
 
     kind = type(event).__name__

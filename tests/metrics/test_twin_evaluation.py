@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from helpers.runs import make_run
-from sagan import attention_maps, sample
+from sagan import attention_maps, evaluate, sample
 from sagan.data import prepare
 from sagan.data.builtin.robots import CLASS_NAMES
-from sagan.metrics.evaluation import evaluate
 from sagan.metrics.reference import choose
 from sagan.metrics.twin_evaluation import evaluate_peaks, middle_points
 from sagan.metrics.twins import count_twin_hits, measure_twins

@@ -1,13 +1,11 @@
 """Names of default outputs: whatever two drawings of a run differ in, their files differ too."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers.runs import make_run
-from sagan.metrics.evaluation import Evaluation, Measurement, default_path
 from sagan.render.attention import attention_path
 from sagan.render.interpolation import _default_path as interpolation_path
 from sagan.render.outputs import class_stems, file_names
@@ -99,13 +97,3 @@ def test_stems_need_no_configuration(folder, tmp_path):
     (tmp_path / "weights").mkdir()
     (folder / "generator.safetensors").rename(tmp_path / "weights" / "generator.safetensors")
     assert class_stems(tmp_path / "weights" / "generator.safetensors", ["a?", "0"]) == ["1-a", "0-a"]
-
-
-def test_an_evaluation_in_features_of_a_long_name_is_kept(folder):
-    def evaluation(network):
-        return Evaluation({"step": 7}, {}, {"network": network}, (Measurement("x", 1.0, None, ""),), {}, (), {}, None)
-
-    paths = [default_path(folder, evaluation(name)) for name in ("猫" * 80 + "1.pt", "猫" * 80 + "2.pt")]
-    assert paths[0] != paths[1]
-    assert all(len(path.with_suffix("").name.encode()) < 200 for path in paths)
-    assert re.fullmatch(r"step-00000007-猫+-[0-9a-f]{8}\.json", paths[0].name)

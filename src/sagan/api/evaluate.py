@@ -9,7 +9,8 @@ from torch import nn
 from sagan.config import EvaluationConfig
 from sagan.device import choose_device
 from sagan.distributed import Processes
-from sagan.metrics.evaluation import Evaluation, evaluate_together
+from sagan.metrics.evaluation import evaluate_together
+from sagan.metrics.result import Evaluation
 
 
 def evaluate(

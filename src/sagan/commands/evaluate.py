@@ -35,7 +35,8 @@ def evaluate(options: Evaluate) -> None:
     """Run `sagan evaluate`."""
     from sagan.device import enough_memory
     from sagan.distributed import join
-    from sagan.metrics.evaluation import default_path, evaluate_together, patch_correlation_path
+    from sagan.metrics.evaluation import default_path, evaluate_together
+    from sagan.metrics.result import patch_correlation_path
 
     if options.out is not None and options.out.suffix != ".json":
         raise UserError(f"--out {options.out}: pass a .json file")

@@ -23,7 +23,7 @@ class Rates:
     """Search the largest learning rate that training survives (Figure 3), with spectral norm in D or in both networks.
 
     Every trial trains --steps steps (default: 600) at constant rates, with the hinge loss and without attention. It
-    survives if losses and weights stay numbers, and if the distance and the diversity at the end are within the bounds
+    survives if losses and weights stay finite, and if the distance and the diversity at the end are within the bounds
     below. From the preset's rate on, rates are multiplied or divided by 4 until one survives and one fails, and then
     bisected in their logarithm until the two are within a factor of 1.25. If the search is interrupted, the same
     command resumes it. The other options are those of sagan train and apply to all trials.

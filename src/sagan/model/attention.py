@@ -166,20 +166,20 @@ def build_attention(kind: AttentionKind, channels: int, config: ModelConfig, *, 
 
     if kind == "self":
         return build_self_attention()
-    with torch.device("meta"):  # only counted
+    with torch.device("meta"):  # its parameters are only counted
         parameters = sum(p.numel() for p in build_self_attention().parameters())
     return MatchedResidual2d(channels, parameters, spectral_norm=spectral_norm)
 
 
 @contextmanager
 def own_random_numbers(number: int) -> Iterator[None]:
-    """Draw PyTorch's random numbers on the CPU from another stream inside, and go on with the old one afterwards.
+    """Draw PyTorch's random numbers on the CPU from another stream inside, and resume the old one afterwards.
 
     The stream is a function of the old one's state and of `number`.
     """
     with torch.random.fork_rng(devices=[]):
         drawn = int(torch.randint(2**32, (), device="cpu"))
-        # PyTorch reads 32 bits of a seed on the CPU. Multiples of 2^32 / golden ratio set streams far apart in them.
+        # PyTorch reads 32 bits of a seed on the CPU. Multiples of 2^32 / golden ratio set streams far apart.
         torch.default_generator.manual_seed((drawn + number * 2_654_435_769) % 2**32)
         yield
 

@@ -75,7 +75,7 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         with without_autocast(weight.device):
-            if weight.dim() == 4:  # in the order of its rows, so that neither pass copies it again
+            if weight.dim() == 4:  # the memory order of `to_rows`, so that neither pass copies the weight again
                 weight = weight.contiguous(memory_format=torch.channels_last)
             with torch.no_grad():
                 # One power iteration from the stored u.

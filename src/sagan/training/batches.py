@@ -1,4 +1,4 @@
-"""The batches of a training run on its device, one ahead of the step."""
+"""Open the batches of a training run on its device, read one ahead of the step."""
 
 from sagan.config import Config
 from sagan.data import Batches, Prefetcher, Store, resident
@@ -13,7 +13,7 @@ def open_batches(config: Config, store: Store, processes: Processes, *, announce
         config: with the batch size, the seed of the order, and whether images are mirrored.
         store: the images.
         processes: that share a batch.
-        announce: say in a line that the images are on the device.
+        announce: print a line if the images are kept on the device.
 
     Raises:
         Unavailable: the images cannot be read.

@@ -14,22 +14,22 @@ from sagan.training.step import Trainer
 
 
 class Snapshot(NamedTuple):
-    """The state of a trainer at a moment, which later steps leave alone."""
+    """A copy of a trainer's state, which later steps do not change."""
 
     tensors: dict[str, Tensor]
-    """As `state` names them, on the CPU."""
+    """The tensors of `state`, by its names, on the CPU."""
     step: int
     """Steps done."""
     restarts: int
-    """Of the run, after divergence."""
+    """Restarts of the run after divergence."""
 
     def average(self) -> dict[str, Tensor]:
         """Return the averaged generator's tensors, by their names in it."""
-        return {name[4:]: t for name, t in self.tensors.items() if name.startswith("ema/")}
+        return {name.removeprefix("ema/"): t for name, t in self.tensors.items() if name.startswith("ema/")}
 
 
 def take_snapshot(trainer: Trainer, step: int) -> Snapshot:
-    """Copy the state of a trainer after `step` steps to memory of the host; from CUDA to pinned memory, in one go."""
+    """Copy the state of a trainer after `step` steps to the host; from CUDA to pinned memory, synchronising once."""
     on_cuda = trainer.device.type == "cuda"
     tensors = {}
     for name, t in state(trainer).items():

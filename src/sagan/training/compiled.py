@@ -1,8 +1,7 @@
-"""Both networks through torch.compile: what lies between convolutions and products becomes few kernels.
+"""Compile both networks with torch.compile, which fuses what lies between convolutions and products into few kernels.
 
-Compiled are forward passes and their gradients, not the networks: parameters and buffers are those of the modules, so
-state dicts and copies know nothing of it. Penalties differentiate twice, which compiled functions cannot, and call the
-discriminator itself.
+It compiles forward passes and their gradients and leaves the modules as they are, so state dicts and copies do not
+change. Penalties differentiate twice, which compiled functions cannot, so they call the discriminator itself.
 """
 
 import time
@@ -27,9 +26,9 @@ BACKEND = "inductor"
 def discriminate(
     discriminator: Discriminator, x: Tensor, y: Tensor, *, classify: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the logits (N,) of images x, and the auxiliary classifier's (N, num_classes), if there is one and asked.
+    """Return the logits (N,) of images x, and the auxiliary classifier's (N, num_classes).
 
-    Both are computed from the same features, by one pass of the network.
+    One pass of the network computes both. The second is None without a classifier, or if not `classify`.
     """
     if not classify or discriminator.classifier is None:
         return discriminator(x, y), None
@@ -38,7 +37,7 @@ def discriminate(
 
 
 class Passes:
-    """The forward passes of a training step: through the networks as they are, until `compile` was called.
+    """The forward passes of a training step, through the networks as they are until `compile` is called.
 
     Attributes:
         generate: maps z and y to images, as the generator does.
@@ -71,7 +70,7 @@ class Passes:
         buffers = [(buffer, buffer.clone()) for module in changed for buffer in module.buffers()]
         try:
             rehearse()
-        except Exception as error:  # whatever it is, the networks themselves may do; if not, they raise it again
+        except Exception as error:  # of any kind: an error of the networks themselves returns in the next step
             self._set(self._networks[0], discriminate)
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             if announce:

@@ -131,7 +131,7 @@ def start_from(trainer: Trainer, start: str | Path, class_names: Sequence[str]) 
     """
     source = check_source(start, trainer.model, trainer.config.freeze_discriminator)
     numbers = {canonical(name): i for i, name in enumerate(source.class_names)}
-    numbers |= {name: i for i, name in enumerate(source.class_names)}
+    numbers |= {name: i for i, name in enumerate(source.class_names)}  # an exact name comes first
     matches = [numbers.get(name, numbers.get(canonical(name))) for name in class_names]
     rows = None if tuple(class_names) == source.class_names else matches
     copy_weights(source.generator, trainer.generator, rows)

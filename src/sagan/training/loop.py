@@ -43,10 +43,14 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
     choose_algorithms(deterministic=config.training.deterministic)
     if processes.is_first:
         run.sweep()
-    refused = [why_not(processes.device, processes)] if config.training.cuda_graph else []
-    refused += [why_not_compiled(config.training, processes)] if config.training.compile else []
-    for reason in filter(None, refused if processes.is_first else []):
-        say(reason)
+    refused = []
+    if config.training.cuda_graph:
+        refused.append(why_not(processes.device, processes))
+    if config.training.compile:
+        refused.append(why_not_compiled(config.training, processes))
+    for reason in refused:
+        if reason and processes.is_first:
+            say(reason)
     trainer, step = open_trainer(run, processes)
     monitor = DivergenceMonitor()
     policy = RestartPolicy()
@@ -86,7 +90,7 @@ def train(run: Run, store: Store, processes: Processes, callback: Callback | Non
             monitor.update(log)
 
             # Save this step if it is the last because of a signal or the callback.
-            stop = processes.any(signals.received or recorder.is_stopped)
+            stop = processes.any(signals.received or recorder.stop_requested)
             if stop:
                 due = replace(due, save=True)
             bar.update()

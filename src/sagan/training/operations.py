@@ -1,4 +1,4 @@
-"""The operations of a training step, and the share of the device's peak that they use."""
+"""Count the operations of a training step."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -6,14 +6,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
 
-_IMAGES = 2  # of the counted step: batch norm needs more than one value
+_IMAGES = 2  # images of the counted step: batch norm needs more than one value
 
 
 def count_operations(model: ModelConfig, *, discriminator_steps: int = 1) -> float:
     """Return the operations of convolutions and products in a step, per image of the batch, without penalties.
 
-    A multiply-add is 2 operations. They are counted on networks without memory, as these compute: fewer than in the
-    usual form (docs/speed.md).
+    A multiply-add is 2 operations. The count is that of our form of the networks, on the meta device: fewer than in
+    the usual form (docs/speed.md).
     """
     with torch.device("meta"):
         generator, discriminator = build_generator(model), build_discriminator(model)

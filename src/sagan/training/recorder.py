@@ -83,7 +83,7 @@ class Recorder:
         self.writes = processes.is_first
         self.uninformed_loss = uninformed_loss
         self.callback = callback
-        self.is_stopped = False  # by the callback
+        self.stop_requested = False  # by the callback
         self.monitor = open_monitor(self.config, store, processes)
         self.log = MetricsLog(run, start, writes=self.writes)
         self._writer = BackgroundWriter()
@@ -113,8 +113,8 @@ class Recorder:
         """Log, draw, evaluate and save what is due after a step that returned `log`.
 
         Raises:
-            UserError: the disk refuses a write, or has refused the checkpoint before, or the run's folder is gone.
-                What was saved before stays intact.
+            UserError: the disk refuses a write, or refused the previous checkpoint, or the run's folder is gone. What
+                was saved before stays intact.
         """
         self._writer.check()
         generator = trainer.ema.network
@@ -161,7 +161,7 @@ class Recorder:
         """
         generator, best = trainer.ema.network, best_step(self.log.rows)
         is_best = best is None or best == step
-        self._writer.wait()  # before the copy: never two of them
+        self._writer.wait()  # before the copy: memory holds one snapshot at most
         if is_best:
             save(self._draw_samples(generator), self.run.samples_path, step=step)
         snapshot = take_snapshot(trainer, step)
@@ -210,7 +210,7 @@ class Recorder:
     def _log(self, step: int, values: dict[str, float]) -> None:
         self.log.write(step, values)
         if self.callback and self.writes:
-            self.is_stopped |= self.callback(step, dict(values)) is True
+            self.stop_requested |= self.callback(step, dict(values)) is True
 
     def _describe_evaluation(self, step: int) -> str:
         """Return a line on the evaluation just logged: its distance, its diversity, and the best step so far."""
@@ -225,7 +225,7 @@ class Recorder:
         self.stopwatch.restart()
 
     def _speed(self, step: int) -> dict[str, float]:
-        """Return the speed since the last line of the log, the memory, and what the last checkpoint held up."""
+        """Return the speed since the last line of the log, the peak memory, and the pause for the last checkpoint."""
         steps, batch_size = step - self._clock_step, self.config.training.batch_size
         values = {"images_per_second": steps * batch_size / self.stopwatch.elapsed}
         values |= self.stopwatch.steps(steps) | self.stopwatch.take("checkpoint")
@@ -241,10 +241,9 @@ class Recorder:
         rows = len(names) or GRID_COLUMNS
         count = GRID_COLUMNS if names else rows * GRID_COLUMNS
         seed = self.config.training.seed
-        images = SampleSet(self.config.model.latent_dim, count, range(len(names)), (seed,))
-        return draw_grid(
-            sample(generator, *images.inputs()), columns=GRID_COLUMNS, row_labels=class_labels(names) or None
-        )
+        samples = SampleSet(self.config.model.latent_dim, count, range(len(names)), (seed,))
+        images = sample(generator, *samples.inputs())
+        return draw_grid(images, columns=GRID_COLUMNS, row_labels=class_labels(names) or None)
 
     def _draw_curve(self, distance_key: str) -> None:
         """Plot the distance to the data and the diversity over training, the best step marked."""

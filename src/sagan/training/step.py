@@ -164,7 +164,7 @@ class Trainer:
         return log
 
     def _compile(self, inputs: StepInputs) -> None:
-        """Compile the passes of a step, by computing its gradients, of which nothing is kept."""
+        """Compile the passes of a step by computing the gradients of its first micro-batches, which are not used."""
 
         def rehearse() -> None:
             self._discriminator_gradients(inputs.discriminator[0][:1], penalise=False)

@@ -1,4 +1,4 @@
-"""Where the time of a training run goes, for the metrics log."""
+"""Measure where the time of a training run goes, for the metrics log."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,16 +11,16 @@ T = TypeVar("T")
 class Stopwatch:
     """Add up the seconds of training steps, of waiting for their data, and of pauses between them.
 
-    On CUDA a step returns before it is computed. The loop reads its log before everything that pauses, so sums over
-    steps are right, and so are pauses.
+    On CUDA a step returns before it is computed. The loop reads a step's log, which waits for it, before every pause,
+    so the sums over steps and the pauses are right.
     """
 
     def __init__(self) -> None:
-        self._pauses: dict[str, float] = {}  # seconds that were not yet returned, by what they were spent on
+        self._pauses: dict[str, float] = {}  # seconds that `take` has not returned yet, by part
         self.restart()
 
     def restart(self) -> None:
-        """Begin to count steps and data from now on."""
+        """Start the count of steps and data again."""
         self._begun = time.perf_counter()
         self._data = self._paused = 0.0
 
@@ -53,7 +53,7 @@ class Stopwatch:
             self._pauses[part] = self._pauses.get(part, 0.0) + seconds
 
     def steps(self, count: int) -> dict[str, float]:
-        """Return the mean seconds of each of the `count` steps since the count began, and those of their data."""
+        """Return the mean seconds of the `count` steps since the count began, and of waiting for their data."""
         return {"seconds/step": (self.elapsed - self._paused) / count, "seconds/data": self._data / count}
 
     def take(self, part: str) -> dict[str, float]:

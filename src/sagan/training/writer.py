@@ -1,18 +1,18 @@
-"""Writing in the background: a thread that writes one checkpoint while training continues."""
+"""Write checkpoints in a thread, one at a time, while training continues."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class BackgroundWriter:
-    """Run one write at a time in a thread. Its error is raised by whichever of the methods is called next."""
+    """Run one write at a time in a thread. The next method call after it fails raises its error."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._write: Future[None] | None = None
 
     def start(self, write: Callable[[], None]) -> None:
-        """Wait for the write before, then start this one. What it reads must no longer change."""
+        """Wait for the previous write, then start this one. The data that it reads must not change meanwhile."""
         self.wait()
         self._write = self._thread.submit(write)
 
