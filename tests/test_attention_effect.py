@@ -9,6 +9,7 @@ import torch
 
 from sagan import Generator, ModelConfig, UserError, draw_latents, observe_attention
 from sagan.attention_effect import (
+    Difference,
     amplified_difference,
     attention_effect,
     difference_of,
@@ -98,6 +99,8 @@ def test_differences_are_grey_levels():
     found = difference_of(a, b)
     assert (found.mean, found.largest) == ((255 + 2 + 1) / 4, 255)
     assert str(found) == "64.5 grey levels of 255 on average, 255 at most"
+    assert str(Difference(0.003, 1)) == "less than 0.1 grey levels of 255 on average, 1 at most"
+    assert str(Difference(0.0, 0)) == "0.0 grey levels of 255 on average, 0 at most"
     assert amplified_difference(b, a, 8).tolist() == [[[[255, 16, 8]]]]  # without the transparency
     assert amplified_difference(a[..., :1], b[..., :1], 1).tolist() == [[[[255]]]]
     assert [visible_gain(d) for d in (0, 7, 8, 63, 64, 127, 128, 255)] == [32, 32, 16, 4, 2, 2, 1, 1]

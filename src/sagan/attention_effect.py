@@ -49,8 +49,13 @@ class Difference:
     largest: int
     """The largest absolute difference of a pixel in a channel."""
 
+    @property
+    def average(self) -> str:
+        """The mean in words; a difference that is there is never called 0.0."""
+        return "less than 0.1" if 0 < self.mean < 0.05 else f"{self.mean:.1f}"
+
     def __str__(self) -> str:
-        return f"{self.mean:.1f} grey levels of 255 on average, {self.largest} at most"
+        return f"{self.average} grey levels of 255 on average, {self.largest} at most"
 
 
 def difference_of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> Difference:

@@ -48,8 +48,21 @@ def test_a_dry_run_measures_and_writes_nothing(command, train_options, tmp_path)
     status, output, errors = command("train", *train_options, "--steps", 40, "--dry-run", "--out", tmp_path / "run")
     assert status == 0, errors
     assert re.search(r"^speed +[\d.]+ s a step, [\d.]+ images/s; [\d.]+ GiB of memory; about .* to train", output, re.M)
+    assert "measuring the speed" in errors  # before the trial, which may take minutes
     assert not (tmp_path / "run").exists()
     assert "done" not in output
+
+
+def test_a_trial_ends_after_a_minute_without_a_budget(command, train_options, monkeypatch):
+    limits = []
+
+    def seconds_per_step(config, store, processes, *, limit):
+        limits.append(limit)
+        return 0.5
+
+    monkeypatch.setattr(speed, "seconds_per_step", seconds_per_step)
+    assert command("train", *train_options, "--dry-run")[0] == 0
+    assert limits == [speed.TRIAL_SECONDS]
 
 
 def test_a_dry_run_of_a_resumed_run_leaves_it_as_it_was(command, train_options, tmp_path, half_a_second):

@@ -229,6 +229,8 @@ def _try_out(plan: _Plan, budget: float | None, processes: "Processes") -> "tupl
     from sagan.training.speed import fitting_steps, try_out
 
     since = time.perf_counter()
+    if processes.is_first and (not budget or budget > 60):  # on a slow machine nothing else would be seen for minutes
+        print("measuring the speed of training, usually for less than two minutes ...", file=sys.stderr, flush=True)
     speed = try_out(plan.config, plan.store, processes, budget=budget or math.inf)
     if not budget:
         return plan, speed

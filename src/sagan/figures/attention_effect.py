@@ -46,6 +46,6 @@ def draw_effect(effect: AttentionEffect, *, title: str, subtitle: str, labels: S
             page.text(left - GUTTER, y + tile / 2, text, size=LABEL_SIZE, ha="right", font=font)
         for x, image in zip(columns, (effect.on[i], effect.off[i], differences[i]), strict=True):
             page.image(rgb(image), x, y, tile, _FRAME)
-        caption = f"{apart.mean:.1f} on average, {apart.largest} at most"
+        caption = f"{apart.average} on average, {apart.largest} at most"
         page.text(columns[2] + tile / 2, y + tile + _CAPTION / 2 + 1, caption, size=6, colour=GREY, ha="center")
     return page.figure

@@ -25,6 +25,7 @@ TRIAL_STEPS = 8  # minimum steps of a timed block
 TRIAL_BLOCKS = 6  # maximum number of blocks
 TRIAL_TOLERANCE = 0.05  # relative difference of two blocks below which both count as the speed of the run
 TRIAL_SHARE = 0.2  # of a budget, after which a trial starts no further block
+TRIAL_SECONDS = 60.0  # after which a trial starts no further block, whatever the budget
 RESERVE = 0.05  # of a budget: grids of samples, checkpoints and the last figures
 FIRST_SECONDS = 5.0  # of training whose speed is told
 T = TypeVar("T")
@@ -70,11 +71,11 @@ def try_out(config: Config, store: Store, processes: Processes, *, budget: float
     All processes call this, and get the first one's values.
 
     Args:
-        budget: seconds that training may take; a part of it limits the trial.
+        budget: seconds that training may take; a part of it, and a minute, limit the trial.
     """
     keep_memory()
     with enough_memory():
-        step = seconds_per_step(config, store, processes, limit=TRIAL_SHARE * budget)
+        step = seconds_per_step(config, store, processes, limit=min(TRIAL_SHARE * budget, TRIAL_SECONDS))
         evaluation = 0.0
         monitor = open_monitor(config, store, processes)
         if monitor is not None:
