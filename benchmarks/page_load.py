@@ -32,7 +32,7 @@ from pages import serve_page
 from sagan.config import Config
 from sagan.presets import PRESETS
 from sagan.run import Run, RunInfo
-from sagan.training.checkpoint import save_checkpoint
+from sagan.training.checkpoint import take_snapshot, write_checkpoint
 from sagan.training.step import Trainer
 
 JSON, BYTES = "application/json", "application/octet-stream"
@@ -45,7 +45,7 @@ def make_run(path: Path) -> Path:
     labels = torch.arange(config.training.batch_size) % 5
     images = torch.zeros(len(labels), 3, config.model.resolution, config.model.resolution, dtype=torch.uint8)
     trainer.train_step(0, lambda number: (images, labels))
-    save_checkpoint(run.checkpoint_path(1), trainer, 1)
+    write_checkpoint(run.checkpoint_path(1), take_snapshot(trainer, 1))
     run.save_generator(trainer.ema.network, 1)
     return run.path
 

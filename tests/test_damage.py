@@ -19,7 +19,7 @@ from sagan.config import DataConfig
 from sagan.data import prepare
 from sagan.importers.importer import import_networks
 from sagan.run import Run, RunInfo, read_discriminator, read_generator
-from sagan.training.checkpoint import load_newest, save_checkpoint
+from sagan.training.checkpoint import load_newest, take_snapshot, write_checkpoint
 from sagan.training.recorder import write_animation
 from sagan.training.step import Trainer
 
@@ -125,7 +125,7 @@ def made(tmp_path_factory):
 
     for step in (1, 2):
         trainer.train_step(step - 1, batch)
-        save_checkpoint(run.checkpoint_path(step), trainer, step)
+        write_checkpoint(run.checkpoint_path(step), take_snapshot(trainer, step))
     run.save_generator(trainer.ema.network, 2)
     rows = [{"step": i, "loss/discriminator": 1.5, "fid": 100.0 - i} for i in range(1, 3)]
     run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -18,7 +18,7 @@ from sagan.metrics.features import CustomFeatures, EfficientNetLite0, extract
 from sagan.model.build import build_discriminator, build_generator
 from sagan.model.spectral_norm import SpectralNorm, drop_spectral_norm
 from sagan.sampling import draw_latents, estimate_statistics, sample
-from sagan.training.checkpoint import load_checkpoint, save_checkpoint
+from sagan.training.checkpoint import load_checkpoint, take_snapshot, write_checkpoint
 from sagan.training.divergence import DivergenceMonitor
 from sagan.training.finetune import copy_weights
 from sagan.training.step import Trainer
@@ -175,7 +175,7 @@ def test_training_resumes_from_a_checkpoint(tmp_path):
         trainer = Trainer(MODEL, training, CUDA)
         step(gpu, trainer)
         gpu.forget()
-        save_checkpoint(tmp_path / "1.safetensors", trainer, 1)
+        write_checkpoint(tmp_path / "1.safetensors", take_snapshot(trainer, 1))
         assert gpu.reads
         trainer = Trainer(MODEL, training, CUDA)
         gpu.forget()

@@ -152,6 +152,12 @@ def read_bytes(path: Path, max_bytes: int = MAX_JSON_BYTES) -> bytes:
     return data
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically. Raises UserError if that fails."""
+    text = json.dumps(value, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Parse a JSON file.
 

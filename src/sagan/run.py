@@ -41,7 +41,7 @@ from sagan.files import (
     read_metadata,
     save_tensors,
     sweep,
-    write_atomically,
+    write_json,
 )
 from sagan.metric_names import best_step
 from sagan.model.build import build_discriminator, build_generator
@@ -133,7 +133,7 @@ class Run:
         path = Path(path)
         if (path / "config.json").exists():
             refuse_second_run(path)
-        _write_info(path / "config.json", info)
+        write_json(path / "config.json", asdict(info))
         run = cls(path)
         run.use_cache(info.config.data.cache)
         return run
@@ -151,7 +151,7 @@ class Run:
         """
         stored = read_as(RunInfo, self.config_path, "a run's configuration")
         data = replace(config.data, cache=stored.config.data.cache)
-        _write_info(self.config_path, replace(stored, config=replace(config, data=data)))
+        write_json(self.config_path, asdict(replace(stored, config=replace(config, data=data))))
         self.info = replace(self.info, config=config)
 
     def sweep(self) -> None:
@@ -240,11 +240,6 @@ class Run:
 def refuse_second_run(path: Path) -> NoReturn:
     """Raise the UserError for a new run in a folder that contains one."""
     raise UserError(f"{path} contains a run already: resume it with --resume {path}, or choose another --out")
-
-
-def _write_info(path: Path, info: RunInfo) -> None:
-    text = json.dumps(asdict(info), indent=2) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
 def step_of_file(path: Path) -> int:

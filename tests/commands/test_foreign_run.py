@@ -4,21 +4,15 @@ import json
 import re
 
 import pytest
-import torch
-from torch import nn
 
+from helpers.features import save_means
 from sagan.run import Run
-
-
-class Means(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x.mean((2, 3)), x[:, :, :16].mean((2, 3))], 1)
 
 
 @pytest.fixture
 def run(command, train_options, tmp_path):
     """A run stopped after two of four steps; its config.json names a program and a folder."""
-    torch.jit.script(Means()).save(tmp_path / "means.pt")
+    save_means(tmp_path / "means.pt")
     options = ["--steps", 2, "--checkpoint-every", 2, "--out", tmp_path / "run"]
     assert command("train", *train_options, *options)[0] == 0
     path = tmp_path / "run" / "config.json"

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.cuda_trainers import EVERYTHING, deterministic, images, load_checkpoint, save_checkpoint, state, trainer
+from helpers.cuda_trainers import (
+    EVERYTHING,
+    deterministic,
+    images,
+    load_checkpoint,
+    state,
+    take_snapshot,
+    trainer,
+    write_checkpoint,
+)
 from sagan import PRESETS
 from sagan.data import Prefetcher
 from sagan.training.graphs import WARM_UP
@@ -93,7 +102,7 @@ def test_a_resumed_run_is_the_same_run(cuda, tmp_path):
         train(once, 0, STEPS, cuda)
         first = trainer(cuda, **options)
         train(first, 0, stop, cuda)
-        save_checkpoint(tmp_path / "stop.safetensors", first, stop)
+        write_checkpoint(tmp_path / "stop.safetensors", take_snapshot(first, stop))
         resumed = trainer(cuda, **options)
         assert load_checkpoint(tmp_path / "stop.safetensors", resumed) == stop
         train(resumed, stop, STEPS, cuda)

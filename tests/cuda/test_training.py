@@ -9,9 +9,10 @@ from helpers.cuda_trainers import (
     enough_memory,
     images,
     load_checkpoint,
-    save_checkpoint,
     state,
+    take_snapshot,
     trainer,
+    write_checkpoint,
 )
 from sagan import PRESETS, UserError
 from sagan.data import Prefetcher
@@ -75,7 +76,7 @@ def test_deterministic_and_resumed_it_is_the_same_run_bit_for_bit(device, tmp_pa
         t = trainer(device, precision=precision, loss="relativistic", r1=0.5, penalty_every=2, **chosen)
         for step in range(8):
             if step == stop:
-                save_checkpoint(tmp_path / "kept.safetensors", t, step)
+                write_checkpoint(tmp_path / "kept.safetensors", take_snapshot(t, step))
                 t = trainer(device, precision=precision, loss="relativistic", r1=0.5, penalty_every=2, **chosen)
                 assert load_checkpoint(tmp_path / "kept.safetensors", t) == step
             t.train_step(step, lambda i: images(device, number=i))

@@ -3,13 +3,8 @@
 import re
 import shutil
 
-from sagan.config import DataConfig
-from sagan.data import prepare
+from helpers.sources import load
 from sagan.data.diff import describe_changes, is_unchanged, note_on_changes
-
-
-def load(source):
-    return prepare(DataConfig(source=str(source)), resolution=8, image_channels=3, progress=False)
 
 
 def test_each_kind_of_change_is_named(tree, png, cache):

@@ -7,22 +7,9 @@ import zipfile
 
 import pytest
 
-from sagan.config import DataConfig
-from sagan.data import prepare
+from helpers.sources import check_skipped, load
 from sagan.data.sources import open_source
 from sagan.errors import UserError
-
-
-def load(source, **options):
-    return prepare(DataConfig(source=str(source), **options), resolution=8, image_channels=3, progress=False)
-
-
-def check_skipped(store, patterns):
-    """Check that exactly these files were skipped, each for a reason that its pattern is found in."""
-    reasons = {one.name: one.reason for one in store.skipped}
-    assert reasons.keys() == patterns.keys()
-    for name, pattern in patterns.items():
-        assert re.search(pattern, reasons[name]), (name, reasons[name])
 
 
 def test_links_are_followed_and_loops_are_not(tree, png, tmp_path):

@@ -2,13 +2,8 @@
 
 import pytest
 
-from sagan.config import DataConfig
-from sagan.data import prepare
+from helpers.sources import load
 from sagan.data.summary import summarise
-
-
-def load(source):
-    return prepare(DataConfig(str(source)), resolution=8, image_channels=3, progress=False)
 
 
 def tree_of(png, *names):

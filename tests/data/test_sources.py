@@ -10,24 +10,11 @@ import zipfile
 import numpy as np
 import pytest
 
-from sagan.config import DataConfig
-from sagan.data import prepare
+from helpers.sources import check_skipped, load
 from sagan.data.source import natural_key
 from sagan.data.tree import LABEL_BYTES
 from sagan.errors import UserError
 from sagan.figures.grid import animate, draw_grid, save
-
-
-def load(source, **options):
-    return prepare(DataConfig(source=str(source), **options), resolution=8, image_channels=3, progress=False)
-
-
-def check_skipped(store, patterns):
-    """Check that exactly these files were skipped, each for a reason that its pattern is found in."""
-    reasons = {one.name: one.reason for one in store.skipped}
-    assert reasons.keys() == patterns.keys()
-    for name, pattern in patterns.items():
-        assert re.search(pattern, reasons[name]), (name, reasons[name])
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -9,7 +9,7 @@ from sagan import ModelConfig, TrainingConfig
 from sagan.device import enough_memory  # noqa: F401
 from sagan.distributed import Processes
 from sagan.training import step as step_module
-from sagan.training.checkpoint import load_checkpoint, save_checkpoint, state  # noqa: F401
+from sagan.training.checkpoint import load_checkpoint, state, take_snapshot, write_checkpoint  # noqa: F401
 from sagan.training.rng import StepRNG
 from sagan.training.step import Trainer
 

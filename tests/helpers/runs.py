@@ -9,7 +9,7 @@ from sagan.config import Config, DataConfig, OutputConfig, TrainingConfig
 from sagan.figures.grid import draw_grid, save
 from sagan.model.build import build_generator, find_architecture
 from sagan.run import Run, RunInfo
-from sagan.training.checkpoint import save_checkpoint
+from sagan.training.checkpoint import take_snapshot, write_checkpoint
 from sagan.training.step import Trainer
 
 NAMES = ("cats", "dogs", "white mice")
@@ -46,7 +46,7 @@ def make_run(
         disturb(trainer.discriminator, seed)
         for network in (trainer.generator, trainer.ema.network):
             network.load_state_dict(generator.state_dict())
-        save_checkpoint(run.checkpoint_path(step), trainer, step)
+        write_checkpoint(run.checkpoint_path(step), take_snapshot(trainer, step))
     if rows:
         run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from sagan.data import prepare
 from sagan.render.attention import draw_attention, format_table, generated_subject, real_subject
 from sagan.run import Run, read_discriminator
 from sagan.sampling import draw_latents, sample
-from sagan.training.checkpoint import save_checkpoint
+from sagan.training.checkpoint import take_snapshot, write_checkpoint
 from sagan.training.step import Trainer
 
 
@@ -160,7 +160,7 @@ def test_the_discriminator_is_that_of_the_newest_checkpoint(tmp_path):
     noise, y = torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8), torch.arange(64) % 2
     for step, trainer in enumerate(trainers, 1):
         trainer.train_step(0, lambda _: (noise, y))
-        save_checkpoint(made.checkpoint_path(step), trainer, step)
+        write_checkpoint(made.checkpoint_path(step), take_snapshot(trainer, step))
     discriminator = read_discriminator(made.path)
     assert isinstance(discriminator, Discriminator)
     wanted = trainers[1].discriminator.state_dict()

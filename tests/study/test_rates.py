@@ -5,9 +5,8 @@ import re
 from dataclasses import replace
 
 import pytest
-import torch
-from torch import nn
 
+from helpers.features import save_means
 from sagan.cli import main
 from sagan.presets import PRESETS
 from sagan.study.rates import (
@@ -78,18 +77,10 @@ def test_a_rate_is_the_geometric_mean_and_stays_constant():
     assert changed.training.lr_decay_from == 1
 
 
-class Means(nn.Module):
-    """Features that cost no time: the mean colour of the image and of its left half."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x.mean((2, 3)), x[:, :, :16].mean((2, 3))], 1)
-
-
 @pytest.fixture
 def arguments(image_folder, tmp_path):
     """Arguments of a search for the rate at which numbers overflow: rates from 1,000 on, and no bound on the images."""
-    file = tmp_path / "means.pt"
-    torch.jit.script(Means()).save(file)
+    file = save_means(tmp_path / "means.pt")
     common = ["--data", str(image_folder), "--device", "cpu", "--out", str(tmp_path / "rates"), "--steps", "6"]
     rates = ["--generator-lr", "1000", "--discriminator-lr", "1000"]
     bound = ["--max-distance", "1e9", "--min-diversity", "0"]

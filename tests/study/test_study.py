@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from torch import nn
 
+from helpers.features import save_means
 from sagan.cli import main
 from sagan.config import Config, DataConfig, TrainingConfig
 from sagan.data import prepare
@@ -30,18 +30,10 @@ from sagan.training.speed import seconds
 TINY = "--resolution 32 --base-channels 4 --latent-dim 8 --batch-size 4 --evaluate-count 8 --precision fp32".split()
 
 
-class Means(nn.Module):
-    """Features that cost no time: the mean colour of the image and of its left half."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([x.mean((2, 3)), x[:, :, :16].mean((2, 3))], 1)
-
-
 @pytest.fixture
 def arguments(image_folder, tmp_path):
     """Arguments of a study with eight steps per run."""
-    file = tmp_path / "means.pt"
-    torch.jit.script(Means()).save(file)
+    file = save_means(tmp_path / "means.pt")
     features = ["--features", str(file), "--evaluate-features", str(file), "--count", "16"]
     common = ["--data", str(image_folder), "--device", "cpu", "--out", str(tmp_path / "study"), "--steps", "8"]
     return ["study", "stability", "--seeds", "2", "--only", "sn-d", *common, *features, *TINY]

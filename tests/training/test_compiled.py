@@ -8,7 +8,7 @@ from sagan.distributed import Processes
 from sagan.files import load_tensors
 from sagan.run import Run
 from sagan.training import compiled
-from sagan.training.checkpoint import load_checkpoint, save_checkpoint, state
+from sagan.training.checkpoint import load_checkpoint, state, take_snapshot, write_checkpoint
 from sagan.training.compiled import why_not_compiled
 from sagan.training.graphs import WARM_UP, StepGraphs
 from sagan.training.step import Trainer
@@ -66,7 +66,7 @@ def compare(tmp_path, **options):
     assert torch.allclose(train(plain, 0, 2), train(fast, 0, 2), rtol=0, atol=2e-5)
     assert is_compiled(fast)
     for t in (plain, fast):
-        save_checkpoint(tmp_path / f"{t.config.compile}.safetensors", t, 2)
+        write_checkpoint(tmp_path / f"{t.config.compile}.safetensors", take_snapshot(t, 2))
     tensors = {compiles: load_tensors(tmp_path / f"{compiles}.safetensors")[0] for compiles in (False, True)}
     assert tensors[True].keys() == tensors[False].keys()
     assert all(torch.allclose(tensors[True][name], t, atol=1e-3) for name, t in tensors[False].items())

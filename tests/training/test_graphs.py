@@ -7,7 +7,7 @@ from sagan import ModelConfig, TrainingConfig
 from sagan.distributed import Processes
 from sagan.files import load_tensors
 from sagan.run import Run
-from sagan.training.checkpoint import load_checkpoint, save_checkpoint, state
+from sagan.training.checkpoint import load_checkpoint, state, take_snapshot, write_checkpoint
 from sagan.training.graphs import WARM_UP, StepGraphs, why_not
 from sagan.training.step import Trainer
 
@@ -59,7 +59,7 @@ def test_an_error_of_the_step_itself_is_raised(capsys):
 def test_a_restored_checkpoint_drops_the_graphs(tmp_path):
     t = trainer()
     t.train_step(0, batch)
-    save_checkpoint(tmp_path / "1.safetensors", t, 1)
+    write_checkpoint(tmp_path / "1.safetensors", take_snapshot(t, 1))
     t.graphs = StepGraphs(CPU)
     for step in range(1, 1 + WARM_UP):
         t.train_step(step, batch)

@@ -8,7 +8,6 @@ report.md, report.html      the report
 figures/                    the report's images
 """
 
-import json
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from pydantic import ConfigDict
 
 from sagan.config import Config
 from sagan.errors import UserError
-from sagan.files import read_json, write_atomically
+from sagan.files import read_json, write_json
 from sagan.parsing import CheckedConfig, read_as
 from sagan.run import Run, RunInfo
 from sagan.study.variants import STUDIES, Study, StudyName, Variant, update_share
@@ -76,6 +75,11 @@ def settle(variant: Variant, share: float | None = None) -> Variant:
     return replace(variant, config=replace(config, training=replace(config.training, steps=steps), output=output))
 
 
+def with_seed(config: Config, seed: int) -> Config:
+    """Return a configuration that trains with another seed."""
+    return replace(config, training=replace(config.training, seed=seed))
+
+
 @dataclass(frozen=True)
 class Job:
     """One run of a study."""
@@ -87,8 +91,7 @@ class Job:
 
     @property
     def config(self) -> Config:
-        config = self.variant.config
-        return replace(config, training=replace(config.training, seed=self.seed))
+        return with_seed(self.variant.config, self.seed)
 
     @property
     def output_path(self) -> Path:
@@ -146,8 +149,7 @@ class StudyFolder:
     @classmethod
     def create(cls, path: Path, plan: Plan) -> "StudyFolder":
         """Create a new study."""
-        text = json.dumps(asdict(plan), indent=2) + "\n"
-        write_atomically(path / "study.json", lambda temporary: temporary.write_text(text))
+        write_json(path / "study.json", asdict(plan))
         return cls(path)
 
     def jobs(self) -> list[Job]:

@@ -11,7 +11,6 @@ trials/VARIANT/seed-N.json    the trials so far
 report.md, report.html        the report
 """
 
-import json
 import math
 import time
 from contextlib import closing
@@ -26,9 +25,10 @@ from sagan.data import Batches, Prefetcher, Store
 from sagan.device import choose_algorithms, keep_memory
 from sagan.distributed import Processes
 from sagan.errors import UserError
-from sagan.files import write_atomically
+from sagan.files import write_json
 from sagan.metrics.monitor import Monitor
 from sagan.parsing import CheckedConfig, read_as
+from sagan.study.plan import with_seed
 from sagan.study.variants import STUDIES, Variant, equal_rate
 from sagan.training.divergence import DivergenceMonitor
 from sagan.training.step import Trainer
@@ -95,8 +95,7 @@ class Search:
 
     @property
     def config(self) -> Config:
-        config = self.variant.config
-        return replace(config, training=replace(config.training, seed=self.seed))
+        return with_seed(self.variant.config, self.seed)
 
     def trials(self) -> list[Trial]:
         """Return the trials so far.
@@ -107,8 +106,7 @@ class Search:
         return list(read_as(tuple[Trial, ...], self.path, "a list of trials")) if self.path.exists() else []
 
     def add(self, trial: Trial) -> None:
-        text = json.dumps([asdict(t) for t in [*self.trials(), trial]], indent=2) + "\n"
-        write_atomically(self.path, lambda temporary: temporary.write_text(text))
+        write_json(self.path, [asdict(t) for t in [*self.trials(), trial]])
 
     def next_rate(self) -> float | None:
         """Return the rate to try next; None if the search is over."""
@@ -129,8 +127,7 @@ class RatesFolder:
     @classmethod
     def create(cls, path: Path, plan: RatesPlan) -> "RatesFolder":
         """Write a plan."""
-        text = json.dumps(asdict(plan), indent=2) + "\n"
-        write_atomically(path / "rates.json", lambda temporary: temporary.write_text(text))
+        write_json(path / "rates.json", asdict(plan))
         return cls(path)
 
     def searches(self) -> list[Search]:

@@ -14,14 +14,13 @@ from tqdm import tqdm
 from sagan.config import Config
 from sagan.data import prepare
 from sagan.data.store import cache_folder
-from sagan.device import choose_device, choose_precision
+from sagan.device import choose_device
 from sagan.errors import UserError
 from sagan.locate import absolute_paths
 from sagan.metrics.features import open_features
 from sagan.metrics.monitor import Monitor
-from sagan.presets import different_options
 from sagan.study.rates import VARIANTS, RatesFolder, RatesPlan, Trials
-from sagan.study.runner import threads_of
+from sagan.study.runner import check_names, open_images, refuse_other_options, threads_of
 
 
 def open_search(
@@ -40,15 +39,8 @@ def open_search(
         UserError: an option is wrong, or the folder holds a search with other options.
     """
     config = absolute_paths(config)
-    for name in only:
-        if name not in VARIANTS:
-            raise UserError(f"--only {name}: the variants of 'rates' are {', '.join(VARIANTS)}")
-    if not config.data.source:
-        raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
-    choose_precision(config.training.precision, choose_device(device))
-    # Opening the features raises errors now rather than after a trial.
-    open_features(config.output.evaluate_features, cache=cache_folder(config.data) / "features")
-    store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    check_names("rates", only, VARIANTS)
+    store = open_images(config, config.output.evaluate_features, device)
     if len(store) < 2:
         raise UserError(f"--data {config.data.source} holds {len(store)} image: pass at least 2")
     config = replace(config, model=replace(config.model, num_classes=store.num_classes))
@@ -66,13 +58,7 @@ def open_search(
     theirs = folder.plan
     if plan.seeds[: len(theirs.seeds)] == theirs.seeds:
         theirs = replace(theirs, seeds=plan.seeds)
-    changed = [name for name in vars(plan) if getattr(plan, name) != getattr(theirs, name)]
-    if changed:
-        words = {"base": ", ".join(different_options(plan.base, theirs.base)), "data_key": "images in its data"}
-        listed = " and ".join(words.get(name, name) for name in changed)
-        raise UserError(
-            f"{out} holds a search with other options ({listed}): give the same options to resume it, or another --out"
-        )
+    refuse_other_options(out, "search", plan, theirs)
     return RatesFolder.create(out, plan)
 
 

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -56,16 +57,9 @@ def open_study(
     config, features = absolute_paths(config), absolute_features(features)
     variants = STUDIES[study].variants(config)
     known = [variant.name for variant in variants]
-    for name in only:
-        if name not in known:
-            raise UserError(f"--only {name}: the variants of '{study}' are {', '.join(known)}")
-    if not config.data.source:
-        raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
-    choose_precision(config.training.precision, choose_device(device))
+    check_names(study, only, known)
     budget_seconds = seconds(budget) if budget else None
-    # Opening the features raises errors now rather than after the training.
-    open_features(features, cache=cache_folder(config.data) / "features")
-    store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    store = open_images(config, features, device)
     if study == "comparison" and not store.num_classes:
         raise UserError(f"--data {config.data.source}: AC-GAN and SNGAN's projection need images in class folders")
     config = replace(config, model=replace(config.model, num_classes=store.num_classes))
@@ -94,6 +88,37 @@ def open_study(
     return StudyFolder.create(out, plan)
 
 
+def check_names(study: str, only: tuple[str, ...], known: Sequence[str]) -> None:
+    """Check that a study has the variants that --only names. Raises UserError for one that it has not."""
+    for name in only:
+        if name not in known:
+            raise UserError(f"--only {name}: the variants of '{study}' are {', '.join(known)}")
+
+
+def open_images(config: Config, features: str, device: str) -> Store:
+    """Open the images of a study, after checking what its runs will need, so that errors come before the training.
+
+    Raises:
+        UserError: there are no images, features or device, or none that fit the configuration.
+    """
+    if not config.data.source:
+        raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
+    choose_precision(config.training.precision, choose_device(device))
+    open_features(features, cache=cache_folder(config.data) / "features")
+    return prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
+
+
+def refuse_other_options(path: Path, what: str, plan: Any, theirs: Any) -> None:
+    """Raise UserError if the plan in a folder, `theirs`, is not `plan`: both of one class with a `base`."""
+    changed = [name for name in vars(plan) if getattr(plan, name) != getattr(theirs, name)]
+    if changed:
+        words = {"base": ", ".join(different_options(plan.base, theirs.base)), "data_key": "images in its data"}
+        listed = " and ".join(words.get(name, name) for name in changed)
+        raise UserError(
+            f"{path} holds a {what} with other options ({listed}): give the same options to resume it, or another --out"
+        )
+
+
 def _check_same(folder: StudyFolder, plan: Plan, seeds: tuple[int, ...]) -> None:
     """Raise UserError if a folder's plan, with these seeds, differs from `plan` but for what speed determines."""
     theirs = replace(folder.plan, seeds=seeds)
@@ -101,14 +126,7 @@ def _check_same(folder: StudyFolder, plan: Plan, seeds: tuple[int, ...]) -> None
     if plan.budget:
         base = replace(plan.base, training=replace(plan.base.training, steps=theirs.base.training.steps))
         plan = replace(plan, base=base)
-    if plan != theirs:
-        changed = [name for name in vars(plan) if getattr(plan, name) != getattr(theirs, name)]
-        words = {"base": ", ".join(different_options(plan.base, theirs.base)), "data_key": "images in its data"}
-        listed = " and ".join(words.get(name, name) for name in changed)
-        raise UserError(
-            f"{folder.path} holds a study with other options ({listed}): give the same options to resume it, or "
-            "another --out"
-        )
+    refuse_other_options(folder.path, "study", plan, theirs)
 
 
 def _timed(plan: Plan, budget: float | None, store: Store, jobs: int, device: torch.device) -> Plan:

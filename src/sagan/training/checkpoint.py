@@ -49,15 +49,6 @@ def write_checkpoint(path: Path, snapshot: Snapshot) -> None:
     save_tensors(path, snapshot.tensors, {"step": snapshot.step, "detours": snapshot.restarts})
 
 
-def save_checkpoint(path: Path, trainer: Trainer, step: int) -> None:
-    """Write the trainer's state after `step` steps.
-
-    Raises:
-        UserError: the write fails; nothing is left behind.
-    """
-    write_checkpoint(path, take_snapshot(trainer, step))
-
-
 def state(trainer: Trainer) -> dict[str, Tensor]:
     """Return everything that a step changes, by name: weights, statistics, averages, and the optimisers' moments."""
     tensors: dict[str, Tensor] = {}
