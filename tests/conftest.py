@@ -13,7 +13,7 @@ def _one_thread_each():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=3, help="SIGKILLs in the test of resuming")
+    parser.addoption("--kills", type=int, default=2, help="SIGKILLs in the test of resuming")
 
 
 @pytest.fixture

@@ -267,7 +267,8 @@ def wait_for_steps(run, *jobs):
         assert all(job.poll() is None for job in jobs), [job.communicate() for job in jobs]
 
 
-@pytest.mark.parametrize("whom", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", [0, 1])
 def test_a_process_that_dies_ends_the_job_in_one_line(tmp_path, train_options, whom):
     run = tmp_path / "run"
     job = start(2, "train", *train_options, *LONG, run)
@@ -280,7 +281,8 @@ def test_a_process_that_dies_ends_the_job_in_one_line(tmp_path, train_options, w
     assert re.match(rf"sagan: process {1 - whom} of 2 has lost the others \(.*\); resume .* --resume$", line)
 
 
-@pytest.mark.parametrize("whom", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", [0, 1])
 def test_asked_to_end_a_process_does_not_wait_for_one_that_is_silent(tmp_path, train_options, whom):
     """It waits in a collective, in C++, as for a process that has died NCCL's does: no handler in Python can run."""
     run = tmp_path / "run"

@@ -234,6 +234,7 @@ def test_an_old_run_resumes(run, command):
     assert error < 1e-4 * way
 
 
+@pytest.mark.slow
 def test_an_old_run_evaluates_to_the_same_distance(run):
     pytest.importorskip("efficientnet_lite_pytorch")
     evaluation = sagan.evaluate(run.path, features="efficientnet-lite0", count=40)

@@ -20,6 +20,7 @@ from sagan import PRESETS
 
 GRAPH_TESTS = "tests/cuda/test_graph.py"
 COMPILED_TESTS = "tests/cuda/test_compiled.py"
+TOGETHER = ["-n", "4"]  # these tests wait for the host rather than for the device
 PACKAGES = ("torch", "triton", "numpy", "pillow", "safetensors", "pydantic", "tyro", "matplotlib")
 
 
@@ -59,7 +60,7 @@ def tests(work: Work) -> None:
     """Do tests/model and tests/training pass under this PyTorch, on the CPU, and tests/cuda on the device?"""
     workers = max(1, (os.cpu_count() or 1) - 4)
     on_cpu = ["tests/model", "tests/training", "-n", str(workers)]
-    on_device = ["tests/cuda", "--ignore", GRAPH_TESTS, "--ignore", COMPILED_TESTS]  # other parts run these
+    on_device = ["tests/cuda", "--ignore", GRAPH_TESTS, "--ignore", COMPILED_TESTS, *TOGETHER]  # other parts run these
     if work.toy:
         on_cpu = ["tests/model/test_resample.py", "tests/training/test_ema.py"]
         on_device += ["-k", "(parity and hinge and not full and not paper) or waits or distributed"]
@@ -72,7 +73,7 @@ def tests(work: Work) -> None:
 
 def graph(work: Work) -> None:
     """Is a step that is replayed as a CUDA graph the step itself? By tests, then by 20 steps of the presets."""
-    _report(work, {GRAPH_TESTS: _pytest(work, "graph", [GRAPH_TESTS])}, leave=25.0, check=False)
+    _report(work, {GRAPH_TESTS: _pytest(work, "graph", [GRAPH_TESTS, *TOGETHER])}, leave=25.0, check=False)
     cases = [("demo", PRESETS["demo"], 32), ("small", PRESETS["small"], 32)]
     for name, preset, batch_size in cases[:1] if work.toy else cases:
         model = TOY if work.toy else preset.model
@@ -104,7 +105,7 @@ def graph(work: Work) -> None:
 
 def compiled(work: Work) -> None:
     """Do compiled networks train like plain ones, alone and within a captured step?"""
-    _report(work, {COMPILED_TESTS: _pytest(work, "compiled", [COMPILED_TESTS])})
+    _report(work, {COMPILED_TESTS: _pytest(work, "compiled", [COMPILED_TESTS, *TOGETHER])})
 
 
 def _weights(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

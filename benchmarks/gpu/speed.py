@@ -92,7 +92,7 @@ def compiled(work: Work) -> None:
     for name, batch_size in (("a toy", 4),) if work.toy else (("small", 32), ("demo", 32)):
         model = TOY if work.toy else PRESETS[name].model  # type: ignore[index]
         cells = {"step": name, "batch": batch_size, "precision": "auto", "mode": "compiled"}
-        if work.left < 60:
+        if work.left < 30:
             work.row("Presets, compiled", **cells, **{"ms/step": "no time left"})
             continue
         options = _as_trained("demo" if work.toy else name) | {"compile": True, "cuda_graph": True}

@@ -14,7 +14,7 @@ from sagan.run import Run
 ESC = "\x1b[31mred\x1b]0;title\x07"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
 def test_an_evaluation_survives_a_terminal_that_cannot_show_it(tmp_path, image_folder, encoding):
     run = make_run(tmp_path / "run", ("猫", "dogs"), source=str(image_folder))
     words = ["evaluate", str(run.path), str(image_folder), "--count", "8", "--device", "cpu"]

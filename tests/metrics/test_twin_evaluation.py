@@ -27,9 +27,12 @@ class Means(torch.nn.Module):
         return x.mean((2, 3))
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("SAGAN_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    """One cache for all, because drawing the built-in images takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def make(path, source="twins", **options):

@@ -315,6 +315,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["s.npz", "s"])
 def test_many_images_are_streamed(folder, tmp_path, out):
     """3,000 more images are 9 MB as arrays, and as much again as what is written; the peak grows by less."""

@@ -106,7 +106,7 @@ def test_a_comparison_needs_classes(arguments, capsys):
     assert "class folders" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["best", "end"])
+@pytest.mark.parametrize("where", ["end", pytest.param("best", marks=pytest.mark.slow)])
 def test_which_generator_of_a_run_is_measured(arguments, tmp_path, where):
     assert main([*arguments, "--seeds", "1", "--measured-at", where]) == 0
     folder = StudyFolder(tmp_path / "study")

@@ -77,6 +77,7 @@ def compare(tmp_path, **options):
     return later
 
 
+@pytest.mark.slow
 def test_they_train_like_the_networks(tmp_path, monkeypatch, capsys):
     """With PyTorch's tracer and derivatives, which decide what is computed, without the code generator's minutes."""
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")

@@ -40,7 +40,8 @@ def spoil(monkeypatch):
     return set_fault
 
 
-@pytest.mark.parametrize("at", [4, 5])  # the grid sees it at once, the log a step later
+# The grid sees it at once, the log a step later.
+@pytest.mark.parametrize("at", [4, pytest.param(5, marks=pytest.mark.slow)])
 def test_it_restarts_with_other_random_numbers_reproducibly(command, tmp_path, train_options, spoil, at):
     options = [*train_options, "--steps", STEPS, "--checkpoint-every", 3]
     command("train", *options, "--out", tmp_path / "whole")
