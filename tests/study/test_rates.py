@@ -133,6 +133,21 @@ def test_a_search_with_real_training_resumes_where_it_was_stopped(arguments, tmp
     assert re.search(r"^sagan study rates .*--steps 6 .*--only sn-d$", report, re.MULTILINE)
 
 
+def test_a_search_is_resumed_where_other_things_lie_next_to_its_images(arguments, image_folder, tmp_path, capsys):
+    arguments = [*arguments, "--generator-lr", "1e-3", "--discriminator-lr", "1e-3", "--max-distance", "1e-6"]
+    arguments = [*arguments, "--steps", "1"]  # rates fail all the way down
+    assert main(arguments) == 0
+    assert (
+        len(re.findall(r"^sn-d, seed 0, rate \S+ \(1 step, \d+ s\): fails: the dist", capsys.readouterr().out, re.M))
+        == 6
+    )
+    (image_folder / "notes").mkdir()
+    assert main(arguments) == 0
+    (image_folder / "cats/0.png").unlink()
+    assert main(arguments) == 2
+    assert re.search(r"rates\b.*\bimages\b|data", capsys.readouterr().err)
+
+
 def test_more_seeds_in_several_processes(arguments, tmp_path, capsys):
     assert main(arguments) == 0
     (first,) = without_seconds(RatesFolder(tmp_path / "rates"))

@@ -13,6 +13,7 @@ report.md, report.html        the report
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from sagan.metrics.monitor import Monitor
 from sagan.parsing import CheckedConfig, read_as
 from sagan.study.plan import with_seed
 from sagan.study.variants import STUDIES, Variant, equal_rate
+from sagan.text import format_count
 from sagan.training.divergence import DivergenceMonitor
 from sagan.training.step import Trainer
 
@@ -180,6 +182,13 @@ def bounds(trials: list[Trial]) -> tuple[float | None, float | None]:
     return max(survived, default=None), high
 
 
+def describe(search: Search, trial: Trial) -> str:
+    """Return a line on a trial."""
+    judged = "survives" if trial.survived else f"fails: {trial.reason}"
+    steps = f"{format_count(trial.steps, 'step', 'steps')}, {trial.seconds:.0f} s"
+    return f"{search.variant.name}, seed {search.seed}, rate {trial.rate:.2g} ({steps}): {judged}"
+
+
 class Trials:
     """Makes the trials of searches, one after the other, on one device.
 
@@ -196,10 +205,12 @@ class Trials:
         self.monitor = monitor
         self.processes = Processes(device)
 
-    def run(self, search: Search) -> None:
-        """Make and record the trials that a search still needs."""
+    def run(self, search: Search) -> Iterator[Trial]:
+        """Make and record the trials that a search still needs, and yield each."""
         while (rate := search.next_rate()) is not None:
-            search.add(self.try_rate(search.config, rate))
+            trial = self.try_rate(search.config, rate)
+            search.add(trial)
+            yield trial
 
     def try_rate(self, config: Config, rate: float) -> Trial:
         """Train a configuration at a rate, from its start to its last step or until it diverges."""

@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 from sagan.config import Config
 from sagan.data import prepare
+from sagan.data.diff import is_unchanged
 from sagan.data.store import cache_folder
 from sagan.device import choose_device
 from sagan.errors import UserError
 from sagan.locate import absolute_paths
 from sagan.metrics.features import open_features
 from sagan.metrics.monitor import Monitor
-from sagan.study.rates import VARIANTS, RatesFolder, RatesPlan, Trials
+from sagan.study.rates import VARIANTS, RatesFolder, RatesPlan, Trials, describe
 from sagan.study.runner import check_names, open_images, refuse_other_options, threads_of
 
 
@@ -58,6 +59,8 @@ def open_search(
     theirs = folder.plan
     if plan.seeds[: len(theirs.seeds)] == theirs.seeds:
         theirs = replace(theirs, seeds=plan.seeds)
+    if is_unchanged(theirs.data_key, store):
+        plan = replace(plan, data_key=theirs.data_key)
     refuse_other_options(out, "search", plan, theirs)
     return RatesFolder.create(out, plan)
 
@@ -89,7 +92,7 @@ def _start_worker(threads: int) -> None:
 
 
 def _search(path: Path, number: int, device: str) -> None:
-    """Make the trials of one search of a folder."""
+    """Make the trials of one search of a folder, and print a line for each."""
     folder = RatesFolder(path)
     config = folder.plan.base
     output = config.output
@@ -99,7 +102,10 @@ def _search(path: Path, number: int, device: str) -> None:
     features = open_features(output.evaluate_features, cache=cache_folder(config.data) / "features")
     where = choose_device(device)
     monitor = Monitor(store, features, output.evaluate_count, where)
-    Trials(folder.plan, store, monitor, where).run(folder.searches()[number])
+    search = folder.searches()[number]
+    for trial in Trials(folder.plan, store, monitor, where).run(search):
+        with tqdm.external_write_mode():
+            print(describe(search, trial), flush=True)
 
 
 @contextmanager

@@ -1,19 +1,24 @@
 """Shards train as the packed store does: every image once an epoch, in an order that needs no state."""
 
+import json
 import re
 import tracemalloc
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.shards import load, numbers, write_shards
 from sagan.config import DataConfig
 from sagan.data import Batches
+from sagan.data.decode import decode
 from sagan.data.shards import reader, remote
 from sagan.data.shards.order import LANES
 from sagan.data.shards.pack import pack
 from sagan.data.shards.reader import decode_threads
+from sagan.data.shards.tables import as_places
 from sagan.errors import UserError
+from sagan.files import sha256
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -123,6 +128,44 @@ def test_a_broken_image_is_replaced_by_the_next_of_its_class(tmp_path, png, capl
         assert numbers(store.load_images(np.array([4, 5, 7, 39, 6]))) == [4, 9, 9, 1, 6]
     assert len(re.findall(r"set-000000\.tar\b.*\bbyte\b", caplog.text)) == 2
     assert re.search(r"damaged\b.*\bclass\b", caplog.text)
+
+
+def test_a_changed_byte_of_a_jpeg_is_found(tmp_path, caplog):
+    """No decoder sees it, and the file keeps its size; the table next to the shards has a checksum per image."""
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        colours = Image.fromarray(rng.integers(256, size=(4, 4, 3), dtype=np.uint8)).resize((64, 64))
+        (tmp_path / f"images/{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
+        colours.save(tmp_path / f"images/{'ab'[i % 2]}/{i}.jpg")
+    options = {"shard_size": 10**6, "resolution": 32, "image_channels": 3, "progress": False}
+    pack(DataConfig(source=str(tmp_path / "images")), tmp_path / "set", **options)
+    before = load(tmp_path / "set")
+    images = before.load_images(np.arange(6))
+    row = before.images.shards.table[2]
+
+    shard = tmp_path / "set/set-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[row["offset"] + row["size"] - 20] ^= 16
+    shard.write_bytes(data)
+    decode(bytes(data[row["offset"] :][: row["size"]]), resolution=32, image_channels=3, background=(0, 0, 0))
+    store = load(tmp_path / "set")
+    replaced = store.load_images(np.arange(6))
+    same = [np.flatnonzero((images == image).all((1, 2, 3))).tolist() for image in replaced]
+    other = next(i for i in (3, 4, 5, 0, 1) if store.labels[i] == store.labels[2])
+    assert same == [[0], [1], [other], [3], [4], [5]]
+    assert re.search(r"set-000000\.tar, image at byte \d[\d,]*: damaged\b.*\bchecksum\b", caplog.text)
+
+    # Packed again, it is skipped by name; shards from before there were checksums are read as they are.
+    again = pack(DataConfig(source=str(tmp_path / "set")), tmp_path / "again", **options)
+    assert (again.images, "checksum" in again.skipped[0].reason) == (5, True)
+    table = np.load(tmp_path / "set/index.npy")
+    np.save(tmp_path / "set/index.npy", as_places(table))
+    index = json.loads((tmp_path / "set/index.json").read_text())
+    index["table_sha256"] = sha256(tmp_path / "set/index.npy")
+    (tmp_path / "set/index.json").write_text(json.dumps(index))
+    older = load(tmp_path / "set").load_images(np.arange(6))
+    assert not (older[2] == images[2]).all()
+    assert (older[[0, 1, 3, 4, 5]] == images[[0, 1, 3, 4, 5]]).all()
 
 
 def test_nothing_but_broken_images(tmp_path):

@@ -1,6 +1,6 @@
 """List the images of tar shards in WebDataset's format, local or at a URL, without a copy on disk.
 
-A memory-mapped table in the cache has a row of 32 bytes for every image (`index.ROW`: offset, size, class).
+A memory-mapped table in the cache has a row of 36 bytes for every image (`index.ROW`: offset, size, class, checksum).
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import json
 import os
 import posixpath
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,9 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sagan.data.decode import Unreadable
 from sagan.data.shards import remote
 from sagan.data.shards.index import MAX_BYTES, MAX_LABEL, ROW
-from sagan.data.shards.tables import INDEX, TABLE, blocks, cached_table, fetch_table, read_scan, scan_shard
+from sagan.data.shards.tables import (
+    INDEX,
+    TABLE,
+    as_places,
+    as_rows,
+    blocks,
+    cached_table,
+    fetch_table,
+    read_scan,
+    scan_shard,
+)
 from sagan.data.source import Skipped, drop_empty_classes, no_usable_image
 from sagan.errors import UserError
 from sagan.files import (
@@ -69,6 +81,19 @@ class Shards:
         shard = int(np.searchsorted(self.ends, position, side="right"))
         start, size = int(self.table["offset"][position]), int(self.table["size"][position])
         return remote.read(self.names[shard], start, start + size)
+
+    def check(self, position: int, data: bytes) -> bytes:
+        """Return the bytes of the image at a position, if they match its checksum or it has none.
+
+        A decoder does not see every byte of a JPEG that has changed.
+
+        Raises:
+            Unreadable: they do not match.
+        """
+        checksum = int(self.table["checksum"][position])
+        if checksum and zlib.crc32(data) != checksum:
+            raise Unreadable("damaged: its checksum does not match")
+        return data
 
 
 def is_shards(name: str) -> bool:
@@ -227,7 +252,7 @@ def _open_indexed(
         table = fetch_table(f"{folder}/{TABLE}", max_bytes, index["table_sha256"], cache)
         first_row = dict(zip(entry_of, np.cumsum([0, *counts]).tolist(), strict=False))
         for entry in entries:
-            rows = table[first_row[entry["name"]] :][: entry[COUNT]].copy()
+            rows = as_rows(table[first_row[entry["name"]] :][: entry[COUNT]])
             stops = rows["offset"] + rows["size"]
             if not (
                 len(rows) == entry[COUNT]
@@ -284,7 +309,7 @@ def _open_scanned(title: str, names: list[str], labels: bool, cache: Path, progr
     counts: list[int] = []
     for path in paths:
         rows = _with_labels(read_scan(path)[0], classes)
-        content.update(rows.tobytes() + len(rows).to_bytes(8))
+        content.update(as_places(rows).tobytes() + len(rows).to_bytes(8))  # as before there were checksums
         counts.append(len(rows))
     table = cached_table(
         cache / f"{content.hexdigest()}.npy",

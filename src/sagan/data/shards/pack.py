@@ -7,6 +7,7 @@ ones, so that interrupted packing resumes after the last finished shard. The ind
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from sagan.files import digest_of, sha256, sweep, write_atomically, write_npy_he
 from sagan.marks import is_sample
 from sagan.text import printable
 
+_PACKING = 2  # version of the journal and of the rows
 _JOURNAL = ".packing.jsonl"  # a line for the options, then one for each finished shard
 _ROWS = ".packing.rows"  # the table of the finished shards, without a header
 _OPEN = ".packing.tar"  # the unfinished shard
@@ -140,7 +142,7 @@ def _file_work(config: DataConfig) -> _Work:
         source = Source(
             title=shards.title,
             entries=cast(Sequence[tuple[str, int]], _Entries(shards.name, shards.table["label"])),
-            read=shards.read,
+            read=lambda position: shards.check(position, shards.read(position)),
             class_names=shards.class_names,
             stamp=[shards.key],
             problems=shards.skipped,
@@ -169,7 +171,7 @@ def _file_work(config: DataConfig) -> _Work:
         title=source.title,
         count=count,
         class_names=source.class_names,
-        fingerprint=digest_of([FORMAT, source.title, source.class_names, count, source.stamp]),
+        fingerprint=digest_of([_PACKING, source.title, source.class_names, count, source.stamp]),
         problems=source.problems,
         images=lambda first: map_in_order(lambda place: read(first + place), count - first),
     )
@@ -191,7 +193,7 @@ def _built_in_work(built_in: BuiltIn, config: DataConfig, shape: list[int]) -> _
         title=built_in.name,
         count=built_in.count,
         class_names=built_in.class_names if config.labels else (),
-        fingerprint=digest_of([FORMAT, *options]),
+        fingerprint=digest_of([_PACKING, *options]),
         problems=(),
         images=files,
     )
@@ -311,7 +313,7 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
-        self.rows: list[tuple[int, int, int, tuple[int, int]]] = []
+        self.rows: list[tuple[int, int, int, tuple[int, int], int]] = []
 
     def __enter__(self) -> "_Shard":
         self._file = self.path.open("wb+")
@@ -326,7 +328,7 @@ class _Shard:
         offset = self._add_member(key + _SUFFIXES[format_of(image.data) or "TIFF"], image.data)
         if labelled:
             self._add_member(f"{key}.cls", str(image.label).encode())
-        self.rows.append((offset, len(image.data), image.label, image.sides))
+        self.rows.append((offset, len(image.data), image.label, image.sides, zlib.crc32(image.data)))
 
     def finish(self, path: Path) -> dict[str, Any]:
         """Move the shard to its final path, and return its entry in the index."""

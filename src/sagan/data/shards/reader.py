@@ -148,7 +148,7 @@ class ShardImages:
         reason = ""
         for candidate in self._candidates(self._replacements.get(position, position)):
             try:
-                image, _ = decode(self._read(candidate), **self._options)
+                image, _ = decode(self.shards.check(candidate, self._read(candidate)), **self._options)
             except Unreadable as error:
                 reason = str(error)
                 self._warn(candidate, reason)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan.data.shards import remote
-from sagan.data.shards.index import ROW, scan
+from sagan.data.shards.index import PLACE, ROW, scan
 from sagan.data.source import Skipped
 from sagan.errors import UserError
 from sagan.files import (
@@ -25,7 +25,7 @@ from sagan.files import (
 )
 from sagan.text import printable
 
-SCAN_FORMAT = 2
+SCAN_FORMAT = 3
 """Version of the scans in the cache."""
 INDEX, TABLE = "index.json", "index.npy"
 """Files that `sagan data pack` writes next to its shards."""
@@ -78,7 +78,7 @@ def cached_table(path: Path, count: int, rows: Callable[[], Iterator[NDArray[Any
 
 
 def fetch_table(name: str, max_bytes: int, checksum: str, cache: Path) -> NDArray[Any]:
-    """Map the table next to the shards. One at a URL is copied into the cache first."""
+    """Map the table next to the shards, ROW or PLACE. One at a URL is copied into the cache first."""
     path = Path(name)
     size = remote.size(name)
     if remote.is_url(name):
@@ -98,7 +98,7 @@ def fetch_table(name: str, max_bytes: int, checksum: str, cache: Path) -> NDArra
             raise ValueError("its checksum does not match")
         with path.open("rb") as file:
             shape, dtype = read_npy_header(file)
-        if dtype != ROW or len(shape) != 1:
+        if dtype not in (ROW, PLACE) or len(shape) != 1:
             raise ValueError("it is not a table of images")
         table = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -110,6 +110,22 @@ def fetch_table(name: str, max_bytes: int, checksum: str, cache: Path) -> NDArra
             f"{printable(name)} does not match the {INDEX} next to it ({error}): copy both again, or remove both"
         ) from error
     return np.asarray(table)
+
+
+def as_rows(table: NDArray[Any]) -> NDArray[Any]:
+    """Return a part of a table as ROW, copied: tables from before there were checksums are PLACE."""
+    rows = np.zeros(len(table), ROW)
+    for field in table.dtype.names or ():
+        rows[field] = table[field]
+    return rows
+
+
+def as_places(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return ROW as PLACE, copied."""
+    places = np.zeros(len(rows), PLACE)
+    for field in PLACE.names or ():
+        places[field] = rows[field]
+    return places
 
 
 def blocks(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
