@@ -31,7 +31,7 @@ def write(root, *, real=(), samples=()):
         path.parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(pixels(number))
         if name in samples:
-            save(mark_sample(image), path)
+            save(mark_sample(image, "0123abcd"), path)
         else:
             image.save(path)
     return root

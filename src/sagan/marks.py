@@ -22,6 +22,17 @@ def figure_text(step: int | None = None) -> str:
     return FIGURE if step is None else f"{FIGURE} of step {step}"
 
 
+def sample_text(source: str) -> str:
+    """Return the text of a generated image's mark, with a checksum of what it was drawn from."""
+    return f"{SAMPLE} of {source}"
+
+
+def source_of(data: bytes) -> str | None:
+    """Return the checksum that the mark of a generated PNG has; None if there is none."""
+    match = re.search(re.escape(_PNG_SAMPLE) + rb" of (\w{1,64})", data[:SEARCHED])
+    return match[1].decode() if match and is_sample(data) else None
+
+
 def is_sample(data: bytes) -> bool:
     """Return whether the bytes of a file, or its first ones, are a PNG of one image that sagan generated."""
     start = data[:SEARCHED]

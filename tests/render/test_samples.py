@@ -126,6 +126,25 @@ class TestOneFilePerImage:
         assert not any(name.startswith(".") or len(name.encode()) > 200 for name in found)
         assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "s"]
 
+    def test_of_two_runs_or_two_files_of_latents(self, command, folder, tmp_path):
+        """A folder keeps its images; the same images may be written again, and others may join them."""
+        out, other = tmp_path / "s", make_run(tmp_path / "other", ("cats", "dogs"), seed=1).path
+        assert command("sample", folder, "--count", 2, "--classes", "dogs", "--out", out)[0] == 0
+        (out / "cats-00001.png").write_bytes(b"of the user")
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        for run, name in ((other, "dogs-00000.png"), (folder, "cats-00001.png")):
+            status, _, errors = command("sample", run, "--count", 2, "--classes", name[:4], "--out", out)
+            assert (status, errors.count("\n")) == (2, 1)
+            assert re.search(rf"--out .*{name}\b.*another folder", errors)
+            assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        assert command("sample", folder, "--count", 4, "--classes", "dogs", "--out", out)[0] == 0
+        assert before.items() < {path.name: path.read_bytes() for path in out.iterdir()}.items()
+
+        for seed in (0, 1):
+            np.save(tmp_path / f"{seed}.npy", draw_latents(2, 8, seed=seed).numpy())
+            expected = 2 if seed else 0
+            assert command("sample", folder, "--latents", tmp_path / f"{seed}.npy", "--out", out)[0] == expected
+
     def test_names_that_do_not_collide_stay(self):
         assert file_names(["cats", "white mice", "Łódź", "猫"]) == ["cats", "white-mice", "Łódź", "猫"]
         assert file_names(["cats", "Cats"]) == ["0-cats", "1-Cats"]

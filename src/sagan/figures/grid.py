@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from sagan.errors import UserError
 from sagan.figures.labels import Fitted, default_font, fit_labels
 from sagan.files import write_atomically
-from sagan.marks import FIGURE, FIGURE_KEY, FILM_KEY, SAMPLE, figure_text
+from sagan.marks import FIGURE, FIGURE_KEY, FILM_KEY, SAMPLE, figure_text, sample_text
 
 _INK, _PAPER = (40, 40, 46), (255, 255, 255)
 _MARGIN, _GUTTER = 12, 3  # pixels
@@ -158,14 +158,14 @@ def png_marks(image: Image.Image, step: int | None = None) -> PngInfo:
     info = PngInfo()
     if image.info.get(FIGURE_KEY) == FIGURE:
         info.add_text(FIGURE_KEY, figure_text(step))
-    elif image.info.get(FIGURE_KEY) == SAMPLE:
-        info.add_text(FIGURE_KEY, SAMPLE)
+    elif image.info.get(FIGURE_KEY, "").startswith(SAMPLE):
+        info.add_text(FIGURE_KEY, image.info[FIGURE_KEY])
     return info
 
 
-def mark_sample(image: Image.Image) -> Image.Image:
-    """Mark an image as generated, so that `save` says so in its file; return it."""
-    image.info[FIGURE_KEY] = SAMPLE
+def mark_sample(image: Image.Image, source: str) -> Image.Image:
+    """Mark an image as generated from `source`, a checksum, so that its file says so; return it."""
+    image.info[FIGURE_KEY] = sample_text(source)
     return image
 
 

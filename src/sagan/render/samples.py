@@ -1,7 +1,9 @@
 """Draw samples from a run and write them as a labelled grid, or in constant memory as PNGs or arrays."""
 
+import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from sagan.errors import UserError
 from sagan.figures.grid import check_page, default_scale, draw_grid, mark_sample, png_marks, save, wrap_rows
 from sagan.figures.labels import class_labels
 from sagan.files import write_atomically, write_npy_header
+from sagan.marks import SEARCHED, source_of
 from sagan.model.generator import Generator
 from sagan.render.latents import read_latents
 from sagan.render.outputs import (
@@ -31,7 +34,7 @@ from sagan.render.outputs import (
     latents_stem,
     number_text,
 )
-from sagan.run import load_generator
+from sagan.run import load_generator, read_generator
 from sagan.sampling import SAMPLE_BATCH, SampleSet, find_classes, sample
 
 MAX_IMAGES = 1_000_000  # of one command
@@ -54,6 +57,8 @@ class _Job:
     shape: tuple[int, int, int]
     """Height, width and channels of an image as the generator draws it."""
     scale: int | None
+    source: str
+    """Checksum of the weights and latents from which the images are drawn, for the marks of single images."""
 
     @property
     def written_shape(self) -> tuple[int, int, int]:
@@ -108,7 +113,7 @@ def write_samples(
 
     Raises:
         UserError: there is no such run, class or file of latents, there are too many images, or the file cannot be
-            written.
+            written. An image of other weights or latents, or of the user, is not replaced in a folder.
     """
     # Say what is drawn.
     generator, names, step = load_generator(path, device)
@@ -122,7 +127,8 @@ def write_samples(
         truncation,
         None if latents is None else read_latents(latents, model.latent_dim),
     )
-    job = _Job(images, names, (model.resolution, model.resolution, model.image_channels), scale)
+    shape = (model.resolution, model.resolution, model.image_channels)
+    job = _Job(images, names, shape, scale, _source(path, images))
 
     # Check that it can be written.
     if out is None:
@@ -131,6 +137,8 @@ def write_samples(
     suffix = "" if folder else out.suffix.lower()
     check_writable(out, folder=folder)
     _check_size(job, out, suffix)
+    if folder:
+        _check_folder(job, out)
 
     # Draw and write, batch by batch.
     processes = processes or Processes(torch.device("cpu"))
@@ -223,6 +231,34 @@ def _check_size(job: _Job, out: Path, suffix: str) -> None:
     return check_space(out, images.total * each)
 
 
+def _source(path: Path, images: SampleSet) -> str:
+    """Return a checksum of a run's generator, as it is stored, and of the latents that were given."""
+    checksum = hashlib.sha256()
+    for name, tensor in read_generator(path)[0].state_dict().items():
+        checksum.update(name.encode())
+        checksum.update(tensor.numpy().tobytes())
+    if images.latents is not None:
+        checksum.update(images.latents.astype(np.float32).tobytes())
+    return checksum.hexdigest()[:16]
+
+
+def _check_folder(job: _Job, folder: Path) -> None:
+    """Check that no file would be replaced but by the same image."""
+    existing = set(os.listdir(folder)) if folder.is_dir() else set()
+    if not existing:
+        return
+    stems = file_names(job.class_names)
+    for i in range(job.images.total):
+        name = job.name(i, stems)
+        if name in existing:
+            with (folder / name).open("rb") as file:
+                if source_of(file.read(SEARCHED)) != job.source:
+                    raise UserError(
+                        f"--out {folder}: {name} is there already, of other weights or latents, or not by sagan "
+                        "sample: choose another folder"
+                    )
+
+
 def _draw(generator: Generator, images: SampleSet, processes: Processes) -> Batches:
     """Draw images (n, H, W, C), batch by batch; distributed processes draw as many batches at a time as they are."""
     batches = -(-images.total // SAMPLE_BATCH)
@@ -268,7 +304,7 @@ def _write_archive(path: Path, job: _Job, batches: Batches) -> None:
     stems = file_names(job.class_names)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for i, image in enumerate(_singles(batches)):
-            archive.writestr(zipfile.ZipInfo(job.name(i, stems)), _to_png(image, job.scale))
+            archive.writestr(zipfile.ZipInfo(job.name(i, stems)), _to_png(image, job))
         if job.images.labels:
             with archive.open("dataset.json", "w") as file:
                 file.write(b'{"labels": [')
@@ -282,7 +318,7 @@ def _write_folder(folder: Path, job: _Job, batches: Batches) -> None:
     """Write a PNG per image. What is interrupted leaves whole files only."""
     stems = file_names(job.class_names)
     for i, image in enumerate(_singles(batches)):
-        data = _to_png(image, job.scale)
+        data = _to_png(image, job)
         _write_bytes(folder / job.name(i, stems), data)
 
 
@@ -295,8 +331,8 @@ def _singles(batches: Batches) -> Iterator[NDArray[np.uint8]]:
         yield from batch
 
 
-def _to_png(image: NDArray[np.uint8], scale: int | None) -> bytes:
+def _to_png(image: NDArray[np.uint8], job: _Job) -> bytes:
     file = io.BytesIO()
-    marked = mark_sample(Image.fromarray(_enlarge(image, scale).squeeze()))
+    marked = mark_sample(Image.fromarray(_enlarge(image, job.scale).squeeze()), job.source)
     marked.save(file, format="PNG", pnginfo=png_marks(marked))
     return file.getvalue()
