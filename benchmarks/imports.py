@@ -302,16 +302,18 @@ def compare(peer: Peer, record: Path | None = None) -> dict[str, list[float | No
         peer.generator.float(), peer.discriminator.float()
         files = peer.save(peer, record or Path(folder))
         path = files.pop("path")
-        exact = import_networks(path, **files, dtype=torch.float64)
         run = write_import(Path(folder) / "run", import_networks(path, **files), path).path
 
         def ours(dtype: torch.dtype) -> list[Tensor | None]:
             g, d = read_generator(run)[0].to(dtype), read_discriminator(run).to(dtype)
             return our_outputs(g, d, z.to(dtype), x.to(dtype), y)
 
-        in64 = our_outputs(exact.average, exact.discriminator, z.double(), x.double(), y)
-        return {
-            "float64": differences(in64, their64),
+        def exactly() -> list[Tensor | None]:
+            exact = import_networks(path, **files, dtype=torch.float64)
+            return our_outputs(exact.average, exact.discriminator, z.double(), x.double(), y)
+
+        return {  # maps of 32 inputs take gigabytes: those of a row are dropped before the next one
+            "float64": differences(exactly(), their64),
             "float32": differences(ours(torch.float32), their32),
             "stored": differences(ours(torch.float64), their64),
             "theirs": differences(their32, their64),
