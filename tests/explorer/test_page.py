@@ -68,6 +68,14 @@ def test_clicked_points_show_their_maps_in_every_layer(page):
     page.until(f"{MAPS} === 0")
 
 
+def test_a_click_shows_its_map_without_scrolling(page):
+    page.click("#stage", 0.5, 0.5)
+    page.until(f"{MAPS} === {page.layers}")
+    assert page.run("document.querySelector('#maps img').getBoundingClientRect().bottom") <= page.run("innerHeight")
+    page.click("#clear")
+    page.until(f"{MAPS} === 0")
+
+
 def test_keys_alone_do(page):
     page.run("document.querySelector('#grid button').focus()")
     page.press("ArrowRight", "ArrowRight", "Enter")

@@ -173,3 +173,20 @@ def test_in_a_browser_from_the_file(command, tmp_path, names):
         assert page.run("document.title") == title
         assert [url for url in page.requests() if not url.startswith(("data:", "file:", "blob:"))] == []
         assert page.errors() == []
+
+
+def test_on_a_phone_a_click_shows_its_map_without_scrolling(command, tmp_path):
+    pytest.importorskip("selenium")
+    from helpers.chromium import BROWSER, DRIVER, Chromium
+
+    if not (BROWSER and DRIVER):
+        pytest.skip("no browser here: apt-get install chromium chromium-driver")
+    run = make_run(tmp_path / "run", generator_attention=((16, "self"),)).path
+    write(command, run, tmp_path / "page.html")
+    with Chromium(375, 812) as page:
+        page.open((tmp_path / "page.html").as_uri())
+        page.click("#stage", 0.7, 0.2)
+        page.until("document.querySelectorAll('#maps canvas').length === 2")
+        place = "document.querySelector('#maps canvas').getBoundingClientRect()"
+        assert 0 < page.run(f"{place}.bottom") <= 812
+        assert page.run("document.documentElement.scrollWidth") <= 375

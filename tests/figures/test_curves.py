@@ -133,6 +133,17 @@ def test_no_text_lies_on_another():
             assert apart, (a, b)
 
 
+@pytest.mark.parametrize("top", [5e-5, 2e-4, 4e-4, 1.3e-3, 0.02, 3.0, 4e4, 3e6])
+def test_the_ticks_of_an_axis_are_written_in_one_way(top):
+    figure = draw_curves([{"step": n, "learning_rate/generator": top * n / 10} for n in range(1, 11)])
+    FigureCanvasAgg(figure).draw()
+    axis = figure.axes[0].yaxis
+    ticks = {tick.label1.get_text(): tick.get_loc() for tick in axis.get_major_ticks()}
+    for text, value in ticks.items():
+        assert float(text) == pytest.approx(value)
+    assert len({"e" in text for text in ticks if text != "0"}) == 1, ticks
+
+
 def test_noisy_values_have_their_running_mean():
     rows = log(250)
     rows[7]["loss/generator"] = math.nan

@@ -209,6 +209,7 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
     if run:
         _check_data(run, config, store)
         return _Plan(config, store, run, resumes_out, steps_done(run), tuple(lines))
+    store.check_meant()
     if processes.is_first:
         if store.skipped:
             print(list_skipped(store.skipped), file=sys.stderr)

@@ -53,8 +53,12 @@ def find_drawn(files: Iterable[str], start: Callable[[str], bytes]) -> dict[str,
     return drawn if len(drawn) < sum(map(len, images_of.values())) else {}
 
 
-def hints(title: str, images: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """Return hints for a tree of which part, or the classes, may not be used as was meant.
+def hints(title: str, images: Sequence[str], classes: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Return hints for a tree of which part, or the classes, may not be used as was meant, and the reason not to train
+    on it: one of the hints, or ''.
+
+    Reasons are that most images would not be used, and that the folders that look like classes would not be classes:
+    a line above hours of training is not read, and both have another name that says what is meant.
 
     Args:
         title: path of the source.
@@ -62,13 +66,19 @@ def hints(title: str, images: Sequence[str], classes: Sequence[str]) -> tuple[st
         classes: names of the class folders.
     """
     notes = []
+    doubt = ""
     loose = sum("/" not in name for name in images)
     if classes and loose:
         folders = f"the class folder '{printable(classes[0])}'" if len(classes) == 1 else "the class folders"
+        alone = "move them elsewhere"
+        if len(classes) == 1 and os.path.isdir(os.path.join(title, classes[0])):
+            alone = f"name {printable(os.path.join(title, classes[0]))} to use the others alone"
         notes.append(
             f"{loose:,} of {len(images):,} images lie next to {folders} and are not used: use all of them without "
-            "classes with --labels False, or move them into a class folder"
+            f"classes with --labels False, move them into a class folder, or {alone}"
         )
+        if 2 * loose > len(images):
+            doubt = notes[-1]
     # Descend through folders that hold one folder and nothing else.
     where, below = "", [name for name in images if "/" in name]
     while below and len(folders_here := {name.split("/", 1)[0] for name in below}) == 1:
@@ -82,6 +92,7 @@ def hints(title: str, images: Sequence[str], classes: Sequence[str]) -> tuple[st
         notes.append(
             f"all images lie in one folder, '{printable(where.rstrip('/'))}', so there is only one class: to use the "
             f"folders in it as classes ({listed}), name {printable(os.path.join(title, where.rstrip('/')))} as the "
-            "source" + ("" if os.path.isdir(title) else ", unpacked")
+            "source" + ("" if os.path.isdir(title) else ", unpacked") + "; --labels False trains without classes"
         )
-    return tuple(notes)
+        doubt = notes[-1]
+    return tuple(notes), doubt

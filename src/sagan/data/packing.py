@@ -22,7 +22,7 @@ from sagan.data.builtin.open import BuiltIn
 from sagan.data.decode import DRAWN, NO_DECODER, SAMPLED, Unreadable, decode, extra_formats
 from sagan.data.hints import consist_of_samples
 from sagan.data.packed import discard
-from sagan.data.source import Skipped, no_usable_image
+from sagan.data.source import Skipped, Source, no_usable_image
 from sagan.data.sources import open_source
 from sagan.data.store import Store, StoreWriter, find
 from sagan.files import Digest, digest_of, write_atomically
@@ -62,8 +62,7 @@ def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progres
     key, samples_packed, only_samples = _read_index(index)
     notes = source.notes + _notes_on_samples(source.samples + samples_packed, only_samples)
     if key is not None and (store := find(cache, key)) is not None and _every_class_has_images(store):
-        # The store may have been packed from a copy of the source.
-        return replace(store, source=source.title, skipped=store.skipped + source.remarks, notes=notes)
+        return _of_source(store, source, notes)
     if not source.entries:
         raise no_usable_image(config.source, source.problems, source.notes)
 
@@ -123,7 +122,13 @@ def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progres
     entry = json.dumps({"key": key, "samples_skipped": samples_skipped, "only_samples": only_samples})
     write_atomically(index, lambda path: path.write_text(entry, encoding="utf-8"))
     notes = source.notes + _notes_on_samples(source.samples + samples_skipped, only_samples)
-    return replace(store, source=source.title, skipped=store.skipped + source.remarks, notes=notes)
+    return _of_source(store, source, notes)
+
+
+def _of_source(store: Store, source: Source, notes: tuple[str, ...]) -> Store:
+    """Return a store with what is known of its source; it may have been packed from a copy of the source."""
+    skipped = store.skipped + source.remarks
+    return replace(store, source=source.title, skipped=skipped, notes=notes, doubt=source.doubt)
 
 
 def _notes_on_samples(skipped: int, only_samples: bool) -> tuple[str, ...]:

@@ -59,6 +59,8 @@ class Store:
     """Skipped images, with the reason."""
     notes: tuple[str, ...] = ()
     """Lines about the source as a whole, each with what to do."""
+    doubt: str = ""
+    """Why nobody should train on the source as it was read, with what to do: one of the notes; '': no reason."""
     crop: CropName = "centre"
     """How the images were made square."""
 
@@ -74,6 +76,11 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def check_meant(self) -> None:
+        """Raise UserError if the source was probably meant otherwise than it was read."""
+        if self.doubt:
+            raise UserError(f"{printable(self.source)}: {self.doubt}")
 
     def with_classes(self, names: tuple[str, ...]) -> "Store":
         """Return the store with the classes in the order of `names`, or as it is if it has other classes."""

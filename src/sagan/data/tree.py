@@ -97,7 +97,7 @@ def tree_source(
             f"data source '{printable(title)}' has no images: none of its {len(files)} files ends in "
             f"{', '.join(SUFFIXES)}{written}"
         )
-    notes = hints(title, images, class_names) if not ("dataset.json" in files and label_of) else ()
+    notes, doubt = hints(title, images, class_names) if not ("dataset.json" in files and label_of) else ((), "")
     if phones := sum(name.lower().endswith(unread) for name in unsupported) if unread else 0:
         notes += (f"{format_count(phones, 'HEIC or AVIF image is', 'HEIC or AVIF images are')} not read: {INSTALL}",)
     return Source(
@@ -109,6 +109,7 @@ def tree_source(
         problems=tuple(problems),
         remarks=tuple(remarks),
         notes=notes,
+        doubt=doubt,
         samples=sum((drawn or {}).values()),
     )
 

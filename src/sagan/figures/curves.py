@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import Formatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from sagan.errors import UserError
@@ -217,7 +217,7 @@ def _scale_axes(axes: Axes, panel: Panel, values: NDArray[np.float64]) -> None:
         decades = np.log10(values.max() / values.min())
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if decades < 1.5 else (1,)))
         axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(_ValueFormatter())
     if panel.from_zero and len(values) and values.min() >= 0:
         axes.set_ylim(0, max(1.08 * values.max(), 1e-12))
 
@@ -319,6 +319,30 @@ def _colours(keys: Sequence[str]) -> dict[str, Any]:
     others = [key for key in keys if key not in found and key not in of_name]
     cycle = [_EVALUATION, _REAL, _FAKE, _GENERATOR, _DISCRIMINATOR]
     return found | of_name | {key: cycle[i % len(cycle)] for i, key in enumerate(others)}
+
+
+class _ValueFormatter(Formatter):
+    """Formats the ticks of an axis in one way: all as decimals, or all as powers of ten where one is very small.
+
+    `{value:g}` alone would put 5e-05 next to 0.0001.
+    """
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        return self.format_ticks([value])[0]
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        texts = [f"{value:g}" for value in values]
+        if not any("e" in text for text in texts):
+            return texts
+        return [_scientific(value) for value in values]
+
+
+def _scientific(value: float) -> str:
+    """Format 0.00025 as '2.5e-4', and 0 as '0'."""
+    if not value:
+        return "0"
+    digits, _, exponent = f"{value:.6e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _format_step(step: float, _: int) -> str:

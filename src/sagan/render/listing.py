@@ -13,10 +13,13 @@ from sagan.trained import names, shipped_name
 
 RUNS = Path("runs")
 """The folder whose runs are listed by default."""
+_COLUMNS = 100
 
 
 def list_models(folder: Path | None = None) -> str:
     """Return a table of the package's trained models and of the runs under a folder; None: `RUNS`, if it exists.
+
+    Grids of samples stand in lines of their own if the table would otherwise be wider than 100 characters.
 
     Raises:
         UserError: there is no such folder, or there is nothing to list.
@@ -28,7 +31,14 @@ def list_models(folder: Path | None = None) -> str:
         raise UserError(f"there are no runs in {folder or RUNS}: start with sagan train --preset demo")
     rows = [("name", "images", "steps", "distance", "newest samples"), *map(describe, paths)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    if sum(widths) + 2 * (len(widths) - 1) <= _COLUMNS:
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    lines = []
+    for *facts, grid in rows:
+        lines.append("  ".join(map(str.ljust, facts, widths[:-1])).rstrip())
+        if grid != "-":
+            lines.append(f"  {grid}")
+    return "\n".join(lines)
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
@@ -58,24 +68,31 @@ def describe(path: Path) -> tuple[str, str, str, str, str]:
         f"{model.resolution} px{classes}",
         steps if done else "-",
         _evaluated(run) or _logged(rows) or "-",
-        printable(str(grids[0])) if grids else "-",
+        printable(_from_here(grids[0])) if grids else "-",
     )
 
 
+def _from_here(path: Path) -> str:
+    """Return a path relative to the current folder where that is shorter."""
+    try:
+        return min(os.path.relpath(path), str(path), key=len)
+    except (OSError, ValueError):  # the current folder is gone, or the path is on another drive
+        return str(path)
+
+
 def _evaluated(run: Run) -> str:
-    """Return the distances of `sagan evaluate`, the last of each network; '' if there is none."""
+    """Return the distances of `sagan evaluate`, the last of each network: '81.41 Lite0, 56.41 Lite2', or ''."""
     distances = {}
     for path in sorted(run.evaluations_path.glob("*.json")):
         try:
             evaluation = read_json(path)
             values = {metric["name"]: metric["value"] for metric in evaluation["figures"]}
-            step, network = evaluation["generated"]["step"], evaluation["features"]["network"]
+            network = str(evaluation["features"]["network"])
             value = short(values["FID"] if "FID" in values else values["Frechet distance"])
-            count = min(evaluation[images]["pictures"] for images in ("generated", "reference"))
         except (OSError, ValueError, KeyError, TypeError):  # not a file of ours
             continue
-        distances[str(network)] = f"{value} ({printable(str(network))}, step {step:,}, {count:,} images)"
-    return "; ".join(distances.values())
+        distances[network] = f"{value} {_brief(network)}"
+    return ", ".join(distances.values())
 
 
 def _logged(rows: list[dict[str, float]]) -> str:
@@ -84,4 +101,9 @@ def _logged(rows: list[dict[str, float]]) -> str:
     if key is None or best is None:
         return ""
     value, step = best
-    return f"{short(value)} ({printable(key.rpartition('/')[2])}, step {step:,}, during training)"
+    return f"{short(value)} {_brief(key.rpartition('/')[2])} in training, step {step:,}"
+
+
+def _brief(network: str) -> str:
+    """Return 'Lite0' of 'EfficientNet-Lite0', and other networks' names as they are."""
+    return printable(network.removeprefix("EfficientNet-"))

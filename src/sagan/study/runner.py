@@ -105,7 +105,9 @@ def open_images(config: Config, features: str, device: str) -> Store:
         raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
     choose_precision(config.training.precision, choose_device(device))
     open_features(features, cache=cache_folder(config.data) / "features")
-    return prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
+    store.check_meant()
+    return store
 
 
 def refuse_other_options(path: Path, what: str, plan: Any, theirs: Any) -> None:
