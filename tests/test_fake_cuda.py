@@ -74,7 +74,7 @@ def step(gpu, trainer, number=0):
             assert (t.device, t.dtype) == (CUDA, torch.float32), f"{name}: {t}"
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", PRESETS)
 @fake_gpu
 def test_presets_train(name, precision):
@@ -287,7 +287,7 @@ def first_step(gpu, model, **options):
     return gpu.ops
 
 
-@pytest.mark.parametrize("name", ["demo", "small"])
+@pytest.mark.parametrize("name", [pytest.param("demo", marks=pytest.mark.slow), "small"])
 @fake_gpu
 def test_no_convolution_of_a_penalty_has_a_feature_map_for_a_kernel(name):
     """PyTorch's own double backward makes such of R1 and R2, and cuDNN has no good kernel for them."""
