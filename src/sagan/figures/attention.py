@@ -213,7 +213,8 @@ def _choose(image: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     cluster = _regions(np.hstack((cells.reshape(-1, 3), _NEARNESS * place / grid)), regions)
 
     # Distance of each cell from the border of its region; the border of the image counts.
-    between = np.linalg.norm(place[:, None] - place[None], axis=2)
+    x, y = (axis[:, None] - axis for axis in place.T)
+    between = np.sqrt(x**2 + y**2)
     inside = np.where(cluster[:, None] != cluster, between, np.inf).min(1)
     inside = np.minimum(inside, np.minimum(place, grid - place).min(1) + 0.5)
     largest_first = sorted(range(regions), key=lambda r: (-(cluster == r).sum(), r))
@@ -238,5 +239,8 @@ def _regions(features: NDArray[np.float64], count: int) -> NDArray[np.int64]:
         centres = np.vstack((centres, features[squared(centres).min(1).argmax()]))
     for _ in range(30):
         region = squared(centres).argmin(1)
-        centres = np.stack([features[region == r].mean(0) if (region == r).any() else centres[r] for r in range(count)])
+        moved = np.stack([features[region == r].mean(0) if (region == r).any() else centres[r] for r in range(count)])
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
     return region
