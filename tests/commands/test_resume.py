@@ -82,8 +82,9 @@ def options_of_a_run():
 def test_every_other_option_is_an_error_that_names_it(command, tmp_path, spelling):
     run = make_run(tmp_path / "run")
     before = run.config_path.read_bytes()
-    checked = 0
-    for option, *values in [*options_of_a_run(), ["--from", str(run.path)]]:
+    options = [*options_of_a_run(), ["--from", str(run.path)]]
+    assert len(options) > 45
+    for option, *values in options if spelling == "dashes" else options[::4]:
         dashed = option.replace("_", "-")
         words = [option if spelling == "underscores" else dashed, *values]
         if spelling == "equals":
@@ -91,8 +92,6 @@ def test_every_other_option_is_an_error_that_names_it(command, tmp_path, spellin
         status, output, errors = command("train", "--resume", run.path, "--steps", 8, *words)
         assert (status, output, errors.count("\n")) == (2, "", 1), words
         assert re.match(rf"sagan: {dashed}: --resume\b.*--steps\b", errors), errors
-        checked += 1
-    assert checked > 45
     assert run.config_path.read_bytes() == before
 
 
