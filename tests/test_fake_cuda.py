@@ -74,8 +74,15 @@ def step(gpu, trainer, number=0):
             assert (t.device, t.dtype) == (CUDA, torch.float32), f"{name}: {t}"
 
 
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", PRESETS)
+def presets():
+    """Every preset in both precisions; the one in which it does not train on a GPU is slow."""
+    for name, preset in PRESETS.items():
+        for precision in ("bf16", "fp32"):
+            is_own = (preset.training.precision == "fp32") == (precision == "fp32")
+            yield pytest.param(name, precision, marks=() if is_own else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "precision"), presets())
 @fake_gpu
 def test_presets_train(name, precision):
     with fake() as gpu:

@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 import torch
 
+from helpers.features import save_means
 from helpers.runs import make_run
 from sagan.config import DataConfig, OutputConfig, TrainingConfig
 from sagan.files import load_tensors
@@ -166,6 +167,7 @@ def test_a_home_folder_is_expanded_for_every_command(command, train_options, tmp
     home, here = tmp_path / "home", tmp_path / "here"
     for folder in (home, here):
         folder.mkdir()
+    save_means(home / "means.pt")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(here)
     assert command("train", *train_options, "--steps", 2, "--out=~/run")[0] == 0
@@ -178,7 +180,7 @@ def test_a_home_folder_is_expanded_for_every_command(command, train_options, tmp
         ["interpolate", "~/run", "--out", "~/walk.png"],
         ["report", "~/run", "--out", "~/report.html"],
         ["export", "~/run", "--to", "safetensors", "--out", "~/plain.safetensors"],
-        ["evaluate", "~/run", "--count", 8, "--out", "~/evaluation.json", "--patch-correlation", "False"],
+        ["evaluate", "~/run", "--count", 8, "--out", "~/evaluation.json", "--features", "~/means.pt"],
         ["data", "digits", "--out", "~/sheet.png", "--cache", "~/cache"],
         ["data pack", "digits", "--out", "~/shards", "--cache", "~/cache"],
         ["push", "~/run", "user/name", "--dry-run", "True"],
@@ -197,7 +199,8 @@ def test_names_of_classes_are_no_paths(command, tmp_path):
 
 
 def test_what_reads_changed_data_says_so_in_one_line(command, run, image_folder, tmp_path):
-    evaluate = ["evaluate", run.path, "--count", 8, "--patch-correlation", "False", "--out", tmp_path / "x.json"]
+    features = ["--features", save_means(tmp_path / "means.pt"), "--patch-correlation", "False"]
+    evaluate = ["evaluate", run.path, "--count", 8, *features, "--out", tmp_path / "x.json"]
     attend = ["attend", run.path, "--network", "both"]
     for words in (evaluate, attend):
         assert "has changed" not in command(*words)[1]
