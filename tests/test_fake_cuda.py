@@ -74,8 +74,15 @@ def step(gpu, trainer, number=0):
             assert (t.device, t.dtype) == (CUDA, torch.float32), f"{name}: {t}"
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
-@pytest.mark.parametrize("name", PRESETS)
+def presets():
+    """Every preset in both precisions; the one in which it does not train on a GPU is slow."""
+    for name, preset in PRESETS.items():
+        for precision in ("bf16", "fp32"):
+            is_own = (preset.training.precision == "fp32") == (precision == "fp32")
+            yield pytest.param(name, precision, marks=() if is_own else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "precision"), presets())
 @fake_gpu
 def test_presets_train(name, precision):
     with fake() as gpu:
@@ -287,7 +294,7 @@ def first_step(gpu, model, **options):
     return gpu.ops
 
 
-@pytest.mark.parametrize("name", ["demo", "small"])
+@pytest.mark.parametrize("name", [pytest.param("demo", marks=pytest.mark.slow), "small"])
 @fake_gpu
 def test_no_convolution_of_a_penalty_has_a_feature_map_for_a_kernel(name):
     """PyTorch's own double backward makes such of R1 and R2, and cuDNN has no good kernel for them."""

@@ -220,6 +220,10 @@ class Run:
             metadata["folded"] = True
         save_tensors(self.generator_path, generator.state_dict() if tensors is None else tensors, metadata)
 
+    def generator_step(self) -> int:
+        """Return the step of generator.safetensors. Raises UserError if there is none, or it is damaged."""
+        return read_count(read_metadata(self.generator_path), "step", self.generator_path)
+
     def weights_checkpoint(self) -> Path | None:
         """Return the checkpoint of generator.safetensors if it is kept, else the newest; None if there is none.
 
@@ -227,9 +231,9 @@ class Run:
         """
         checkpoints = self.checkpoints()
         if self.generator_path.exists() and checkpoints:
-            step = read_count(read_metadata(self.generator_path), "step", self.generator_path)
-            if self.checkpoint_path(step) in checkpoints:
-                return self.checkpoint_path(step)
+            path = self.checkpoint_path(self.generator_step())
+            if path in checkpoints:
+                return path
         return checkpoints[-1] if checkpoints else None
 
     def best_step(self) -> int | None:

@@ -10,14 +10,12 @@ from sagan.run import Run
 
 
 @pytest.fixture
-def run(command, train_options, tmp_path):
-    """A run stopped after two of four steps; its config.json names a program and a folder."""
+def run(trained_run, tmp_path):
+    """A run stopped after six of eight steps; its config.json names a program and a folder."""
     save_means(tmp_path / "means.pt")
-    options = ["--steps", 2, "--checkpoint-every", 2, "--out", tmp_path / "run"]
-    assert command("train", *train_options, *options)[0] == 0
-    path = tmp_path / "run" / "config.json"
+    path = trained_run.config_path
     content = json.loads(path.read_text())
-    content["config"]["training"]["steps"] = 4
+    content["config"]["training"]["steps"] = 8
     content["config"]["output"] |= {
         "evaluate_features": str(tmp_path / "means.pt"),
         "evaluate_every": 1,
@@ -25,7 +23,7 @@ def run(command, train_options, tmp_path):
     }
     content["config"]["data"]["cache"] = str(tmp_path / "elsewhere")
     path.write_text(json.dumps(content))
-    return Run(tmp_path / "run")
+    return Run(trained_run.path)
 
 
 def test_a_program_named_by_a_run_is_not_run(run, command, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from helpers.features import save_means
 from helpers.runs import make_run
 from sagan.run import Run
 
@@ -18,6 +19,7 @@ ESC = "\x1b[31mred\x1b]0;title\x07"
 def test_an_evaluation_survives_a_terminal_that_cannot_show_it(tmp_path, image_folder, encoding):
     run = make_run(tmp_path / "run", ("猫", "dogs"), source=str(image_folder))
     words = ["evaluate", str(run.path), str(image_folder), "--count", "8", "--device", "cpu"]
+    words += ["--features", str(save_means(tmp_path / "means.pt"))]
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = subprocess.run([sys.executable, "-m", "sagan", *words], env=environment, capture_output=True, timeout=100)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
@@ -44,6 +46,7 @@ def test_results_are_saved_before_they_are_printed(command, tmp_path, image_fold
 def test_names_do_not_control_the_terminal(command, tmp_path, image_folder, train_options):
     (image_folder / "cats").rename(image_folder / ESC)
     folder = tmp_path / f"run{ESC}"
+    features = save_means(tmp_path / f"means{ESC}.pt")
     lines = []
     for words in (
         ["data", image_folder, "--out", tmp_path / f"{ESC}.png"],
@@ -53,7 +56,7 @@ def test_names_do_not_control_the_terminal(command, tmp_path, image_folder, trai
         ["sample", folder],
         ["sample", folder, "--classes", ESC, "nope"],
         ["attend", folder, "--network", "both"],
-        ["evaluate", folder, "--count", 8, "--patch-correlation", "False"],
+        ["evaluate", folder, "--count", 8, "--patch-correlation", "False", "--features", features],
         ["interpolate", folder],
         ["plot", folder],
         ["report", folder],

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from sagan.errors import UserError
@@ -34,13 +35,12 @@ def colour(number):
 
 
 def tiles(figure, page):
-    """The drawn images, as arrays of the page, in the order of drawing: those axes that are square and framed."""
-    height = page.height
+    """The drawn images, as arrays of the page, in the order of drawing: those that have a frame."""
     found = []
-    for axes in figure.axes:
-        if axes.axison:
-            (left, bottom), (right, top) = np.round(axes.get_position().get_points() * page.size).astype(int)
-            found.append(np.asarray(page)[height - top : height - bottom, left:right].astype(int))
+    for artist in figure.artists:
+        if isinstance(artist, Rectangle):
+            (left, bottom), (right, top) = np.round(artist.get_window_extent().get_points()).astype(int)
+            found.append(np.asarray(page)[page.height - top : page.height - bottom, left:right].astype(int))
     return found
 
 

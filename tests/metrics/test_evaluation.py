@@ -32,10 +32,8 @@ def features(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, train_options, capsys):
-    assert main(["train", *train_options, "--steps", "6", "--out", str(tmp_path / "run")]) == 0
-    capsys.readouterr()
-    return tmp_path / "run"
+def run(trained_run):
+    return trained_run.path
 
 
 def write_pictures(folder, count, side=32, seed=0, mode="RGB", classes=("a", "b")):

@@ -67,9 +67,10 @@ def test_values_that_look_alike_have_files_of_their_own(command, folder, tmp_pat
         path.parent.mkdir()
         np.save(path, np.full((2, 8), number, np.float32))
     commands = ("sample", "interpolate", "attend")
-    paths += [written(command, name, folder, "--latents", path) for name in commands for path in latents]
+    dogs = ("--classes", "dogs", "--latents")
+    paths += [written(command, name, folder, *dogs, path) for name in commands for path in latents]
     np.save(latents[0], np.full((2, 8), 5, np.float32))
-    paths += [written(command, name, folder, "--latents", latents[0]) for name in commands]
+    paths += [written(command, name, folder, *dogs, latents[0]) for name in commands]
     assert len(set(paths)) == len(paths)
 
 

@@ -39,9 +39,16 @@ def arguments(image_folder, tmp_path):
     return ["study", "stability", "--seeds", "2", "--only", "sn-d", *common, *features, *TINY]
 
 
-def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
+def test_a_study_from_its_plan_to_its_report_and_to_more_seeds(arguments, tmp_path, capsys):
+    assert main([*arguments, "--seeds", "1"]) == 0
+    folder = StudyFolder(tmp_path / "study")
+    assert folder.plan.seeds == (0,)
+    (job,) = folder.jobs()
+    first_evaluated = job.evaluation_path.stat().st_mtime_ns
     assert main(arguments) == 0
     folder = StudyFolder(tmp_path / "study")
+    assert folder.plan.seeds == (0, 1)
+    assert job.evaluation_path.stat().st_mtime_ns == first_evaluated
     report = (folder.path / "report.md").read_text()
     # The table shows the mean of the evaluations.
     values = [job.evaluation()["figures"][0]["value"] for job in folder.jobs()]
@@ -51,9 +58,13 @@ def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
     page = (folder.path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert not re.search(r"(src|href)=.(?!data:)", page)
+    assert "of the last step is measured" not in report
     for job in folder.jobs():
         assert job.steps_done() == 8
         assert job.run().info.config.training.seed == job.seed
+        distances = distances_by_step(job)
+        assert len(distances) == 8
+        assert job.evaluation()["generated"]["step"] == min(distances, key=distances.get)
     # Seeds differ; the same command does nothing again.
     first, second = ((job.path / "generator.safetensors").read_bytes() for job in folder.jobs())
     assert first != second
@@ -64,6 +75,16 @@ def test_a_study_from_its_plan_to_its_report(arguments, tmp_path, capsys):
     capsys.readouterr()
     assert main([*arguments, "--seed", "5"]) == 2
     assert re.search(r"\bstudy\b.*--seed\b.*\bseeds\b", capsys.readouterr().err)
+    # Fewer seeds, or other options together with more seeds, are refused and change nothing.
+    for change, name in ((["--seeds", "1"], "seeds"), (["--seeds", "3", "--count", "15"], "count")):
+        assert main([*arguments, *change]) == 2
+        assert re.search(rf"\({name}\)", capsys.readouterr().err)
+        assert StudyFolder(tmp_path / "study").plan.seeds == (0, 1)
+
+
+def distances_by_step(job):
+    """The distances measured while a job trained."""
+    return {row["step"]: next(v for k, v in row.items() if is_distance(k)) for row in job.rows() if "diversity" in row}
 
 
 def test_stopping_a_study_stops_and_saves_all_its_runs(arguments, tmp_path):
@@ -106,38 +127,16 @@ def test_a_comparison_needs_classes(arguments, capsys):
     assert "class folders" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["end", pytest.param("best", marks=pytest.mark.slow)])
-def test_which_generator_of_a_run_is_measured(arguments, tmp_path, where):
-    assert main([*arguments, "--seeds", "1", "--measured-at", where]) == 0
+@pytest.mark.slow
+def test_the_generator_of_the_last_step_is_measured(arguments, tmp_path):
+    assert main([*arguments, "--seeds", "1", "--measured-at", "end"]) == 0
     folder = StudyFolder(tmp_path / "study")
     (job,) = folder.jobs()
-    rows = {row["step"]: next(v for k, v in row.items() if is_distance(k)) for row in job.rows() if "diversity" in row}
-    best = min(rows, key=rows.get)
-    assert len(rows) == 8
-    assert job.evaluation()["generated"]["step"] == (best if where == "best" else 8)
+    assert len(distances_by_step(job)) == 8
+    assert job.evaluation()["generated"]["step"] == 8
     report = (folder.path / "report.md").read_text()
-    assert ("of the last step is measured" in report) == (where == "end")
-    assert ("--measured-at end" in report) == (where == "end")
-
-
-def test_a_study_may_get_more_seeds(arguments, tmp_path, capsys):
-    def seeds(*more):
-        assert main([*arguments, "--steps", "2", *more]) == 0
-        return StudyFolder(tmp_path / "study").plan.seeds
-
-    assert seeds("--seeds", "1") == (0,)
-    (job,) = StudyFolder(tmp_path / "study").jobs()
-    first = job.evaluation_path.stat().st_mtime_ns
-    assert seeds("--seeds", "2") == (0, 1)
-    jobs = StudyFolder(tmp_path / "study").jobs()
-    assert all(job.evaluation() for job in jobs)
-    assert jobs[0].evaluation_path.stat().st_mtime_ns == first
-    assert "2 of 2 runs" in (tmp_path / "study" / "report.md").read_text()
-    # Fewer seeds, or other options together with more seeds, are refused and change nothing.
-    for change, name in ((["--seeds", "1"], "seeds"), (["--seeds", "3", "--count", "15"], "count")):
-        assert main([*arguments, "--steps", "2", *change]) == 2
-        assert re.search(rf"\({name}\)", capsys.readouterr().err)
-        assert StudyFolder(tmp_path / "study").plan.seeds == (0, 1)
+    assert "of the last step is measured" in report
+    assert "--measured-at end" in report
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,6 @@ def start(arguments):
     )
 
 
-def finish(arguments):
-    process = start(arguments)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return output, errors
-
-
 def steps_logged(run):
     """The number of steps that a run's log has come to so far."""
     try:
@@ -58,10 +51,10 @@ def without_speed(run):
     return [{k: v for k, v in row.items() if not depends_on_machine(k)} for row in run.metrics()]
 
 
-def test_killed_at_random_moments(tmp_path, train_options, request):
+def test_killed_at_random_moments(command, tmp_path, train_options, request):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = [*train_options, "--steps", str(STEPS), "--lecam", "0.1", "--augment", "color", "translation"]
-    finish([*options, "--out", str(whole)])
+    assert command("train", *options, "--out", whole)[0] == 0
 
     rng, kills = random.Random(0), request.config.getoption("--kills")
     arguments = [*options, "--out", str(killed)]
@@ -75,7 +68,8 @@ def test_killed_at_random_moments(tmp_path, train_options, request):
         process.wait()
         print(f"killed near step {steps_logged(killed)}, newest checkpoint", *Run(killed).checkpoints()[-1:])
         arguments = ["--resume", str(killed), "--device", "cpu"]
-    finish(arguments)
+    status, _, errors = command("train", *arguments)
+    assert status == 0, errors
 
     assert same_tensors(Run(whole).checkpoint_path(STEPS), Run(killed).checkpoint_path(STEPS))
     assert same_tensors(Run(whole).generator_path, Run(killed).generator_path)
@@ -108,21 +102,21 @@ def test_interrupted_saves_and_says_how_to_go_on(tmp_path, train_options, number
     assert Run(run).samples_path.exists()
 
 
-def test_a_damaged_checkpoint_is_skipped_with_a_message(tmp_path, train_options):
+def test_a_damaged_checkpoint_is_skipped_with_a_message(command, tmp_path, train_options):
     run = tmp_path / "run"
-    finish([*train_options, "--steps", "9", "--out", str(run)])
+    assert command("train", *train_options, "--steps", "9", "--out", run)[0] == 0
     wanted = load_tensors(Run(run).checkpoint_path(9))
     newest = Run(run).checkpoints()[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
-    _, errors = finish(["--resume", str(run), "--device", "cpu"])
+    status, _, errors = command("train", "--resume", run, "--device", "cpu")
+    assert status == 0, errors
     assert re.search(rf"{re.escape(str(newest))}\b.*\bdamaged\b", errors)
     again = load_tensors(Run(run).checkpoint_path(9))
     assert all(torch.equal(wanted[0][name], again[0][name]) for name in wanted[0])
 
     for path in Run(run).checkpoints():
         path.write_bytes(b"nothing")
-    process = start(["--resume", str(run), "--device", "cpu"])
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    status, _, errors = command("train", "--resume", run, "--device", "cpu")
+    assert status == 2
     assert re.search(rf"{re.escape(str(run))}\b.*\bcheckpoint\b", errors)
     assert "Traceback" not in errors

@@ -1,6 +1,7 @@
 """Training that starts from another run: what is copied, what is matched, what is refused."""
 
 import re
+import shutil
 import unicodedata
 from dataclasses import replace
 
@@ -25,11 +26,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def source(train_options, tmp_path, capsys):
+def source(trained_run):
     """A run of six steps, of cats and dogs, its last checkpoint at step 6."""
-    assert main(["train", *train_options, "--steps", "6", "--ema-decay", "0.5", "--out", str(tmp_path / "source")]) == 0
-    capsys.readouterr()
-    return Run(tmp_path / "source")
+    return trained_run
 
 
 def started(source, class_names, **training):
@@ -145,7 +144,8 @@ def test_a_damaged_source_is_refused(source):
 def test_frozen_blocks_stay_and_a_resumed_run_ends_as_a_whole_one(source, train_options, tmp_path):
     options = [*train_options, "--steps", "6", "--from", str(source.path), "--freeze-discriminator", "2", "--r1", "1"]
     options += ["--lecam", "0.1", "--accumulate", "2"]
-    whole, resumed = trained(tmp_path / "whole", options), trained(tmp_path / "resumed", options)
+    whole = trained(tmp_path / "whole", options)
+    resumed = Run(shutil.copytree(whole.path, tmp_path / "resumed"))
     wanted, _ = load_tensors(whole.checkpoint_path(6))
 
     first, _ = load_tensors(source.checkpoint_path(6))

@@ -80,7 +80,6 @@ def train(options: Train, callback: "Callback | None" = None, tell: Callable[[st
     """
     from sagan.device import choose_algorithms
     from sagan.distributed import join
-    from sagan.run import read_generator
     from sagan.training.announce import describe_plan, describe_result
     from sagan.training.loop import train as train_run
 
@@ -111,7 +110,7 @@ def train(options: Train, callback: "Callback | None" = None, tell: Callable[[st
                 from sagan.render.attention import write_attention
 
                 figure, _ = write_attention(run.path, None, device=processes.device)
-            tell(describe_result(run, read_generator(run.path)[2], figure))
+            tell(describe_result(run, run.generator_step(), figure))
         elif processes.is_first:
             tell(f"stopped and saved; resume with: sagan train --resume {shlex.quote(str(run.path))}")
     return out

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -166,25 +165,20 @@ def _draw_section(
     columns = [left, *(left + 2 * GUTTER + tile + i * (tile + GUTTER) for i in range(queries))]
     first = top + section.title_height + _HEAD
     for i, x in enumerate(columns[1:]):
-        disc = page.figure.add_axes(
-            ((x + tile / 2 - 9) / page.width, 1 - (first - 5) / page.height, 18 / page.width, 18 / page.height)
-        )
-        disc.set_axis_off()
-        disc.set(xlim=(-1, 1), ylim=(-1, 1))
-        _dot(disc, 0, 0, i, 12)
+        _dot(page, x + tile / 2, first - 14, i, 12)
     for row, image in enumerate(section.images):
         y = first + row * (tile + _CAPTION + GUTTER)
         if labels:
             text, font = labels[row]
             page.text(left - GUTTER, y + tile / 2, text, size=LABEL_SIZE, ha="right", font=font)
-        axes = page.image(rgb(image), columns[0], y, tile, "#d0d0d6")
-        for i, (px, py) in enumerate(section.points[row]):
-            _dot(axes, px + 0.5, py + 0.5, i, 9)
-        for i, (px, py) in enumerate(section.points[row]):
-            axes = page.image(
-                paint_map(weights[row, i], top=None if own_scale else TOP), columns[1 + i], y, tile, COLOURS[i]
-            )
-            _dot(axes, px + 0.5, py + 0.5, i, 5, number=False)
+        places = (section.points[row] + 0.5) * tile / resolution  # from the corner of a tile, layout units
+        page.image(rgb(image), columns[0], y, tile, "#d0d0d6")
+        for i, (px, py) in enumerate(places):
+            _dot(page, columns[0] + px, y + py, i, 9)
+        for i, (px, py) in enumerate(places):
+            shown = paint_map(weights[row, i], top=None if own_scale else TOP)
+            page.image(shown, columns[1 + i], y, tile, COLOURS[i])
+            _dot(page, columns[1 + i] + px, y + py, i, 5, number=False)
             peak = float(section.maps[row, i].max()) * keys
             caption = f"{peak:.1f}×" if peak < 9.95 else f"{peak:.0f}×"
             if section.shares is not None:
@@ -194,27 +188,18 @@ def _draw_section(
 
 def _draw_scale(page: Page, left: float, y: float, own_scale: bool) -> None:
     """Draw the colour bar, with ticks in multiples of even attention."""
-    axes = page.figure.add_axes(
-        ((left + 4) / page.width, 1 - (y + 4) / page.height, _BAR / page.width, 8 / page.height)
-    )
     share = np.linspace(0, 1, 256, dtype=np.float32)[None]
-    axes.imshow(paint_map(share**2, top=1), aspect="auto")
-    axes.set_axis_off()
+    page.bar(paint_map(share**2, top=1), left + 4, y - 4, _BAR, 8)
     ticks = {0.0: "0", 1.0: "peak"} if own_scale else {scale_position(t): f"{t}×" for t in _TICKS}
     for position, text in ticks.items():
         page.text(left + 4 + position * _BAR, y + 13, text, size=6.5, colour=GREY, ha="center")
 
 
-def _dot(axes: Axes, x: float, y: float, i: int, size: float, *, number: bool = True) -> None:
-    style: dict[str, Any] = {
-        "markerfacecolor": COLOURS[i],
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.8 if number else 1.0,
-    }
-    axes.plot([x], [y], "o", markersize=size, clip_on=False, zorder=5, **style)
+def _dot(page: Page, x: float, y: float, i: int, size: float, *, number: bool = True) -> None:
+    page.dot(x, y, size=size, colour=COLOURS[i], edge=0.8 if number else 1.0)
     if number:
-        options: dict[str, Any] = {"color": "white", "fontsize": size * 0.62, "weight": "bold", "zorder": 6}
-        axes.text(x, y, str(i + 1), ha="center", va="center_baseline", **options)
+        options: dict[str, Any] = {"weight": "bold", "ha": "center", "va": "center_baseline", "zorder": 2.7}
+        page.text(x, y, str(i + 1), size=size * 0.62, colour="white", **options)
 
 
 def _choose(image: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -228,7 +213,8 @@ def _choose(image: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     cluster = _regions(np.hstack((cells.reshape(-1, 3), _NEARNESS * place / grid)), regions)
 
     # Distance of each cell from the border of its region; the border of the image counts.
-    between = np.linalg.norm(place[:, None] - place[None], axis=2)
+    x, y = (axis[:, None] - axis for axis in place.T)
+    between = np.sqrt(x**2 + y**2)
     inside = np.where(cluster[:, None] != cluster, between, np.inf).min(1)
     inside = np.minimum(inside, np.minimum(place, grid - place).min(1) + 0.5)
     largest_first = sorted(range(regions), key=lambda r: (-(cluster == r).sum(), r))
@@ -253,5 +239,8 @@ def _regions(features: NDArray[np.float64], count: int) -> NDArray[np.int64]:
         centres = np.vstack((centres, features[squared(centres).min(1).argmax()]))
     for _ in range(30):
         region = squared(centres).argmin(1)
-        centres = np.stack([features[region == r].mean(0) if (region == r).any() else centres[r] for r in range(count)])
+        moved = np.stack([features[region == r].mean(0) if (region == r).any() else centres[r] for r in range(count)])
+        if np.array_equal(moved, centres):
+            break
+        centres = moved
     return region

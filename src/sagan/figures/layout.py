@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.image import BboxImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
+from matplotlib.transforms import Affine2D, Bbox, TransformedBbox
 from numpy.typing import NDArray
 
 from sagan.figures.grid import opaque
@@ -33,28 +36,42 @@ def quiet() -> Iterator[None]:
 
 
 class Page:
-    """A figure laid out in units from the upper left corner, so that tiles align with whole pixels."""
+    """A figure laid out in units from the upper left corner, so that tiles align with whole pixels.
+
+    All that is drawn lies on the figure itself: axes for each tile would take most of the time.
+    """
 
     def __init__(self, width: float, height: float):
         self.width, self.height = width, height
         self.figure = Figure((width / _UNITS_PER_INCH, height / _UNITS_PER_INCH), dpi=_DPI, facecolor="white")
+        self.figure.suppressComposite = True  # an SVG keeps each image by itself
+        self._units = Affine2D().scale(1 / width, -1 / height).translate(0, 1) + self.figure.transFigure
 
     def text(self, x: float, y: float, text: str, *, size: float, colour: str = INK, **options: Any) -> None:
         options = {"ha": "left", "va": "center", **options}
         place = (x / self.width, 1 - y / self.height)
         self.figure.text(*place, text, fontsize=size, color=colour, parse_math=False, **options)
 
-    def image(self, image: NDArray[np.uint8], x: float, y: float, side: float, frame: str) -> Axes:
-        """Place a square image; its axes are in pixels of the image, (0, 0) the corner of the upper left pixel."""
-        place = (x / self.width, 1 - (y + side) / self.height, side / self.width, side / self.height)
-        axes = self.figure.add_axes(place)
-        resolution = image.shape[0]
-        axes.imshow(image, interpolation="nearest", extent=(0, resolution, resolution, 0))
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set(color=frame, linewidth=1.5)
-        return axes
+    def image(self, image: NDArray[np.uint8], x: float, y: float, side: float, frame: str) -> None:
+        """Place a square image in a frame, its upper left corner at (x, y)."""
+        self._place(image, x, y, side, side, interpolation="nearest")
+        style: dict[str, Any] = {"fill": False, "edgecolor": frame, "linewidth": 1.5}
+        self.figure.add_artist(Rectangle((x, y), side, side, transform=self._units, **style))
+
+    def bar(self, image: NDArray[np.uint8], x: float, y: float, width: float, height: float) -> None:
+        """Stretch an image over a rectangle without a frame, its upper left corner at (x, y)."""
+        self._place(image, x, y, width, height)
+
+    def dot(self, x: float, y: float, *, size: float, colour: str, edge: float) -> None:
+        """Draw a disc with a white edge around (x, y); its size and edge are in points."""
+        style: dict[str, Any] = {"markerfacecolor": colour, "markeredgecolor": "white", "markeredgewidth": edge}
+        style |= {"marker": "o", "markersize": size, "zorder": 2.6}  # above frames, below texts
+        self.figure.add_artist(Line2D([x], [y], transform=self._units, **style))
+
+    def _place(self, image: NDArray[np.uint8], x: float, y: float, width: float, height: float, **options: Any) -> None:
+        placed = BboxImage(TransformedBbox(Bbox.from_bounds(x, y, width, height), self._units), **options)
+        placed.set_data(image)
+        self.figure.add_artist(placed)
 
 
 def tile_side(resolution: int, room: float = 0) -> int:

@@ -71,7 +71,8 @@ class SpectralNorm(nn.Module):
 
     def __init__(self, rows: int):
         super().__init__()
-        self.register_buffer("u", F.normalize(torch.randn(rows), dim=0))
+        u = torch.randn(rows)
+        self.register_buffer("u", u if u.is_meta else F.normalize(u, dim=0))  # slow where there are only shapes
 
     def forward(self, weight: Tensor) -> Tensor:
         with without_autocast(weight.device):

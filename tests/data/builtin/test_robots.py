@@ -85,6 +85,16 @@ def test_alpha_grey_and_background(variants):
     assert (kept[..., 3] == 255).any()
 
 
+def test_parts_that_no_image_has_are_not_read(variants):
+    for name in ("robots", "monsters"):  # with variants and without
+        choices = robots.choose(name, 4, seed=2)
+        few = robots.load(name, SIDE, choices)
+        read = sum(int(layer.parts.any((1, 2, 3)).sum()) for variant in few for layer in variant)
+        assert 0 < read <= 4 * (choices.shape[1] - 1)
+        found, wanted = (robots.compose(loaded, choices, SIDE) for loaded in (few, variants[name]))
+        np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.fixture
 def few_parts(monkeypatch):
     """Two parts a layer: enough to test what is done with them."""

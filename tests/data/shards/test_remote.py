@@ -97,15 +97,15 @@ def test_what_is_missing_is_named(monkeypatch):
 @pytest.mark.parametrize("sends", [b"", b"HTTP/1.1 200 OK\r\nx: y"])
 def test_headers_that_never_end_are_one_line(monkeypatch, sends):
     """A server that accepts and sends nothing, or a byte now and then, holds nobody for ever."""
-    monkeypatch.setattr(remote, "_TIMEOUT", 0.5)
-    monkeypatch.setattr(remote, "_LONGEST", 1.0)
+    monkeypatch.setattr(remote, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(remote, "_LONGEST", 0.4)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         over = threading.Event()
 
         def drip(peer):
             with peer, contextlib.suppress(OSError):
                 peer.sendall(sends)
-                while sends and not over.wait(0.1):
+                while sends and not over.wait(0.05):
                     peer.sendall(b"y")
                 over.wait()
 

@@ -64,13 +64,20 @@ def layer_files(class_name: str) -> list[list[list[Path]]]:
     ]
 
 
-def load(class_name: str, resolution: int) -> list[Variant]:
-    """Read all parts of a class, resized to the resolution, on all cores.
+def load(class_name: str, resolution: int, choices: NDArray[np.uint64] | None = None) -> list[Variant]:
+    """Read the parts of a class, resized to the resolution, on all cores.
 
     This is the slow step: about 100 parts a second.
+
+    Args:
+        class_name: the class.
+        resolution: side to which images are resized, pixels.
+        choices: rows from `choose`: the parts that they do not select are left transparent; None: all are read.
     """
 
-    def read_part(path: Path) -> NDArray[np.uint8]:
+    def read_part(path: Path, is_chosen: bool) -> NDArray[np.uint8]:
+        if not is_chosen:
+            return np.zeros((resolution, resolution, 4), np.uint8)
         with Image.open(path) as image:
             premultiplied = image.convert("RGBA").convert("RGBa")  # else transparent pixels darken the edges
         # The box filter before Lanczos makes large parts about twice as fast to shrink, without a visible difference.
@@ -79,11 +86,18 @@ def load(class_name: str, resolution: int) -> list[Variant]:
         np.minimum(pixels[..., :3], pixels[..., 3:], out=pixels[..., :3])  # Lanczos may overshoot alpha
         return pixels
 
+    files = layer_files(class_name)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [
-            [_crop(np.stack(list(pool.map(read_part, layer)))) for layer in variant]
-            for variant in layer_files(class_name)
-        ]
+        variants = []
+        for number, variant in enumerate(files):
+            rows = None if choices is None else choices[choices[:, 0] % len(files) == number]
+            layers = []
+            for i, layer in enumerate(variant):
+                chosen = set(range(len(layer))) if rows is None else set((rows[:, 1 + i] % len(layer)).tolist())
+                parts = pool.map(read_part, layer, (part in chosen for part in range(len(layer))))
+                layers.append(_crop(np.stack(list(parts))))
+            variants.append(layers)
+    return variants
 
 
 @cache
@@ -150,8 +164,8 @@ def render_batches(
     background: tuple[int, int, int] = (255, 255, 255),
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """Yield the images and labels of `render` in batches, so that memory does not grow with `count`."""
-    variants = [load(name, resolution) for name in CLASS_NAMES]
     choices = [choose(name, -(-count // len(SETS)), seed) for name in CLASS_NAMES]
+    variants = [load(name, resolution, rows) for name, rows in zip(CLASS_NAMES, choices, strict=True)]
     # A batch has about a megabyte of floats per class, which fits into the processor's cache.
     size = len(SETS) * max(1, 2**18 // (resolution * resolution * 4))
     for start in range(0, count, size):
