@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -141,11 +142,11 @@ def test_commands_know_the_name_and_write_here(place, here, command):
 def test_the_list_shows_its_distances(place, here, command):
     status, out, _ = command("list")
     assert status == 0
-    title, line = out.splitlines()
-    assert title.split() == ["name", "images", "steps", "distance", "newest", "samples"]
-    assert line.startswith(f"{NAME}  32 px, 2 classes  7 ")
-    assert all(f"(EfficientNet-Lite{n}, step 7, 24 images)" in line for n in (0, 2))
-    assert line.endswith(str(place / "trained" / NAME / "samples.png"))
+    title, line, *rest = out.splitlines()
+    assert title.split()[:4] == ["name", "images", "steps", "distance"]
+    assert re.match(rf"{NAME}  32 px, 2 classes  7 +[\d.]+ Lite0, [\d.]+ Lite2( |$)", line)
+    assert len(rest) <= 1  # the path of the grid, where it is long
+    assert Path(out.split()[-1]).resolve() == place / "trained" / NAME / "samples.png"
 
 
 def test_a_path_that_exists_comes_first(place, here):
