@@ -82,6 +82,9 @@ class Npz:
         """Return the header of an array, which was compared with the size of its data."""
         info = self._members[name]
         what = f"array {printable(name)}"
+        # Before it is opened: newer versions of zipfile refuse it in words of their own.
+        if info.compress_type == zipfile.ZIP_STORED and info.file_size > self.path.stat().st_size:
+            raise self._damaged(f"the {what} is larger than the file")
         try:
             with self._archive.open(info) as member:
                 start = io.BytesIO(member.read(_HEADER))
@@ -93,8 +96,6 @@ class Npz:
         header = ArrayHeader(shape, dtype, fortran_order, start.tell())
         if header.start + header.size != info.file_size:
             raise self._damaged(f"the {what} does not have the size of its header, {list(shape)}")
-        if info.compress_type == zipfile.ZIP_STORED and info.file_size > self.path.stat().st_size:
-            raise self._damaged(f"the {what} is larger than the file")
         least, times = BOMB
         if info.file_size > least and info.file_size > times * info.compress_size:
             raise UserError(
