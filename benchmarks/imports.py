@@ -308,12 +308,13 @@ def compare(peer: Peer, record: Path | None = None) -> dict[str, list[float | No
             g, d = read_generator(run)[0].to(dtype), read_discriminator(run).to(dtype)
             return our_outputs(g, d, z.to(dtype), x.to(dtype), y)
 
-        def exactly() -> list[Tensor | None]:
-            exact = import_networks(path, **files, dtype=torch.float64)
-            return our_outputs(exact.average, exact.discriminator, z.double(), x.double(), y)
+        def imported_in_float64() -> list[Tensor | None]:
+            networks = import_networks(path, **files, dtype=torch.float64)
+            return our_outputs(networks.average, networks.discriminator, z.double(), x.double(), y)
 
-        return {  # maps of 32 inputs take gigabytes: those of a row are dropped before the next one
-            "float64": differences(exactly(), their64),
+        # Maps of 32 inputs take gigabytes: those of a row are freed before the next row is computed.
+        return {
+            "float64": differences(imported_in_float64(), their64),
             "float32": differences(ours(torch.float32), their32),
             "stored": differences(ours(torch.float64), their64),
             "theirs": differences(their32, their64),

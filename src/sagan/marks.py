@@ -22,13 +22,13 @@ def figure_text(step: int | None = None) -> str:
     return FIGURE if step is None else f"{FIGURE} of step {step}"
 
 
-def sample_text(source: str) -> str:
-    """Return the text of a generated image's mark, with a checksum of what it was drawn from."""
-    return f"{SAMPLE} of {source}"
+def sample_text(checksum: str) -> str:
+    """Return the text of a generated image's mark, with the checksum of its weights and latents."""
+    return f"{SAMPLE} of {checksum}"
 
 
-def source_of(data: bytes) -> str | None:
-    """Return the checksum that the mark of a generated PNG has; None if there is none."""
+def checksum_of(data: bytes) -> str | None:
+    """Return the checksum in the mark of a generated PNG; None if there is none."""
     match = re.search(re.escape(_PNG_SAMPLE) + rb" of (\w{1,64})", data[:SEARCHED])
     return match[1].decode() if match and is_sample(data) else None
 

@@ -221,7 +221,11 @@ class Run:
         save_tensors(self.generator_path, generator.state_dict() if tensors is None else tensors, metadata)
 
     def generator_step(self) -> int:
-        """Return the step of generator.safetensors. Raises UserError if there is none, or it is damaged."""
+        """Return the step of generator.safetensors.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
         return read_count(read_metadata(self.generator_path), "step", self.generator_path)
 
     def weights_checkpoint(self) -> Path | None:

@@ -19,7 +19,7 @@ def test_loose_images_next_to_a_folder(tree, png, zipped):
         assert note.startswith("5 of 6 images lie next to the class folder 'old'")
         assert "--labels False" in note
         assert note in summarise(store)
-        assert store.doubt == note
+        assert store.refusal == note
         assert zipped or f"name {root / 'old'} " in note
 
 
@@ -27,8 +27,8 @@ def test_classes_one_or_more_folders_down(tree, png):
     root = tree(tree_of(png, "inner/cats/1.png", "inner/cats/2.png", "inner/dogs/3.png"), "wrap")
     (note,) = load(root).notes
     assert f"(cats, dogs), name {root / 'inner'} as the source" in note
-    assert load(root).doubt == note
-    assert not load(root, labels=False).doubt
+    assert load(root).refusal == note
+    assert not load(root, labels=False).refusal
     assert not load(root / "inner").notes
     root = tree(tree_of(png, "a/b/cats/1.png", "a/b/dogs/2.png"), "deep")
     (note,) = load(root).notes
@@ -51,7 +51,7 @@ def test_classes_one_or_more_folders_down(tree, png):
 )
 def test_usual_trees_have_none(tree, png, names):
     store = load(tree(tree_of(png, *names)))
-    assert (store.notes, store.doubt) == ((), "")
+    assert (store.notes, store.refusal) == ((), "")
 
 
 def test_training_says_it(tmp_path, train_options, image_folder, command):

@@ -208,7 +208,7 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
     if run:
         _check_data(run, config, store)
         return _Plan(config, store, run, resumes_out, steps_done(run), tuple(lines))
-    store.check_meant()
+    store.check_trainable()
     if processes.is_first:
         if store.skipped:
             print(list_skipped(store.skipped), file=sys.stderr)

@@ -1,7 +1,8 @@
-"""Find what sagan wrote in a source, and what of a source may not be used as was meant."""
+"""Find what sagan wrote in a source, and images and classes that may not be used as the user meant."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from sagan.data.decode import Unreadable
 from sagan.data.names import is_image
@@ -53,32 +54,38 @@ def find_drawn(files: Iterable[str], start: Callable[[str], bytes]) -> dict[str,
     return drawn if len(drawn) < sum(map(len, images_of.values())) else {}
 
 
-def hints(title: str, images: Sequence[str], classes: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """Return hints for a tree of which part, or the classes, may not be used as was meant, and the reason not to train
-    on it: one of the hints, or ''.
+class Hint(NamedTuple):
+    """A line about a tree that may have been read otherwise than the user meant."""
 
-    Reasons are that most images would not be used, and that the folders that look like classes would not be classes:
-    a line above hours of training is not read, and both have another name that says what is meant.
+    text: str
+    """What is read, and what to do if something else is meant."""
+    refuses: bool
+    """Whether training on the tree is refused: nobody reads a line above hours of training."""
+
+
+def find_hints(title: str, images: Sequence[str], classes: Sequence[str]) -> list[Hint]:
+    """Return hints for a tree in which images lie next to class folders, or class folders lie further down.
+
+    Training is refused if most images would not be used, or if the folders that look like classes are not classes. The
+    text names the option or path that makes either reading explicit.
 
     Args:
         title: path of the source.
         images: relative paths.
         classes: names of the class folders.
     """
-    notes = []
-    doubt = ""
+    hints = []
     loose = sum("/" not in name for name in images)
     if classes and loose:
         folders = f"the class folder '{printable(classes[0])}'" if len(classes) == 1 else "the class folders"
         alone = "move them elsewhere"
         if len(classes) == 1 and os.path.isdir(os.path.join(title, classes[0])):
             alone = f"name {printable(os.path.join(title, classes[0]))} to use the others alone"
-        notes.append(
+        text = (
             f"{loose:,} of {len(images):,} images lie next to {folders} and are not used: use all of them without "
             f"classes with --labels False, move them into a class folder, or {alone}"
         )
-        if 2 * loose > len(images):
-            doubt = notes[-1]
+        hints.append(Hint(text, refuses=2 * loose > len(images)))
     # Descend through folders that hold one folder and nothing else.
     where, below = "", [name for name in images if "/" in name]
     while below and len(folders_here := {name.split("/", 1)[0] for name in below}) == 1:
@@ -89,10 +96,10 @@ def hints(title: str, images: Sequence[str], classes: Sequence[str]) -> tuple[tu
     if len(classes) == 1 and not loose and below:
         inner = sorted({name.split("/", 1)[0] for name in below})
         listed = ", ".join(printable(name)[:40] for name in inner[:5]) + (", ..." if len(inner) > 5 else "")
-        notes.append(
+        text = (
             f"all images lie in one folder, '{printable(where.rstrip('/'))}', so there is only one class: to use the "
             f"folders in it as classes ({listed}), name {printable(os.path.join(title, where.rstrip('/')))} as the "
             "source" + ("" if os.path.isdir(title) else ", unpacked") + "; --labels False trains without classes"
         )
-        doubt = notes[-1]
-    return tuple(notes), doubt
+        hints.append(Hint(text, refuses=True))
+    return hints

@@ -62,7 +62,7 @@ def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progres
     key, samples_packed, only_samples = _read_index(index)
     notes = source.notes + _notes_on_samples(source.samples + samples_packed, only_samples)
     if key is not None and (store := find(cache, key)) is not None and _every_class_has_images(store):
-        return _of_source(store, source, notes)
+        return _with_source(store, source, notes)
     if not source.entries:
         raise no_usable_image(config.source, source.problems, source.notes)
 
@@ -122,13 +122,13 @@ def pack_files(config: DataConfig, cache: Path, options: dict[str, Any], progres
     entry = json.dumps({"key": key, "samples_skipped": samples_skipped, "only_samples": only_samples})
     write_atomically(index, lambda path: path.write_text(entry, encoding="utf-8"))
     notes = source.notes + _notes_on_samples(source.samples + samples_skipped, only_samples)
-    return _of_source(store, source, notes)
+    return _with_source(store, source, notes)
 
 
-def _of_source(store: Store, source: Source, notes: tuple[str, ...]) -> Store:
-    """Return a store with what is known of its source; it may have been packed from a copy of the source."""
+def _with_source(store: Store, source: Source, notes: tuple[str, ...]) -> Store:
+    """Return a store with the title and the remarks of this source: it may have been packed from a copy."""
     skipped = store.skipped + source.remarks
-    return replace(store, source=source.title, skipped=skipped, notes=notes, doubt=source.doubt)
+    return replace(store, source=source.title, skipped=skipped, notes=notes, refusal=source.refusal)
 
 
 def _notes_on_samples(skipped: int, only_samples: bool) -> tuple[str, ...]:

@@ -45,8 +45,8 @@ class Source:
     """More that was skipped, known from names alone: it changes neither the images nor the key."""
     notes: tuple[str, ...] = ()
     """Lines about the source as a whole, each with what to do."""
-    doubt: str = ""
-    """Why nobody should train on the source as it was read, with what to do: one of the notes; '': no reason."""
+    refusal: str = ""
+    """The note for which training on the source is refused; '': it is not."""
     samples: int = 0
     """Number of samples that sagan wrote and that are not among the entries."""
 

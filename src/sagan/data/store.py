@@ -59,8 +59,8 @@ class Store:
     """Skipped images, with the reason."""
     notes: tuple[str, ...] = ()
     """Lines about the source as a whole, each with what to do."""
-    doubt: str = ""
-    """Why nobody should train on the source as it was read, with what to do: one of the notes; '': no reason."""
+    refusal: str = ""
+    """The note for which training on the source is refused; '': it is not."""
     crop: CropName = "centre"
     """How the images were made square."""
 
@@ -77,10 +77,14 @@ class Store:
     def __len__(self) -> int:
         return len(self.images)
 
-    def check_meant(self) -> None:
-        """Raise UserError if the source was probably meant otherwise than it was read."""
-        if self.doubt:
-            raise UserError(f"{printable(self.source)}: {self.doubt}")
+    def check_trainable(self) -> None:
+        """Check that the source was probably read as the user meant.
+
+        Raises:
+            UserError: it was probably not; the message is `refusal`.
+        """
+        if self.refusal:
+            raise UserError(f"{printable(self.source)}: {self.refusal}")
 
     def with_classes(self, names: tuple[str, ...]) -> "Store":
         """Return the store with the classes in the order of `names`, or as it is if it has other classes."""

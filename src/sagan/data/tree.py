@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sagan.data.decode import INSTALL, Unreadable, extra_formats
-from sagan.data.hints import hints
+from sagan.data.hints import find_hints
 from sagan.data.names import (
     EXTRA_SUFFIXES,
     SUFFIXES,
@@ -97,7 +97,8 @@ def tree_source(
             f"data source '{printable(title)}' has no images: none of its {len(files)} files ends in "
             f"{', '.join(SUFFIXES)}{written}"
         )
-    notes, doubt = hints(title, images, class_names) if not ("dataset.json" in files and label_of) else ((), "")
+    hints = find_hints(title, images, class_names) if not ("dataset.json" in files and label_of) else []
+    notes = tuple(hint.text for hint in hints)
     if phones := sum(name.lower().endswith(unread) for name in unsupported) if unread else 0:
         notes += (f"{format_count(phones, 'HEIC or AVIF image is', 'HEIC or AVIF images are')} not read: {INSTALL}",)
     return Source(
@@ -109,7 +110,7 @@ def tree_source(
         problems=tuple(problems),
         remarks=tuple(remarks),
         notes=notes,
-        doubt=doubt,
+        refusal=next((hint.text for hint in hints if hint.refuses), ""),
         samples=sum((drawn or {}).values()),
     )
 

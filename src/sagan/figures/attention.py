@@ -171,7 +171,7 @@ def _draw_section(
         if labels:
             text, font = labels[row]
             page.text(left - GUTTER, y + tile / 2, text, size=LABEL_SIZE, ha="right", font=font)
-        places = (section.points[row] + 0.5) * tile / resolution  # from the corner of a tile, layout units
+        places = (section.points[row] + 0.5) * tile / resolution  # layout units from the corner of a tile
         page.image(rgb(image), columns[0], y, tile, "#d0d0d6")
         for i, (px, py) in enumerate(places):
             _dot(page, columns[0] + px, y + py, i, 9)
@@ -198,7 +198,8 @@ def _draw_scale(page: Page, left: float, y: float, own_scale: bool) -> None:
 def _dot(page: Page, x: float, y: float, i: int, size: float, *, number: bool = True) -> None:
     page.dot(x, y, size=size, colour=COLOURS[i], edge=0.8 if number else 1.0)
     if number:
-        options: dict[str, Any] = {"weight": "bold", "ha": "center", "va": "center_baseline", "zorder": 2.7}
+        options: dict[str, Any] = {"weight": "bold", "ha": "center", "va": "center_baseline"}
+        options["zorder"] = 2.7  # above its disc
         page.text(x, y, str(i + 1), size=size * 0.62, colour="white", **options)
 
 
@@ -213,8 +214,8 @@ def _choose(image: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     cluster = _regions(np.hstack((cells.reshape(-1, 3), _NEARNESS * place / grid)), regions)
 
     # Distance of each cell from the border of its region; the border of the image counts.
-    x, y = (axis[:, None] - axis for axis in place.T)
-    between = np.sqrt(x**2 + y**2)
+    dx, dy = (axis[:, None] - axis for axis in place.T)
+    between = np.sqrt(dx**2 + dy**2)
     inside = np.where(cluster[:, None] != cluster, between, np.inf).min(1)
     inside = np.minimum(inside, np.minimum(place, grid - place).min(1) + 0.5)
     largest_first = sorted(range(regions), key=lambda r: (-(cluster == r).sum(), r))

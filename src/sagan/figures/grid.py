@@ -163,9 +163,9 @@ def png_marks(image: Image.Image, step: int | None = None) -> PngInfo:
     return info
 
 
-def mark_sample(image: Image.Image, source: str) -> Image.Image:
-    """Mark an image as generated from `source`, a checksum, so that its file says so; return it."""
-    image.info[FIGURE_KEY] = sample_text(source)
+def mark_sample(image: Image.Image, checksum: str) -> Image.Image:
+    """Mark an image as generated, with the checksum of its weights and latents, for `save` to write; return it."""
+    image.info[FIGURE_KEY] = sample_text(checksum)
     return image
 
 

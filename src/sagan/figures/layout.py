@@ -38,7 +38,7 @@ def quiet() -> Iterator[None]:
 class Page:
     """A figure laid out in units from the upper left corner, so that tiles align with whole pixels.
 
-    All that is drawn lies on the figure itself: axes for each tile would take most of the time.
+    Images, discs and texts are artists of the figure itself: axes for each tile would take most of the time.
     """
 
     def __init__(self, width: float, height: float):
@@ -63,7 +63,7 @@ class Page:
         self._place(image, x, y, width, height)
 
     def dot(self, x: float, y: float, *, size: float, colour: str, edge: float) -> None:
-        """Draw a disc with a white edge around (x, y); its size and edge are in points."""
+        """Draw a disc with a white edge around (x, y). Its diameter `size` and the width `edge` are in points."""
         style: dict[str, Any] = {"markerfacecolor": colour, "markeredgecolor": "white", "markeredgewidth": edge}
         style |= {"marker": "o", "markersize": size, "zorder": 2.6}  # above frames, below texts
         self.figure.add_artist(Line2D([x], [y], transform=self._units, **style))

@@ -72,7 +72,8 @@ class SpectralNorm(nn.Module):
     def __init__(self, rows: int):
         super().__init__()
         u = torch.randn(rows)
-        self.register_buffer("u", u if u.is_meta else F.normalize(u, dim=0))  # slow where there are only shapes
+        # A meta tensor has no values to normalise, and trying to is slow.
+        self.register_buffer("u", u if u.is_meta else F.normalize(u, dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
         with without_autocast(weight.device):

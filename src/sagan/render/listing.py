@@ -13,13 +13,13 @@ from sagan.trained import names, shipped_name
 
 RUNS = Path("runs")
 """The folder whose runs are listed by default."""
-_COLUMNS = 100
+_COLUMNS = 100  # characters in a line
 
 
 def list_models(folder: Path | None = None) -> str:
     """Return a table of the package's trained models and of the runs under a folder; None: `RUNS`, if it exists.
 
-    Grids of samples stand in lines of their own if the table would otherwise be wider than 100 characters.
+    Each grid of samples has a line of its own if the table would otherwise be wider than 100 characters.
 
     Raises:
         UserError: there is no such folder, or there is nothing to list.
@@ -34,8 +34,8 @@ def list_models(folder: Path | None = None) -> str:
     if sum(widths) + 2 * (len(widths) - 1) <= _COLUMNS:
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     lines = []
-    for *facts, grid in rows:
-        lines.append("  ".join(map(str.ljust, facts, widths[:-1])).rstrip())
+    for *cells, grid in rows:
+        lines.append("  ".join(map(str.ljust, cells, widths[:-1])).rstrip())
         if grid != "-":
             lines.append(f"  {grid}")
     return "\n".join(lines)
@@ -68,11 +68,11 @@ def describe(path: Path) -> tuple[str, str, str, str, str]:
         f"{model.resolution} px{classes}",
         steps if done else "-",
         _evaluated(run) or _logged(rows) or "-",
-        printable(_from_here(grids[0])) if grids else "-",
+        printable(_relative_if_shorter(grids[0])) if grids else "-",
     )
 
 
-def _from_here(path: Path) -> str:
+def _relative_if_shorter(path: Path) -> str:
     """Return a path relative to the current folder where that is shorter."""
     try:
         return min(os.path.relpath(path), str(path), key=len)
@@ -91,7 +91,7 @@ def _evaluated(run: Run) -> str:
             value = short(values["FID"] if "FID" in values else values["Frechet distance"])
         except (OSError, ValueError, KeyError, TypeError):  # not a file of ours
             continue
-        distances[network] = f"{value} {_brief(network)}"
+        distances[network] = f"{value} {_short_name(network)}"
     return ", ".join(distances.values())
 
 
@@ -101,9 +101,9 @@ def _logged(rows: list[dict[str, float]]) -> str:
     if key is None or best is None:
         return ""
     value, step = best
-    return f"{short(value)} {_brief(key.rpartition('/')[2])} in training, step {step:,}"
+    return f"{short(value)} {_short_name(key.rpartition('/')[2])} in training, step {step:,}"
 
 
-def _brief(network: str) -> str:
+def _short_name(network: str) -> str:
     """Return 'Lite0' of 'EfficientNet-Lite0', and other networks' names as they are."""
     return printable(network.removeprefix("EfficientNet-"))

@@ -22,7 +22,7 @@ from sagan.errors import UserError
 from sagan.figures.grid import check_page, default_scale, draw_grid, mark_sample, png_marks, save, wrap_rows
 from sagan.figures.labels import class_labels
 from sagan.files import write_atomically, write_npy_header
-from sagan.marks import SEARCHED, source_of
+from sagan.marks import SEARCHED, checksum_of
 from sagan.model.generator import Generator
 from sagan.render.latents import read_latents
 from sagan.render.outputs import (
@@ -57,7 +57,7 @@ class _Job:
     shape: tuple[int, int, int]
     """Height, width and channels of an image as the generator draws it."""
     scale: int | None
-    source: str
+    checksum: str
     """Checksum of the weights and latents from which the images are drawn, for the marks of single images."""
 
     @property
@@ -113,7 +113,7 @@ def write_samples(
 
     Raises:
         UserError: there is no such run, class or file of latents, there are too many images, or the file cannot be
-            written. An image of other weights or latents, or of the user, is not replaced in a folder.
+            written or has another image of a name in it.
     """
     # Say what is drawn.
     generator, names, step = load_generator(path, device)
@@ -128,7 +128,7 @@ def write_samples(
         None if latents is None else read_latents(latents, model.latent_dim),
     )
     shape = (model.resolution, model.resolution, model.image_channels)
-    job = _Job(images, names, shape, scale, _source(path, images))
+    job = _Job(images, names, shape, scale, _checksum(path, images))
 
     # Check that it can be written.
     if out is None:
@@ -231,19 +231,23 @@ def _check_size(job: _Job, out: Path, suffix: str) -> None:
     return check_space(out, images.total * each)
 
 
-def _source(path: Path, images: SampleSet) -> str:
-    """Return a checksum of a run's generator, as it is stored, and of the latents that were given."""
-    checksum = hashlib.sha256()
+def _checksum(path: Path, images: SampleSet) -> str:
+    """Return a checksum, 16 hexadecimal digits, of a run's generator as it is stored, and of the latents of a file."""
+    digest = hashlib.sha256()
     for name, tensor in read_generator(path)[0].state_dict().items():
-        checksum.update(name.encode())
-        checksum.update(tensor.numpy().tobytes())
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
     if images.latents is not None:
-        checksum.update(images.latents.astype(np.float32).tobytes())
-    return checksum.hexdigest()[:16]
+        digest.update(images.latents.astype(np.float32).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _check_folder(job: _Job, folder: Path) -> None:
-    """Check that no file would be replaced but by the same image."""
+    """Check that every file that would be replaced holds the same image.
+
+    Raises:
+        UserError: one is of other weights or latents, or not a sample.
+    """
     existing = set(os.listdir(folder)) if folder.is_dir() else set()
     if not existing:
         return
@@ -252,10 +256,10 @@ def _check_folder(job: _Job, folder: Path) -> None:
         name = job.name(i, stems)
         if name in existing:
             with (folder / name).open("rb") as file:
-                if source_of(file.read(SEARCHED)) != job.source:
+                if checksum_of(file.read(SEARCHED)) != job.checksum:
                     raise UserError(
-                        f"--out {folder}: {name} is there already, of other weights or latents, or not by sagan "
-                        "sample: choose another folder"
+                        f"--out {folder}: {name} exists and is another image, of other weights or latents or not "
+                        "from sagan sample: choose another folder"
                     )
 
 
@@ -315,7 +319,7 @@ def _write_archive(path: Path, job: _Job, batches: Batches) -> None:
 
 
 def _write_folder(folder: Path, job: _Job, batches: Batches) -> None:
-    """Write a PNG per image. What is interrupted leaves whole files only."""
+    """Write a PNG per image. If it is interrupted, the files there are intact."""
     stems = file_names(job.class_names)
     for i, image in enumerate(_singles(batches)):
         data = _to_png(image, job)
@@ -333,6 +337,6 @@ def _singles(batches: Batches) -> Iterator[NDArray[np.uint8]]:
 
 def _to_png(image: NDArray[np.uint8], job: _Job) -> bytes:
     file = io.BytesIO()
-    marked = mark_sample(Image.fromarray(_enlarge(image, job.scale).squeeze()), job.source)
+    marked = mark_sample(Image.fromarray(_enlarge(image, job.scale).squeeze()), job.checksum)
     marked.save(file, format="PNG", pnginfo=png_marks(marked))
     return file.getvalue()

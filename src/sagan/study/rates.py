@@ -183,10 +183,10 @@ def bounds(trials: list[Trial]) -> tuple[float | None, float | None]:
 
 
 def describe(search: Search, trial: Trial) -> str:
-    """Return a line on a trial."""
-    judged = "survives" if trial.survived else f"fails: {trial.reason}"
+    """Return a line about a trial: what was trained, and how it ended."""
+    outcome = "survives" if trial.survived else f"fails: {trial.reason}"
     steps = f"{format_count(trial.steps, 'step', 'steps')}, {trial.seconds:.0f} s"
-    return f"{search.variant.name}, seed {search.seed}, rate {trial.rate:.2g} ({steps}): {judged}"
+    return f"{search.variant.name}, seed {search.seed}, rate {trial.rate:.2g} ({steps}): {outcome}"
 
 
 class Trials:
@@ -206,7 +206,7 @@ class Trials:
         self.processes = Processes(device)
 
     def run(self, search: Search) -> Iterator[Trial]:
-        """Make and record the trials that a search still needs, and yield each."""
+        """Make the trials that a search still needs, and yield each once it is recorded."""
         while (rate := search.next_rate()) is not None:
             trial = self.try_rate(search.config, rate)
             search.add(trial)

@@ -106,7 +106,7 @@ def open_images(config: Config, features: str, device: str) -> Store:
     choose_precision(config.training.precision, choose_device(device))
     open_features(features, cache=cache_folder(config.data) / "features")
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)
-    store.check_meant()
+    store.check_trainable()
     return store
 
 

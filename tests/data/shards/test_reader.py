@@ -13,10 +13,11 @@ from sagan.config import DataConfig
 from sagan.data import Batches
 from sagan.data.decode import decode
 from sagan.data.shards import reader, remote
+from sagan.data.shards.index import UNCHECKED_ROW
 from sagan.data.shards.order import LANES
 from sagan.data.shards.pack import pack
 from sagan.data.shards.reader import decode_threads
-from sagan.data.shards.tables import as_places
+from sagan.data.shards.tables import convert
 from sagan.errors import UserError
 from sagan.files import sha256
 
@@ -159,7 +160,7 @@ def test_a_changed_byte_of_a_jpeg_is_found(tmp_path, caplog):
     again = pack(DataConfig(source=str(tmp_path / "set")), tmp_path / "again", **options)
     assert (again.images, "checksum" in again.skipped[0].reason) == (5, True)
     table = np.load(tmp_path / "set/index.npy")
-    np.save(tmp_path / "set/index.npy", as_places(table))
+    np.save(tmp_path / "set/index.npy", convert(table, UNCHECKED_ROW))
     index = json.loads((tmp_path / "set/index.json").read_text())
     index["table_sha256"] = sha256(tmp_path / "set/index.npy")
     (tmp_path / "set/index.json").write_text(json.dumps(index))

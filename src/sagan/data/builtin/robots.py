@@ -72,7 +72,7 @@ def load(class_name: str, resolution: int, choices: NDArray[np.uint64] | None = 
     Args:
         class_name: the class.
         resolution: side to which images are resized, pixels.
-        choices: rows from `choose`: the parts that they do not select are left transparent; None: all are read.
+        choices: (n, 1 + layers), from `choose`. Parts that no row selects are transparent; None: all are read.
     """
 
     def read_part(path: Path, is_chosen: bool) -> NDArray[np.uint8]:

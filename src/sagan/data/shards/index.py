@@ -24,10 +24,11 @@ from sagan.data.source import Skipped
 from sagan.errors import UserError
 from sagan.text import canonical, printable
 
-PLACE = np.dtype([("offset", "<i8"), ("size", "<i8"), ("label", "<i8"), ("sides", "<i4", 2)])
-"""An image: its first byte in the shard and its bytes; its class, or -1; width and height, 0 if unknown."""
-ROW = np.dtype([*PLACE.descr, ("checksum", "<u4")])
-"""An image as in PLACE, and the CRC-32 of its bytes, 0 if unknown: it is known of shards that `pack` wrote."""
+UNCHECKED_ROW = np.dtype([("offset", "<i8"), ("size", "<i8"), ("label", "<i8"), ("sides", "<i4", 2)])
+"""An image: its first byte in the shard and its size in bytes; its class, or -1; width and height in pixels, 0 if
+unknown. Tables next to shards of earlier versions have such rows."""
+ROW = np.dtype([*UNCHECKED_ROW.descr, ("checksum", "<u4")])
+"""The same, and the CRC-32 of the image's bytes, 0 if unknown: only `pack` computes it."""
 MAX_BYTES = 2**26
 """Largest image in a shard, in bytes."""
 MAX_LABEL = 100_000

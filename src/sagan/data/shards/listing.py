@@ -1,6 +1,6 @@
 """List the images of tar shards in WebDataset's format, local or at a URL, without a copy on disk.
 
-A memory-mapped table in the cache has a row of 36 bytes for every image (`index.ROW`: offset, size, class, checksum).
+A memory-mapped table in the cache has a row of 36 bytes for every image (`index.ROW`).
 """
 
 import contextlib
@@ -22,14 +22,13 @@ from tqdm import tqdm
 
 from sagan.data.decode import Unreadable
 from sagan.data.shards import remote
-from sagan.data.shards.index import MAX_BYTES, MAX_LABEL, ROW
+from sagan.data.shards.index import MAX_BYTES, MAX_LABEL, ROW, UNCHECKED_ROW
 from sagan.data.shards.tables import (
     INDEX,
     TABLE,
-    as_places,
-    as_rows,
     blocks,
     cached_table,
+    convert,
     fetch_table,
     read_scan,
     scan_shard,
@@ -83,12 +82,12 @@ class Shards:
         return remote.read(self.names[shard], start, start + size)
 
     def check(self, position: int, data: bytes) -> bytes:
-        """Return the bytes of the image at a position, if they match its checksum or it has none.
+        """Return `data`, the bytes of the image at a position, if they match its checksum or it has none.
 
-        A decoder does not see every byte of a JPEG that has changed.
+        Decoders do not notice every changed byte of a JPEG.
 
         Raises:
-            Unreadable: they do not match.
+            Unreadable: the bytes do not match.
         """
         checksum = int(self.table["checksum"][position])
         if checksum and zlib.crc32(data) != checksum:
@@ -252,7 +251,7 @@ def _open_indexed(
         table = fetch_table(f"{folder}/{TABLE}", max_bytes, index["table_sha256"], cache)
         first_row = dict(zip(entry_of, np.cumsum([0, *counts]).tolist(), strict=False))
         for entry in entries:
-            rows = as_rows(table[first_row[entry["name"]] :][: entry[COUNT]])
+            rows = convert(table[first_row[entry["name"]] :][: entry[COUNT]], ROW)
             stops = rows["offset"] + rows["size"]
             if not (
                 len(rows) == entry[COUNT]
@@ -309,7 +308,8 @@ def _open_scanned(title: str, names: list[str], labels: bool, cache: Path, progr
     counts: list[int] = []
     for path in paths:
         rows = _with_labels(read_scan(path)[0], classes)
-        content.update(as_places(rows).tobytes() + len(rows).to_bytes(8))  # as before there were checksums
+        # Without checksums, so that the key of shards is that of earlier versions and their runs are resumed.
+        content.update(convert(rows, UNCHECKED_ROW).tobytes() + len(rows).to_bytes(8))
         counts.append(len(rows))
     table = cached_table(
         cache / f"{content.hexdigest()}.npy",

@@ -33,7 +33,7 @@ from sagan.files import digest_of, sha256, sweep, write_atomically, write_npy_he
 from sagan.marks import is_sample
 from sagan.text import printable
 
-_PACKING = 2  # version of the journal and of the rows
+_JOURNAL_FORMAT = 2  # version of the journal and of the rows next to it
 _JOURNAL = ".packing.jsonl"  # a line for the options, then one for each finished shard
 _ROWS = ".packing.rows"  # the table of the finished shards, without a header
 _OPEN = ".packing.tar"  # the unfinished shard
@@ -171,7 +171,7 @@ def _file_work(config: DataConfig) -> _Work:
         title=source.title,
         count=count,
         class_names=source.class_names,
-        fingerprint=digest_of([_PACKING, source.title, source.class_names, count, source.stamp]),
+        fingerprint=digest_of([_JOURNAL_FORMAT, source.title, source.class_names, count, source.stamp]),
         problems=source.problems,
         images=lambda first: map_in_order(lambda place: read(first + place), count - first),
     )
@@ -193,7 +193,7 @@ def _built_in_work(built_in: BuiltIn, config: DataConfig, shape: list[int]) -> _
         title=built_in.name,
         count=built_in.count,
         class_names=built_in.class_names if config.labels else (),
-        fingerprint=digest_of([_PACKING, *options]),
+        fingerprint=digest_of([_JOURNAL_FORMAT, *options]),
         problems=(),
         images=files,
     )

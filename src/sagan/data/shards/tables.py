@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagan.data.shards import remote
-from sagan.data.shards.index import PLACE, ROW, scan
+from sagan.data.shards.index import ROW, UNCHECKED_ROW, scan
 from sagan.data.source import Skipped
 from sagan.errors import UserError
 from sagan.files import (
@@ -78,7 +78,7 @@ def cached_table(path: Path, count: int, rows: Callable[[], Iterator[NDArray[Any
 
 
 def fetch_table(name: str, max_bytes: int, checksum: str, cache: Path) -> NDArray[Any]:
-    """Map the table next to the shards, ROW or PLACE. One at a URL is copied into the cache first."""
+    """Map the table next to the shards, of ROW or UNCHECKED_ROW. One at a URL is copied into the cache first."""
     path = Path(name)
     size = remote.size(name)
     if remote.is_url(name):
@@ -98,7 +98,7 @@ def fetch_table(name: str, max_bytes: int, checksum: str, cache: Path) -> NDArra
             raise ValueError("its checksum does not match")
         with path.open("rb") as file:
             shape, dtype = read_npy_header(file)
-        if dtype not in (ROW, PLACE) or len(shape) != 1:
+        if dtype not in (ROW, UNCHECKED_ROW) or len(shape) != 1:
             raise ValueError("it is not a table of images")
         table = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -112,20 +112,14 @@ def fetch_table(name: str, max_bytes: int, checksum: str, cache: Path) -> NDArra
     return np.asarray(table)
 
 
-def as_rows(table: NDArray[Any]) -> NDArray[Any]:
-    """Return a part of a table as ROW, copied: tables from before there were checksums are PLACE."""
-    rows = np.zeros(len(table), ROW)
-    for field in table.dtype.names or ():
-        rows[field] = table[field]
+def convert(table: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a copy of a table as ROW or UNCHECKED_ROW; checksums that it does not have are 0."""
+    rows = np.zeros(len(table), dtype)
+    fields = table.dtype.names or ()
+    for field in dtype.names or ():
+        if field in fields:
+            rows[field] = table[field]
     return rows
-
-
-def as_places(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return ROW as PLACE, copied."""
-    places = np.zeros(len(rows), PLACE)
-    for field in PLACE.names or ():
-        places[field] = rows[field]
-    return places
 
 
 def blocks(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
