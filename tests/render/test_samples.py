@@ -131,6 +131,9 @@ class TestOneFilePerImage:
         out, other = tmp_path / "s", make_run(tmp_path / "other", ("cats", "dogs"), seed=1).path
         assert command("sample", folder, "--count", 2, "--classes", "dogs", "--out", out)[0] == 0
         (out / "cats-00001.png").write_bytes(b"of the user")
+        (tmp_path / "folder/mice-00001.png").mkdir(parents=True)
+        status, _, errors = command("sample", folder, "--out", tmp_path / "folder")
+        assert (status, errors.count("\n"), "mice-00001.png" in errors) == (2, 1, True)
         before = {path.name: path.read_bytes() for path in out.iterdir()}
         for run, name in ((other, "dogs-00000.png"), (folder, "cats-00001.png")):
             status, _, errors = command("sample", run, "--count", 2, "--classes", name[:4], "--out", out)

@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -57,7 +57,7 @@ class _Job:
     shape: tuple[int, int, int]
     """Height, width and channels of an image as the generator draws it."""
     scale: int | None
-    checksum: str
+    checksum: str = ""
     """Checksum of the weights and latents from which the images are drawn, for the marks of single images."""
 
     @property
@@ -128,7 +128,7 @@ def write_samples(
         None if latents is None else read_latents(latents, model.latent_dim),
     )
     shape = (model.resolution, model.resolution, model.image_channels)
-    job = _Job(images, names, shape, scale, _checksum(path, images))
+    job = _Job(images, names, shape, scale)
 
     # Check that it can be written.
     if out is None:
@@ -137,6 +137,8 @@ def write_samples(
     suffix = "" if folder else out.suffix.lower()
     check_writable(out, folder=folder)
     _check_size(job, out, suffix)
+    if suffix in ("", ".zip"):
+        job = replace(job, checksum=_checksum(path, images))
     if folder:
         _check_folder(job, out)
 
@@ -254,13 +256,19 @@ def _check_folder(job: _Job, folder: Path) -> None:
     stems = file_names(job.class_names)
     for i in range(job.images.total):
         name = job.name(i, stems)
-        if name in existing:
-            with (folder / name).open("rb") as file:
-                if checksum_of(file.read(SEARCHED)) != job.checksum:
-                    raise UserError(
-                        f"--out {folder}: {name} exists and is another image, of other weights or latents or not "
-                        "from sagan sample: choose another folder"
-                    )
+        if name in existing and _checksum_in(folder / name) != job.checksum:
+            raise UserError(
+                f"--out {folder}: {name} exists and is another image, of other weights or latents or not from sagan "
+                "sample: choose another folder"
+            )
+
+
+def _checksum_in(path: Path) -> str | None:
+    """Return the checksum in an image's mark; None if it has none, or is not a file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return checksum_of(file.read(SEARCHED))
 
 
 def _draw(generator: Generator, images: SampleSet, processes: Processes) -> Batches:
