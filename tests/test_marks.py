@@ -12,7 +12,7 @@ from sagan.data.hints import find_drawn
 from sagan.data.shards.pack import pack
 from sagan.errors import UserError
 from sagan.figures.grid import mark_sample, save
-from sagan.marks import is_figure, is_sample
+from sagan.marks import FIGURE, FIGURE_KEY, checksum_of, is_figure, is_sample, step_of
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +50,20 @@ def test_a_sample_is_marked_and_its_pixels_are_kept(tmp_path):
     copy = io.BytesIO()
     Image.open(path).save(copy, "PNG")  # what another program writes is another image
     assert not is_sample(copy.getvalue())
+
+
+def test_what_a_mark_says_ends_where_its_text_ends(tmp_path):
+    """Behind it stands a checksum, whose bytes may be letters or digits too."""
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        checksum, step = f"{rng.integers(2**63):016x}", int(rng.integers(10**6))
+        save(mark_sample(Image.fromarray(pixels(0)), checksum), tmp_path / "x.png")
+        assert checksum_of((tmp_path / "x.png").read_bytes()) == checksum
+        page = Image.fromarray(pixels(0))
+        page.info[FIGURE_KEY] = FIGURE
+        save(page, tmp_path / "y.png", step=step)
+        data = (tmp_path / "y.png").read_bytes()
+        assert (step_of(data), is_figure(data), checksum_of(data)) == (step, True, None), number
 
 
 REAL = {"flat": ("1.png", "2.png"), "classes": ("a/1.png", "a/2.png", "b/3.png"), "one class": ("a/1.png", "a/2.png")}

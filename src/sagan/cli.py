@@ -157,7 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
         # A line break keeps the line of another process off that of the first one's progress bar.
         print(("" if is_first else "\n") + f"sagan: {printable(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("sagan: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = f": {printable(str(stop))}" if stop.args else ""
+        print(f"sagan: stopped{kept}", file=sys.stderr)
         return 130
     return 0

@@ -29,8 +29,8 @@ def sample_text(checksum: str) -> str:
 
 def checksum_of(data: bytes) -> str | None:
     """Return the checksum in the mark of a generated PNG; None if there is none."""
-    match = re.search(re.escape(_PNG_SAMPLE) + rb" of (\w{1,64})", data[:SEARCHED])
-    return match[1].decode() if match and is_sample(data) else None
+    match = re.fullmatch(rf"{SAMPLE} of (\w+)", _png_text(data) or "")
+    return match[1] if match else None
 
 
 def is_sample(data: bytes) -> bool:
@@ -41,11 +41,26 @@ def is_sample(data: bytes) -> bool:
 
 def step_of(data: bytes) -> int | None:
     """Return the step of the networks that a marked PNG, GIF or MP4 shows; None if it does not say."""
-    mark = _PNG_MARK if data.startswith(b"\x89PNG") else _FILM_MARK
-    # An MP4 has its comment at its end.
+    if (text := _png_text(data)) is not None:
+        match = re.fullmatch(rf"{FIGURE} of step (\d{{1,15}})", text, re.ASCII)
+        return int(match[1]) if match else None
+    # An MP4 has its comment at its end. Behind the comment of either film stands a zero.
     searched = data if data[4:8] == b"ftyp" else data[:SEARCHED]
-    match = re.search(re.escape(mark) + rb" of step (\d{1,15})", searched)
-    return int(match[1]) if match else None
+    film = re.search(re.escape(_FILM_MARK) + rb" of step (\d{1,15})", searched)
+    return int(film[1]) if film else None
+
+
+def _png_text(data: bytes) -> str | None:
+    """Return the text of a PNG's mark; None if there is none.
+
+    Its end is known from the length of its chunk alone: the checksum that follows may look like more text.
+    """
+    start, key = data[:SEARCHED], f"tEXt{FIGURE_KEY}\0".encode()
+    at = start.find(key)
+    if at < 4 or not start.startswith(b"\x89PNG"):
+        return None
+    end = at + len(b"tEXt") + int.from_bytes(start[at - 4 : at])
+    return start[at + len(key) : end].decode("latin-1")
 
 
 def is_figure(data: bytes) -> bool:

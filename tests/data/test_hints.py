@@ -36,7 +36,7 @@ def test_classes_one_or_more_folders_down(tree, png):
     archive = tree(tree_of(png, "wrap/inner/cats/1.png", "wrap/inner/dogs/2.png"), "wrapped", zipped=True)
     (note,) = load(archive).notes
     assert "'inner'" in note
-    assert "as the source, unpacked" in note
+    assert "unpack it and name its folder 'inner' as the source" in note
 
 
 @pytest.mark.parametrize(

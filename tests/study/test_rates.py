@@ -218,9 +218,26 @@ def test_the_report_s_means_and_ratios(tmp_path):
         f"{mean_rate:.2g}", f"{mean_rate:.2g}, {mean_rate:.2g}", "1 (1.2)", "5.4 (6.5)",
         f"{ratio:.2f} ({low:.2g} to {high:.2g})",
     ]  # fmt: skip
-    assert rows["SN in G and D, TTUR"] == ["-", "-", "- (-)", "- (-)", "-"]
+    assert rows["SN in G and D, TTUR"] == ["-", "-", "not finished", "not finished", "-"]
     assert "SN in G and D, TTUR, seed 1" in text
     assert "1.00 hours" in text  # four trials of 899 s and four of 1 s
+
+
+def test_where_a_search_gave_up_there_is_a_bound_and_no_mean(tmp_path):
+    plan = RatesPlan(PRESETS["demo"], (0, 1), VARIANTS[:2], 0.8, 0.1, "key")
+    folder = RatesFolder.create(tmp_path / "rates", plan)
+    for s in folder.searches():
+        largest = {("sn-d", 0): math.inf, ("sn-d", 1): 0}.get((s.variant.name, s.seed), 0.01)
+        while (rate := s.next_rate()) is not None:
+            s.add(trial(rate, rate <= largest))
+    write_rates_report(folder)
+    text = (folder.path / "report.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("| SN in D |") and "above" in line]
+    start = equal_rate(plan.chosen()[0].config)
+    furthest = f"above {start * FACTOR**FURTHEST:.2g}", f"below {start / FACTOR**FURTHEST:.2g}"
+    assert [cell.strip() for cell in line.split("|")][2:-1] == ["-", "-", *furthest, "-"]
+    (line,) = [line for line in text.splitlines() if line.startswith("| SN in G and D | 0.0")]
+    assert line.split("|")[-2].strip() == "-"  # no pair has both rates
 
 
 def test_the_demo_s_first_rate_is_the_preset_s():

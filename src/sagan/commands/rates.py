@@ -72,5 +72,7 @@ def rates(options: Rates) -> None:
     )
     try:
         run_search(folder, jobs=jobs, device=options.device)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("trials that ended are kept, and the same command resumes") from stop
     finally:
         print(write_rates_report(folder))

@@ -78,7 +78,7 @@ def find_hints(title: str, images: Sequence[str], classes: Sequence[str]) -> lis
     loose = sum("/" not in name for name in images)
     if classes and loose:
         folders = f"the class folder '{printable(classes[0])}'" if len(classes) == 1 else "the class folders"
-        alone = "move them elsewhere"
+        alone = "take them away"
         if len(classes) == 1 and os.path.isdir(os.path.join(title, classes[0])):
             alone = f"name {printable(os.path.join(title, classes[0]))} to use the others alone"
         text = (
@@ -96,10 +96,13 @@ def find_hints(title: str, images: Sequence[str], classes: Sequence[str]) -> lis
     if len(classes) == 1 and not loose and below:
         inner = sorted({name.split("/", 1)[0] for name in below})
         listed = ", ".join(printable(name)[:40] for name in inner[:5]) + (", ..." if len(inner) > 5 else "")
+        folder = printable(where.rstrip("/"))
+        name_it = f"unpack it and name its folder '{folder}'"
+        if os.path.isdir(title):
+            name_it = f"name {printable(os.path.join(title, where.rstrip('/')))}"
         text = (
-            f"all images lie in one folder, '{printable(where.rstrip('/'))}', so there is only one class: to use the "
-            f"folders in it as classes ({listed}), name {printable(os.path.join(title, where.rstrip('/')))} as the "
-            "source" + ("" if os.path.isdir(title) else ", unpacked") + "; --labels False trains without classes"
+            f"all images lie in one folder, '{folder}', so there is only one class: to use the folders in it as "
+            f"classes ({listed}), {name_it} as the source; --labels False trains without classes"
         )
         hints.append(Hint(text, refuses=True))
     return hints

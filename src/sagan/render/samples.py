@@ -329,9 +329,14 @@ def _write_archive(path: Path, job: _Job, batches: Batches) -> None:
 def _write_folder(folder: Path, job: _Job, batches: Batches) -> None:
     """Write a PNG per image. If it is interrupted, the files there are intact."""
     stems = file_names(job.class_names)
-    for i, image in enumerate(_singles(batches)):
-        data = _to_png(image, job)
-        _write_bytes(folder / job.name(i, stems), data)
+    written = 0
+    try:
+        for i, image in enumerate(_singles(batches)):
+            data = _to_png(image, job)
+            _write_bytes(folder / job.name(i, stems), data)
+            written += 1
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{written:,} of {job.images.total:,} images are in {folder}") from stop
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

@@ -64,9 +64,13 @@ def command(folder: RatesFolder) -> str:
 
 
 def _largest(searches: list[Search], variant: str) -> dict[int, float]:
-    """Return, by seed, the largest rate of a variant that survived, where a search has found one."""
-    found = {search.seed: bounds(search.trials())[0] for search in searches if search.variant.name == variant}
-    return {seed: rate for seed, rate in found.items() if rate is not None}
+    """Return, by seed, the largest rate of a variant that survived, where a search has found it and one that fails."""
+    found = {}
+    for search in searches:
+        low, high = bounds(search.trials())
+        if search.variant.name == variant and search.next_rate() is None and low is not None and high is not None:
+            found[search.seed] = low
+    return found
 
 
 def _ratio(found: dict[int, float], base: dict[int, float]) -> str:
@@ -82,8 +86,13 @@ def _ratio(found: dict[int, float], base: dict[int, float]) -> str:
 
 
 def _bracket(search: Search) -> str:
+    """Return the largest rate that survived and the smallest that failed, or what is known of them."""
+    if search.next_rate() is not None:
+        return "not finished"
     low, high = bounds(search.trials())
-    return f"{_number(low)} ({_number(high)})"
+    if high is None:
+        return f"above {_number(low)}"
+    return f"{_number(low)} ({_number(high)})" if low is not None else f"below {_number(high)}"
 
 
 def _number(rate: float | None) -> str:

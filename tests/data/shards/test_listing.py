@@ -42,7 +42,7 @@ def test_the_key_names_the_content(tmp_path, made, png):
     assert load(tmp_path / "copy").key != load(made).key
 
 
-@pytest.mark.parametrize("what", ["size", "checksum", "row", "json", "name", "label"])
+@pytest.mark.parametrize("what", ["size", "checksum", "row", "json", "name", "label", "empty"])
 def test_an_index_that_lies(tmp_path, made, what):
     folder = tmp_path / "ours"
     pack(DataConfig(source=str(made)), folder, shard_size=30_000, resolution=8, image_channels=3, progress=False)
@@ -63,6 +63,8 @@ def test_an_index_that_lies(tmp_path, made, what):
             index["table_sha256"] = hashlib.sha256((folder / "index.npy").read_bytes()).hexdigest()
     elif what == "name":
         index["shards"][0]["name"] = "../other.tar"
+    elif what == "empty":
+        index["shards"] = []
     (folder / "index.json").write_text(json.dumps(index)[: 100 if what == "json" else None])
     with pytest.raises(UserError, match=re.escape(str(folder))):
         load(folder)

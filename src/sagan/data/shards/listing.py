@@ -181,6 +181,8 @@ def read_index(folder: str) -> dict[str, Any] | None:
             return None
         if index["sagan_shards"] != FORMAT:
             raise ValueError(f"it has version {index['sagan_shards']}, but only {FORMAT} is supported")
+        if not index["shards"]:
+            raise ValueError("it lists no shard")
         for entry in index["shards"]:
             if not re.fullmatch(r"[\w.-]+\.tar", entry["name"]) or not all(
                 type(entry[field]) is int and entry[field] >= 0 for field in ("bytes", COUNT)

@@ -126,6 +126,8 @@ def pack(
             bar.update(done.next)
             _write_shards(out, work, done, shard_size, bar)
         return _finish(out, work, done)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("finished shards are kept, and the same command resumes") from stop
     except OSError as error:
         raise UserError(
             f"{out} cannot be written: {error.strerror or error}; finished shards are kept: make room, and repeat the "
