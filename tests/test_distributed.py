@@ -333,6 +333,7 @@ def test_a_process_that_has_failed_ends_those_that_wait_in_a_collective(tmp_path
         second.kill()
 
 
+@pytest.mark.slow
 def test_without_a_training_run_to_save_a_signal_ends_the_process(tmp_path):
     (tmp_path / "worker.py").write_text(ENDS)
     jobs = start_each(tmp_path / "worker.py", "sleep")

@@ -90,7 +90,7 @@ TINY = {
 DISTANCE = "frechet_distance/EfficientNet-Lite0"
 
 
-@pytest.mark.parametrize("page", ["docs/python.md", "README.md"])
+@pytest.mark.parametrize("page", [pytest.param("docs/python.md", marks=pytest.mark.slow), "README.md"])
 def test_python(page, image_folder, tmp_path, monkeypatch):
     """All Python of a page, in its order, with tiny networks and few steps; a stand-in for wandb notes its calls."""
     train, evaluate = sagan.train, sagan.evaluate

@@ -65,6 +65,7 @@ def test_they_may_fill_a_quarter_of_the_free_memory(free, reserved, wanted, monk
     assert not fits(some, cuda)  # images that are decoded on every access, as those of shards
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_and_so_is_one_that_is_resumed_within_an_epoch(command, tmp_path, train_options, monkeypatch):
     """Epochs have 24 images, 6 steps; the checkpoint of step 3 lies within the first one."""
     options = [*train_options, "--flips", "True", "--log-every", 1]

@@ -146,6 +146,7 @@ def test_a_search_is_resumed_where_other_things_lie_next_to_its_images(arguments
     assert "images in its data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_seeds_in_several_processes(arguments, tmp_path, capsys):
     assert main(arguments) == 0
     (first,) = without_seconds(RatesFolder(tmp_path / "rates"))

@@ -85,7 +85,7 @@ def test_killed_again_and_again_from_the_images_on():
     assert re.search(r"\b20 kills\b.*\bbit for bit\b", done.stdout)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_saves_and_says_how_to_go_on(tmp_path, train_options, number):
     run = tmp_path / "run"
     process = start([*train_options, "--steps", "100000", "--out", str(run)])
