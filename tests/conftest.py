@@ -1,4 +1,7 @@
+import os
 import shutil
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, by the processes that tests start too
 
 import numpy as np
 import pytest

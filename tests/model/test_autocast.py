@@ -185,7 +185,7 @@ def test_helpers():
     assert as_dtype_of(x, x.double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize("lowered", [False, True])
+@pytest.mark.parametrize("lowered", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_both_networks_compile_without_a_break(lowered):
     y = torch.arange(N) % 3
     pair = networks("residual")

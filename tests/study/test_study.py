@@ -154,7 +154,7 @@ def test_a_speed_counts_when_two_blocks_agree(seconds, settled):
     assert speed.has_settled(seconds) is settled
 
 
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_trial_trains_whole_blocks_after_a_warm_up(image_folder, monkeypatch, every):
     """Steps 0 to `every` are not timed; then every block has the same number of penalties."""
     steps = []

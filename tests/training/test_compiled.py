@@ -149,6 +149,7 @@ def test_not_with_messages_inside_of_a_pass():
         assert why_not_compiled(TrainingConfig(**options), two).startswith("--compile: ignored")
 
 
+@pytest.mark.slow
 def test_the_command_line_compiles(command, tmp_path, train_options, monkeypatch):
     monkeypatch.setattr(compiled, "BACKEND", "eager")
     options = [*train_options, "--architecture", "dcgan", "--steps", 2, "--compile", "True"]

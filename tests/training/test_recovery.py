@@ -58,6 +58,7 @@ def test_it_restarts_with_other_random_numbers_reproducibly(command, tmp_path, t
     assert all(math.isfinite(value) for row in rows for value in row.values())
 
 
+@pytest.mark.slow
 def test_killed_after_a_restart_it_ends_the_same(command, tmp_path, train_options, spoil):
     options = [*train_options, "--steps", STEPS, "--checkpoint-every", 3]
     spoil(lambda trainer, step: step == 4 and not trainer.restarts)
