@@ -9,8 +9,6 @@ SAMPLE = "sample"
 FILM_KEY = "sagan "
 """What the comment of a GIF or MP4 has before the text of a PNG's mark."""
 
-_PNG_MARK = f"tEXt{FIGURE_KEY}\0{FIGURE}".encode()
-_PNG_SAMPLE = f"tEXt{FIGURE_KEY}\0{SAMPLE}".encode()
 _FILM_MARK = f"{FILM_KEY}{FIGURE}".encode()
 _GIF_MARK = re.compile(rb"!\xfe." + re.escape(_FILM_MARK), re.DOTALL)  # between them the length of the comment
 SEARCHED = 2**12
@@ -35,8 +33,7 @@ def checksum_of(data: bytes) -> str | None:
 
 def is_sample(data: bytes) -> bool:
     """Return whether the bytes of a file, or its first ones, are a PNG of one image that sagan generated."""
-    start = data[:SEARCHED]
-    return start.startswith(b"\x89PNG") and _PNG_SAMPLE in start
+    return (_png_text(data) or "").startswith(SAMPLE)
 
 
 def step_of(data: bytes) -> int | None:
@@ -57,7 +54,7 @@ def _png_text(data: bytes) -> str | None:
     """
     start, key = data[:SEARCHED], f"tEXt{FIGURE_KEY}\0".encode()
     at = start.find(key)
-    if at < 4 or not start.startswith(b"\x89PNG"):
+    if at < 0 or not start.startswith(b"\x89PNG"):
         return None
     end = at + len(b"tEXt") + int.from_bytes(start[at - 4 : at])
     return start[at + len(key) : end].decode("latin-1")
@@ -65,7 +62,6 @@ def _png_text(data: bytes) -> str | None:
 
 def is_figure(data: bytes) -> bool:
     """Return whether the bytes of a file are a PNG or GIF that sagan drew: a grid, a contact sheet, a plot."""
-    start = data[:SEARCHED]
-    return (start.startswith(b"\x89PNG") and _PNG_MARK in start) or bool(
-        start.startswith(b"GIF8") and _GIF_MARK.search(start)
-    )
+    if data.startswith(b"GIF8"):
+        return _GIF_MARK.search(data[:SEARCHED]) is not None
+    return (_png_text(data) or "").startswith(FIGURE)

@@ -48,7 +48,7 @@ from sagan.model.build import build_discriminator, build_generator
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.model.spectral_norm import bake_spectral_norm, has_spectral_norm
+from sagan.model.spectral_norm import for_inference, has_spectral_norm
 from sagan.networks import build_from, select
 from sagan.parsing import CheckedConfig, CheckedModel, first_problem, read_as
 from sagan.trained import find, shipped_name
@@ -405,4 +405,4 @@ def load_generator(path: str | Path, device: torch.device = CPU) -> tuple[Genera
         UserError: there is no generator, or the file is damaged.
     """
     generator, class_names, step = read_generator(path)
-    return bake_spectral_norm(generator.eval()).requires_grad_(False).to(device), class_names, step
+    return for_inference(generator, device), class_names, step

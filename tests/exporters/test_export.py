@@ -154,11 +154,11 @@ def test_the_program_runs_where_sagan_is_not(conditional, program, tmp_path):
 import sys, torch
 sys.modules["sagan"] = None  # importing it fails
 inputs = torch.load(sys.argv[1] + "/inputs.pt", weights_only=True)
-pictures = torch.export.load(sys.argv[2]).module()(inputs["z"], inputs["y"])
-torch.save(pictures, sys.argv[1] + "/pictures.pt")
+images = torch.export.load(sys.argv[2]).module()(inputs["z"], inputs["y"])
+torch.save(images, sys.argv[1] + "/images.pt")
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path), str(program.path)], check=True)
-    found = torch.load(tmp_path / "pictures.pt", weights_only=True)
+    found = torch.load(tmp_path / "images.pt", weights_only=True)
     wanted = sample(sagan.load(run.path), draw_latents(5, 8, seed=2, truncation=0.7), y).transpose(0, 3, 1, 2)
     assert found.dtype == torch.uint8
     assert np.abs(found.numpy().astype(int) - wanted).max() <= 1

@@ -11,7 +11,7 @@ from sagan.device import CPU
 from sagan.errors import UserError
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
-from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.model.spectral_norm import for_inference
 from sagan.run import Run, load_generator, read_discriminator
 from sagan.trained import find
 
@@ -61,7 +61,7 @@ def read_networks(path: Path, device: torch.device = CPU) -> Networks:
         background = run.info.config.data.background
         logits = _mean_logits(run.metrics())
         try:
-            discriminator = bake_spectral_norm(read_discriminator(path).eval()).requires_grad_(False).to(device)
+            discriminator = for_inference(read_discriminator(path), device)
         except UserError as error:
             missing["discriminator"] = str(error)
     else:

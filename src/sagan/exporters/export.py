@@ -17,7 +17,7 @@ from sagan.exporters.standalone import StandaloneGenerator
 from sagan.files import save_tensors, write_atomically
 from sagan.model.config import ModelConfig, baked
 from sagan.model.generator import Generator
-from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.model.spectral_norm import for_inference
 from sagan.run import default_output, load_generator, read_generator
 from sagan.sampling import draw_latents
 from sagan.version import __version__
@@ -99,7 +99,7 @@ def export(
 
     # Describe the file.
     network = StandaloneGenerator(generator, truncation=truncation, uint8=uint8).eval()
-    generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(device)
+    generator = for_inference(generator, device)
     config = generator.config
     images = "uint8 in [0, 255]" if uint8 else "float32 in [-1, 1]"
     metadata = {

@@ -28,7 +28,7 @@ from sagan.metrics.patch_correlation import PatchReader
 from sagan.metrics.reference import choose, reference_features
 from sagan.metrics.statistics import Statistics
 from sagan.model.config import ModelConfig
-from sagan.model.spectral_norm import bake_spectral_norm
+from sagan.model.spectral_norm import for_inference
 from sagan.run import Run, read_generator
 from sagan.sampling import draw_latents, estimate_statistics, sample_batches, use_batch_statistics
 from sagan.text import as_class_names, printable
@@ -91,7 +91,7 @@ def read_generated(
         shares, labels = "as in the reference", np.resize(store.labels[choose(store, len(store))], config.count)
     else:
         shares, labels = "uniform", np.arange(config.count) % len(names)
-    generator = bake_spectral_norm(generator.eval()).requires_grad_(False).to(processes.device)
+    generator = for_inference(generator, processes.device)
     statistics: str = config.batch_norm
     if statistics == "batch":
         use_batch_statistics(generator)

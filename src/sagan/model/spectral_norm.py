@@ -218,6 +218,11 @@ def bake_spectral_norm(network: Network) -> Network:
     return network
 
 
+def for_inference(network: Network, device: torch.device) -> Network:
+    """Return a network on a device, changed in place: in evaluation mode, baked, without gradients."""
+    return bake_spectral_norm(network.eval()).requires_grad_(False).to(device)
+
+
 def drop_spectral_norm(network: Network) -> Network:
     """Remove every spectral norm of a network, in place, and leave its weights: for weights that are folded already."""
     for module in network.modules():

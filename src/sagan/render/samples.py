@@ -24,6 +24,7 @@ from sagan.figures.labels import class_labels
 from sagan.files import write_atomically, write_npy_header
 from sagan.marks import SEARCHED, checksum_of
 from sagan.model.generator import Generator
+from sagan.model.spectral_norm import for_inference
 from sagan.render.latents import read_latents
 from sagan.render.outputs import (
     check_space,
@@ -34,7 +35,7 @@ from sagan.render.outputs import (
     latents_stem,
     number_text,
 )
-from sagan.run import load_generator, read_generator
+from sagan.run import read_generator
 from sagan.sampling import SAMPLE_BATCH, SampleSet, find_classes, sample
 
 MAX_IMAGES = 1_000_000  # of one command
@@ -116,8 +117,8 @@ def write_samples(
             written or has another image of a name in it.
     """
     # Say what is drawn.
-    generator, names, step = load_generator(path, device)
-    model = generator.config
+    stored, names, step = read_generator(path)
+    model = stored.config
     numbers = list(dict.fromkeys(find_classes(classes, names)))
     images = SampleSet(
         model.latent_dim,
@@ -138,11 +139,12 @@ def write_samples(
     check_writable(out, folder=folder)
     _check_size(job, out, suffix)
     if suffix in ("", ".zip"):
-        job = replace(job, checksum=_checksum(path, images))
+        job = replace(job, checksum=_checksum(stored, images))
     if folder:
         _check_folder(job, out)
 
     # Draw and write, batch by batch.
+    generator = for_inference(stored, device)
     processes = processes or Processes(torch.device("cpu"))
     batches = _draw(generator, images, processes)
     if not processes.is_first:
@@ -233,10 +235,10 @@ def _check_size(job: _Job, out: Path, suffix: str) -> None:
     return check_space(out, images.total * each)
 
 
-def _checksum(path: Path, images: SampleSet) -> str:
-    """Return a checksum, 16 hexadecimal digits, of a run's generator as it is stored, and of the latents of a file."""
+def _checksum(stored: Generator, images: SampleSet) -> str:
+    """Return a checksum, 16 hexadecimal digits, of a generator as it is stored, and of the latents of a file."""
     digest = hashlib.sha256()
-    for name, tensor in read_generator(path)[0].state_dict().items():
+    for name, tensor in stored.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes())
     if images.latents is not None:
