@@ -22,7 +22,7 @@ def test_zero_centred_penalty_and_its_gradient():
     torch.manual_seed(0)
     x = torch.randn(4, 3, 2, 2, dtype=torch.float64)
     network = Quadratic(0.7)
-    penalty = zero_centred(network, x, torch.zeros(4))
+    penalty = zero_centred(network, x, torch.zeros(4)).mean()
     squares = x.square().flatten(1).sum(1).mean()
     assert penalty.item() == pytest.approx((0.49 * squares / 2).item())
     penalty.backward()
@@ -49,7 +49,7 @@ def test_penalty_of_a_whole_discriminator_against_finite_differences():
             torch.nn.init.constant_(parameter, 0.5)  # attention takes part
     x, y = torch.rand(2, 3, 32, 32, dtype=torch.float64), torch.tensor([0, 1])
     weight = network.head.weight
-    penalty = zero_centred(network, x, y)
+    penalty = zero_centred(network, x, y).mean()
     penalty.backward()
     direction, h = torch.randn_like(weight), 1e-6
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_penalties_are_fp32_s_under_autocast_too():
         torch.manual_seed(0)
         network = Discriminator(ModelConfig(resolution=32, num_classes=2, base_channels=4))
         x, fake, y = torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), torch.tensor([0, 1])
-        return zero_centred(network, x, y), one_centred(network, x, fake, y, torch.rand(2, 1, 1, 1))
+        return zero_centred(network, x, y).mean(), one_centred(network, x, fake, y, torch.rand(2, 1, 1, 1))
 
     wanted = penalties()
     with torch.autocast("cpu", torch.bfloat16):

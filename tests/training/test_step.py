@@ -171,10 +171,11 @@ def written_out(generator, discriminator, step, *, parts=1, r1=0.0, r2=0.0, grad
         averages = [0.01 * torch.stack(of_parts).mean() for of_parts in means]  # from 0, moved once
         towards = (on_real - averages[1]).square().mean() + (on_fake - averages[0]).square().mean()
         loss = loss + lecam * towards
-        if lazy and r1:
-            loss = loss + lazy * r1 / 2 * slopes(real, y_real).square().sum() / n
-        if lazy and r2:
-            loss = loss + lazy * r2 / 2 * slopes(fake, y_fake).square().sum() / n
+        zero_centred = [(r, at, labels) for r, at, labels in ((r1, real, y_real), (r2, fake, y_fake)) if lazy and r]
+        if zero_centred:  # in one pass: a pass iterates the spectral norms
+            rs, at, labels = zip(*zero_centred, strict=True)
+            squares = slopes(torch.cat(at), torch.cat(labels)).square().sum(1).chunk(len(rs))
+            loss = loss + sum(lazy * r / 2 * square.sum() / n for r, square in zip(rs, squares, strict=True))
         if lazy and gradient_penalty:
             t = rng.uniform(n, 0.0, 1.0, torch.float64)
             norms = slopes(t * real + (1 - t) * fake, y_real).square().sum(1).sqrt()

@@ -22,8 +22,11 @@ def _gradient(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def zero_centred(discriminator: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return E[|grad D(x)|^2] / 2: R1 at real images x (N, C, H, W), R2 at generated ones (Mescheder et al. 2018)."""
-    return _gradient(discriminator, x, y).square().sum(1).mean() / 2
+    """Return |grad D(x)|^2 / 2 of each image, (N,), for x (N, C, H, W) and y (N,).
+
+    The mean is R1 at real images, R2 at generated ones (Mescheder et al. 2018).
+    """
+    return _gradient(discriminator, x, y).square().sum(1) / 2
 
 
 def one_centred(discriminator: nn.Module, real: Tensor, fake: Tensor, y: Tensor, mix: Tensor) -> Tensor:

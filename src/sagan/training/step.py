@@ -283,10 +283,13 @@ class Trainer:
         """
         config = self.config
         penalty = real.new_zeros(())
-        if config.r1:
-            penalty = penalty + config.r1 * zero_centred(self.discriminator, real, y_real)
-        if config.r2:
-            penalty = penalty + config.r2 * zero_centred(self.discriminator, fake, y_fake)
+        weighted = [(weight, *at) for weight, *at in ((config.r1, real, y_real), (config.r2, fake, y_fake)) if weight]
+        if weighted:
+            # One pass for both, as for the loss.
+            weights, images, labels = zip(*weighted, strict=True)
+            each = zero_centred(self.discriminator, torch.cat(images), torch.cat(labels))
+            for weight, values in zip(weights, each.chunk(len(weights)), strict=True):
+                penalty = penalty + weight * values.mean()
         if mix is not None:
             penalty = penalty + config.gradient_penalty * one_centred(self.discriminator, real, fake, y_real, mix)
         return penalty * config.penalty_every
