@@ -1,11 +1,14 @@
 """Compiled networks train like the networks themselves, under the same names; where none can be, a line says so."""
 
+import copy
+
 import pytest
 import torch
 
 from sagan import ModelConfig, TrainingConfig
 from sagan.distributed import Processes
 from sagan.files import load_tensors
+from sagan.model.spectral_norm import SNLinear
 from sagan.run import Run
 from sagan.training import compiled
 from sagan.training.checkpoint import load_checkpoint, state, take_snapshot, write_checkpoint
@@ -92,6 +95,22 @@ def test_they_train_like_the_networks(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_they_train_like_the_networks_in_generated_code(tmp_path):
     compare(tmp_path, **EVERYTHING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_pass_between_a_compiled_one_and_its_backward_pass_leaves_its_gradient(rows):
+    """As a penalty's pass does; PyTorch's compiler would compute a few short vectors again from the moved u."""
+    plain = SNLinear(3, rows, spectral_norm=True)
+    layer = copy.deepcopy(plain)
+    compiled_layer = torch.compile(layer, dynamic=False, fullgraph=True)
+    x = torch.randn(5, 3)
+    for network, call in ((plain, plain), (layer, compiled_layer)):
+        for _ in range(2):
+            loss = call(x).square().sum()
+            (loss + 0 * network(x).sum()).backward()
+    assert torch.allclose(layer.weight.grad, plain.weight.grad, rtol=1e-5, atol=1e-7)
+    assert torch.allclose(layer.sn.u, plain.sn.u)
 
 
 @pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["plain", "everything"])

@@ -30,32 +30,55 @@ def from_rows(rows: Tensor, shape: torch.Size) -> Tensor:
     return rows.unflatten(1, (*shape[2:], shape[1])).permute(0, 3, 1, 2)
 
 
+def _length(x: Tensor) -> Tensor:
+    """Return |x| of a vector, EPS at least."""
+    return torch.linalg.vector_norm(x).clamp_min_(EPS)
+
+
+def _power_iteration(w: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Move u by one power iteration of W, in place; return W v, v and sigma = |W v|, which is u^T W v with the new u.
+
+    Shapes: w (rows, columns), u (rows,) to (rows,), (columns,) and ().
+    """
+    wu = torch.mv(w.t(), u)  # W^T u
+    v = wu / _length(wu)
+    wv = torch.mv(w, v)
+    sigma = _length(wv)
+    torch.div(wv, sigma, out=u)
+    return wv, v, sigma
+
+
+# As one operator, for the compiler: it would compute what it sees again in the backward pass, from the u of that time.
+_compiled_power_iteration = torch.library.custom_op("sagan::power_iteration", mutates_args=("u",))(_power_iteration)
+
+
+@_compiled_power_iteration.register_fake
+def _power_iteration_shapes(w: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows, columns = w.shape
+    return w.new_empty(rows), w.new_empty(columns), w.new_empty(())
+
+
 class _DivideBySigma(torch.autograd.Function):
-    """Divide W by sigma = u^T W v, with u and v as constants.
+    """Divide W by sigma = u^T W v = |W v|, with u = W v / sigma and v as constants.
 
     For a gradient g of W_sn, the quotient rule gives (g - <g, W_sn> u v^T) / sigma for W. Written out, the backward
     pass reads the weight once; autograd on the formula would read and write it five times. W is a weight
-    (out, ...), and u and v are vectors of the matrix that `to_rows` makes of it.
+    (out, ...), and wv and v are vectors of the matrix that `to_rows` makes of it.
     """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, wv: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
         w_sn = weight / sigma
-        ctx.save_for_backward(w_sn, u, v, sigma)
+        ctx.save_for_backward(w_sn, wv, v, sigma)
         return w_sn
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        w_sn, u, v, sigma = ctx.saved_tensors
-        rows = to_rows(g)
-        along = torch.dot(rows.flatten(), to_rows(w_sn).flatten()) / sigma
+        w_sn, wv, v, sigma = ctx.saved_tensors
+        rows = to_rows(g) / sigma
+        along = torch.dot(rows.flatten(), to_rows(w_sn).flatten())
         # g / sigma - along · u v^T
-        return from_rows(torch.addr(rows / sigma, u, v * -along), g.shape), None, None, None
-
-
-def _divide_by_length(x: Tensor) -> Tensor:
-    """Return x / |x| of a vector: bit for bit F.normalize(x, dim=0, eps=EPS), in fewer calls."""
-    return x / torch.linalg.vector_norm(x).clamp_min_(EPS)
+        return from_rows(torch.addr(rows, wv, v * (-along / sigma)), g.shape), None, None, None
 
 
 class SpectralNorm(nn.Module):
@@ -80,15 +103,9 @@ class SpectralNorm(nn.Module):
             if weight.dim() == 4:  # the memory order of `to_rows`, so that neither pass copies the weight again
                 weight = weight.contiguous(memory_format=torch.channels_last)
             with torch.no_grad():
-                # One power iteration from the stored u.
-                w = to_rows(weight)
-                v = _divide_by_length(torch.mv(w.t(), self.u))
-                wv = torch.mv(w, v)
-                u = _divide_by_length(wv)
-                if self.training:
-                    self.u.copy_(u)
-                sigma = torch.dot(u, wv)  # u^T W v
-            return _DivideBySigma.apply(weight, u, v, sigma)
+                iterate = _compiled_power_iteration if torch.compiler.is_compiling() else _power_iteration
+                wv, v, sigma = iterate(to_rows(weight), self.u if self.training else self.u.clone())
+            return _DivideBySigma.apply(weight, wv, v, sigma)
 
     @torch.no_grad()
     def solve(self, weight: Tensor) -> None:
