@@ -430,6 +430,20 @@ def build(name: str, folder: Path, model: ModelConfig, training: TrainingConfig,
         return builder(folder / checkout, model, training, **options)
 
 
+def add_diffaugment(one: Contender, folder: Path) -> None:
+    """Augment every image before D in training by PyTorch-StudioGAN's DiffAugment: color, translation, cutout.
+
+    Its worker applies it there, and so does the BigGAN-PyTorch of mit-han-lab/data-efficient-gans, whose code it is.
+    """
+    path = folder / "PyTorch-StudioGAN/src/utils/diffaug.py"
+    spec = importlib.util.spec_from_file_location("diffaug", path)
+    assert spec
+    assert spec.loader
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    one.discriminator.register_forward_pre_hook(lambda _, inputs: (code.apply_diffaug(inputs[0]), *inputs[1:]))
+
+
 def real_batch(name: str, model: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:
     """Return random images and labels, the same for all: bytes for ours, floats in [-1, 1] for the others."""
     noise = torch.Generator().manual_seed(0)
