@@ -1,14 +1,15 @@
 """Measure image quality after some minutes of training: ours against the networks and training that others use.
 
-    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --save time_to_quality      # robots at 32 px
-    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --minutes 0.1 --count 64    # smaller
-    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --data emoji64.zip --resolution 64 --base-channels 24 \\
-        --minutes 10 --save time_to_quality_emoji
+    python benchmarks/time_to_quality.py CHECKOUTS --save time_to_quality                   # robots; about 50 minutes
+    python benchmarks/time_to_quality.py CHECKOUTS --data emoji64.zip --resolution 64 --base-channels 24 --minutes 10 \\
+        --save time_to_quality_emoji                                                        # about an hour
+    python benchmarks/time_to_quality.py CHECKOUTS --minutes 0.1 --count 64                 # smaller
 
-The folder holds BigGAN-PyTorch and PyTorch-StudioGAN. All have the same images, widths, batch size and fp32; each run
-has its own process, one after the other. The time is that of the training steps, including reading batches, without the
-evaluation. There are two judges: the Frechet distances in EfficientNet-Lite0 and in EfficientNet-Lite2 features (not
-FID) between the same number of generated and real images. Diversity is measured in Lite0 features.
+CHECKOUTS is a folder that holds BigGAN-PyTorch and PyTorch-StudioGAN. All have the same images, widths, batch size and
+fp32; each run has its own process, one after the other. The time is that of the training steps, including reading
+batches, without the evaluation. There are two judges: the Frechet distances in EfficientNet-Lite0 and in
+EfficientNet-Lite2 features (not FID) between the same number of generated and real images. Diversity is measured in
+Lite0 features.
 
 Ours is a preset (demo for robots, else small), and the same with the hinge loss, which theirs have. Its learning rates
 fall at the end of a run, so each number of minutes has its own run, whose schedule follows the clock. Their rates are
@@ -108,8 +109,6 @@ def configure(options: argparse.Namespace) -> tuple[Config, Store]:
     model = replace(config.model, **{name: size for name, size in sizes.items() if size})
     data = replace(config.data, source=options.data)
     store = prepare(data, resolution=model.resolution, image_channels=model.image_channels)
-    if not store.num_classes:
-        raise SystemExit(f"{options.data}: the images have no classes, which the other codebases require")
     return replace(config, data=data, model=replace(model, num_classes=store.num_classes)), store
 
 
@@ -192,10 +191,10 @@ def main() -> None:
     parser = argument_parser(__doc__, save=True)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data", default=PRESETS["demo"].data.source, help="images with classes, as of sagan train")
-    parser.add_argument("--preset", choices=PRESETS, help="ours (default: demo for robots, else small)")
+    parser.add_argument("--preset", choices=("demo", "small"), help="ours (default: demo for robots, else small)")
     parser.add_argument("--resolution", type=int, choices=(32, 64), help="default: the preset's")
     parser.add_argument("--base-channels", type=int, help="width of all (default: the preset's; 24 fits a CPU)")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5])
     parser.add_argument("--count", type=int, default=2000, help="images in an evaluation, generated and real")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=RUNS, default=RUNS)
@@ -206,6 +205,8 @@ def main() -> None:
         work(options)
         return
     config, store = configure(options)
+    if not store.num_classes:
+        parser.error(f"{options.data}: the images have no classes, which the other codebases require")
     model, count = config.model, min(options.count, len(store))
     notes = [
         f"Frechet distances of {count:,} generated images to {count:,} of the {len(store):,} real ones; "
