@@ -4,8 +4,8 @@
 
 Nothing here changes what their code computes. Settings that their command lines do not have are made in their own
 tables or with their own blocks: at 32 px all three have networks of one constant width, whereas ours grow narrower
-towards the image. To compare at equal widths, BigGAN-PyTorch gets our numbers in its architecture tables, and the
-others get their own blocks in our widths.
+towards the image, and at 64 px theirs are wider than ours at 4 x 4. To compare at equal widths, BigGAN-PyTorch gets our
+numbers in its architecture tables, and the others get their own blocks in our widths.
 """
 
 import argparse
@@ -206,8 +206,9 @@ def biggan(
     # Their Distribution is a subclass of Tensor; in the PyTorch of that time its operations returned plain tensors.
     utils.Distribution.__torch_function__ = torch._C._disabled_torch_function_impl
     set_here = f"attention at {attention}x{attention}"
-    if model.resolution == 32:
-        attention, set_here = 16, "our widths in its tables, attention at 16x16"
+    if model.resolution < 128:
+        attention = model.resolution // 2
+        set_here = f"our widths in its tables, attention at {attention}x{attention}"
         _set_tables(code, model)
     config = {
         "resolution": model.resolution,
@@ -258,23 +259,25 @@ def biggan(
 
 
 def _set_tables(code: types.ModuleType, model: ModelConfig) -> None:
-    """Set our widths at 32 px in its architecture tables."""
+    """Set our widths, and attention where ours is, in its architecture tables."""
     up, down = model.generator_channels, model.discriminator_channels
+    sizes, at = model.generator_sizes, model.resolution // 2
+    attention = {size: size == at for size in sizes}
     g = {
         "in_channels": list(up[:-1]),
         "out_channels": list(up[1:]),
-        "upsample": [True] * 3,
-        "resolution": [8, 16, 32],
-        "attention": {8: False, 16: True, 32: False},
+        "upsample": [True] * (len(sizes) - 1),
+        "resolution": list(sizes[1:]),
+        "attention": attention,
     }
     d = {
         "in_channels": [3, *down[:-1]],
         "out_channels": list(down),
-        "downsample": [True, True, True, False],
-        "resolution": [16, 8, 4, 4],
-        "attention": {16: True, 8: False, 4: False},
+        "downsample": [True] * model.halvings + [False],
+        "resolution": [*model.discriminator_sizes, model.discriminator_sizes[-1]],
+        "attention": attention,
     }
-    code.G_arch, code.D_arch = lambda ch, attention: {32: g}, lambda ch, attention: {32: d}
+    code.G_arch, code.D_arch = lambda ch, attention: {sizes[-1]: g}, lambda ch, attention: {sizes[-1]: d}
 
 
 def studiogan(root: Path, model: ModelConfig, training: TrainingConfig, *, mixed: bool = False) -> Contender:
@@ -283,16 +286,19 @@ def studiogan(root: Path, model: ModelConfig, training: TrainingConfig, *, mixed
 
     `mixed` is its mixed precision (-mpc), fp16 with scaled losses; CUDA only.
     """
-    width = model.base_channels
-    if model.resolution == 32:
-        generator, discriminator = studiogan_networks(
-            root, 32, (width, 2 * width), (2, 1), model.num_classes, model.latent_dim
-        )
+    widths, at = (model.base_channels, model.base_channels), (4, 1)
+    if model.resolution < 128:
+        # By its multiples of a width, the linear layers and the embedding get ours; the blocks are set below.
+        first, last, at = {32: (4, 2, (2, 1)), 64: (16, 16, (3, 1))}[model.resolution]
+        widths = model.generator_channels[0] // first, model.discriminator_channels[-1] // last
+    generator, discriminator = studiogan_networks(
+        root, model.resolution, widths, at, model.num_classes, model.latent_dim
+    )
+    set_here = "attention at 64x64"
+    if model.resolution < 128:
+        side = model.resolution // 2
+        set_here = f"our widths, of its blocks, attention at {side}x{side}"
         _set_studiogan_widths(root, generator, discriminator, model)
-    else:
-        generator, discriminator = studiogan_networks(
-            root, model.resolution, (width, width), (4, 1), model.num_classes, model.latent_dim
-        )
     adams = [
         torch.optim.Adam(network.parameters(), rate, (0.0, 0.999), eps=1e-6)
         for network, rate in zip((generator, discriminator), RATES, strict=True)
@@ -333,18 +339,17 @@ def studiogan(root: Path, model: ModelConfig, training: TrainingConfig, *, mixed
             loss = -discriminator(*fake(len(images)))["adv_output"].mean()
         update(adams[0], loss)
 
-    set_here = "our widths, of its blocks, attention at 16x16" if model.resolution == 32 else "attention at 64x64"
     about = f"its worker's two steps written out: D over real, then over generated images; {set_here}"
     return Contender(about, generator, discriminator, step, generator, lambda g, z, y: g(z, y))
 
 
 def _set_studiogan_widths(root: Path, generator: Any, discriminator: Any, model: ModelConfig) -> None:
-    """Rebuild their blocks in our widths at 32 px; the linear layers and the embedding have these widths already."""
+    """Rebuild their blocks in our widths; the linear layers and the embedding have these widths already."""
     code, ops, layers = studiogan_code(root)
     up, down = model.generator_channels, model.discriminator_channels
     block = functools.partial(code.GenBlock, g_cond_mtd="cBN", g_info_injection="N/A", MODULES=layers)
     blocks = [[block(*pair, affine_input_dim=model.num_classes)] for pair in pairwise(up)]
-    blocks.insert(2, [ops.SelfAttention(up[2], is_generator=True, MODULES=layers)])
+    blocks.insert(-1, [ops.SelfAttention(up[-2], is_generator=True, MODULES=layers)])  # at half the resolution
     generator.blocks = nn.ModuleList(map(nn.ModuleList, blocks))
     generator.bn4 = ops.batchnorm_2d(in_features=up[-1])
     generator.conv2d5 = layers.g_conv2d(in_channels=up[-1], out_channels=3, kernel_size=3, stride=1, padding=1)
@@ -419,10 +424,24 @@ def names(folder: Path, size: str) -> list[str]:
 
 def build(name: str, folder: Path, model: ModelConfig, training: TrainingConfig, **options: Any) -> Contender:
     """Build a contender on the default device; output of its code is discarded."""
-    torch.manual_seed(0)
+    torch.manual_seed(training.seed)
     checkout, builder = CONTENDERS[name]
     with contextlib.redirect_stdout(io.StringIO()):
         return builder(folder / checkout, model, training, **options)
+
+
+def add_diffaugment(one: Contender, folder: Path) -> None:
+    """Augment every image before D in training by PyTorch-StudioGAN's DiffAugment: color, translation, cutout.
+
+    Its worker applies it there, and so does the BigGAN-PyTorch of mit-han-lab/data-efficient-gans, whose code it is.
+    """
+    path = folder / "PyTorch-StudioGAN/src/utils/diffaug.py"
+    spec = importlib.util.spec_from_file_location("diffaug", path)
+    assert spec
+    assert spec.loader
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    one.discriminator.register_forward_pre_hook(lambda _, inputs: (code.apply_diffaug(inputs[0]), *inputs[1:]))
 
 
 def real_batch(name: str, model: ModelConfig, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,23 @@
-"""Measure image quality after some minutes of training, ours against BigGAN-PyTorch's networks and training.
+"""Measure image quality after some minutes of training: ours against the networks and training that others use.
 
-    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --save time_to_quality      # about 50 minutes
-    python benchmarks/time_to_quality.py FOLDER_OF_CHECKOUTS --minutes 0.2 --count 64    # smaller
+    python benchmarks/time_to_quality.py CHECKOUTS --save time_to_quality                   # robots; about 50 minutes
+    python benchmarks/time_to_quality.py CHECKOUTS --data emoji64.zip --resolution 64 --base-channels 24 --minutes 10 \\
+        --save time_to_quality_emoji                                                        # about an hour
+    python benchmarks/time_to_quality.py CHECKOUTS --minutes 0.1 --count 64                 # smaller
 
-Both sides have the demo's data (robots at 32 px), widths, classes and batch size; each run has its own process, one
-after the other. The time is that of the training steps, including reading batches, without the evaluation. The metric
-is the Frechet distance in EfficientNet-Lite0 features (not FID) between the same number of generated and real images.
+CHECKOUTS is a folder that holds BigGAN-PyTorch and PyTorch-StudioGAN. All have the same images, widths, batch size and
+fp32; each run has its own process, one after the other. The time is that of the training steps, including reading
+batches, without the evaluation. There are two judges: the Frechet distances in EfficientNet-Lite0 and in
+EfficientNet-Lite2 features (not FID) between the same number of generated and real images. Diversity is measured in
+Lite0 features.
 
-Ours is the preset 'demo', and the same with the hinge loss, which theirs has. Its learning rates fall over the last
-30 % of a run, so each number of minutes has its own run, whose schedule follows the clock. BigGAN-PyTorch's rates are
-constant, so one run is evaluated at each number of minutes, once with the rates of its SAGAN configuration and once
-with the demo's. Both sample from their averaged generators in evaluation mode (theirs equals the generator up to step
-2,000, according to its configuration).
+Ours is a preset (demo for robots, else small), and the same with the hinge loss, which theirs have. Its learning rates
+fall at the end of a run, so each number of minutes has its own run, whose schedule follows the clock. Their rates are
+those of their SAGAN configurations (PyTorch-StudioGAN's for ImageNet) and constant, so one run is evaluated at each
+number of minutes. With DiffAugment, everything that the discriminator sees is augmented (color, translation, cutout).
+
+All sample in evaluation mode: ours and BigGAN-PyTorch from averaged generators (its average equals the generator up to
+step 2,000, according to its configuration), PyTorch-StudioGAN from the generator, since its SAGAN has no average.
 """
 
 import argparse
@@ -32,29 +38,26 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from machine import RESULTS, Table, argument_parser
-from peers import RATES, Contender, build
-from sagan import PRESETS
-from sagan.data import Batches, prepare
+from peers import Contender, add_diffaugment, build
+from sagan import PRESETS, Config, ModelConfig
+from sagan.data import Batches, Store, prepare
 from sagan.device import keep_memory
 from sagan.figures import curves
-from sagan.metrics.features import EfficientNetLite0
+from sagan.metrics.features import EfficientNetLite0, EfficientNetLite2, Features
 from sagan.metrics.monitor import Monitor
 from sagan.study.variants import PAPER_LOSS
 from sagan.training.step import Trainer
 from workers import cpu_seconds, others_since
 
-DEMO = PRESETS["demo"]
-DEMO_RATES = (DEMO.training.generator_lr, DEMO.training.discriminator_lr)
-PEER = "BigGAN-PyTorch"
-OURS_HINGE = "ours, hinge loss"  # the loss of theirs
-RUNS = {  # by name: the learning rates, for theirs
-    "ours": None,
-    OURS_HINGE: None,
-    f"{PEER}, its rates": RATES,
-    f"{PEER}, the demo's rates": DEMO_RATES,
-}
-COLOURS = ("#e8590c", "#fab005", "#1971c2", "#2f9e44")
-COLUMNS = ("run", "seed", "minutes", "steps", "images/s", "Frechet distance", "diversity")
+OURS, OURS_HINGE = "ours", "ours, hinge loss"
+AUGMENTED = ", DiffAugment"
+RUNS = (OURS, OURS_HINGE, "BigGAN-PyTorch", f"BigGAN-PyTorch{AUGMENTED}", f"PyTorch-StudioGAN{AUGMENTED}")
+JUDGES: dict[str, type[Features]] = {"Lite0": EfficientNetLite0, "Lite2": EfficientNetLite2}
+COLUMNS = ("run", "seed", "minutes", "steps", "images/s", *(f"distance, {judge}" for judge in JUDGES), "diversity")
+DIFFAUGMENT = (
+    "DiffAugment is PyTorch-StudioGAN's (src/utils/diffaug.py), for BigGAN-PyTorch too, which has none: its users "
+    "apply that of data-efficient-gans, the same code, in the same place."
+)
 
 
 class Clock:
@@ -85,11 +88,11 @@ class ByTheClock(Trainer):
 
 
 class Drawing(nn.Module):
-    """Call their averaged generator like ours."""
+    """Call the network that they sample from like ours."""
 
-    def __init__(self, one: Contender) -> None:
+    def __init__(self, one: Contender, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.one = DEMO.model, one
+        self.config, self.one = config, one
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         return self.one.draw(self.one.average.eval(), z, y)
@@ -98,26 +101,41 @@ class Drawing(nn.Module):
         return self.one.average.parameters(recurse)
 
 
+def configure(options: argparse.Namespace) -> tuple[Config, Store]:
+    """Return our configuration, a preset with the given data and sizes, and the prepared images."""
+    demo = PRESETS["demo"]
+    config = PRESETS[options.preset or ("demo" if options.data == demo.data.source else "small")]
+    sizes = {"resolution": options.resolution, "base_channels": options.base_channels}
+    model = replace(config.model, **{name: size for name, size in sizes.items() if size})
+    data = replace(config.data, source=options.data)
+    store = prepare(data, resolution=model.resolution, image_channels=model.image_channels)
+    return replace(config, data=data, model=replace(model, num_classes=store.num_classes)), store
+
+
 def work(options: argparse.Namespace) -> None:
     """Train in the process of one run, and print a line of JSON for each number of minutes."""
-    torch.manual_seed(options.seed)
-    store = prepare(DEMO.data, resolution=DEMO.model.resolution, image_channels=DEMO.model.image_channels)
-    training = replace(DEMO.training, seed=options.seed, steps=100_000, precision="fp32")
-    if options.work != "ours":
-        training = replace(training, **PAPER_LOSS)
-    batches = Batches(store, training.batch_size, seed=options.seed, flips=DEMO.data.flips)
-    monitor = Monitor(store, EfficientNetLite0(), options.count, torch.device("cpu"))
+    (seed,), name = options.seeds, options.work
+    config, store = configure(options)
+    training = replace(config.training, seed=seed, steps=100_000, precision="fp32")
+    batches = Batches(store, training.batch_size, seed=seed, flips=config.data.flips)
+    monitors = {
+        judge: Monitor(store, features(), options.count, torch.device("cpu")) for judge, features in JUDGES.items()
+    }
     clock = Clock(60 * options.minutes[-1])
     step: Callable[[int], object]
-    if options.work.startswith("ours"):
+    if name in (OURS, OURS_HINGE):
         keep_memory()
-        trainer = ByTheClock(DEMO.model, training, torch.device("cpu"))
+        if name == OURS_HINGE:
+            training = replace(training, **PAPER_LOSS)
+        trainer = ByTheClock(config.model, training, torch.device("cpu"))
         trainer.clock = clock
         step, average = (lambda i: trainer.train_step(i, batches)), trainer.ema.network
     else:
         with contextlib.redirect_stdout(sys.stderr):
-            one = build(PEER, options.folder, DEMO.model, training, rates=RUNS[options.work])
-        average = Drawing(one)
+            one = build(name.removesuffix(AUGMENTED), options.folder, config.model, training)
+        if name.endswith(AUGMENTED):
+            add_diffaugment(one, options.folder)
+        average = Drawing(one, config.model)
 
         def step(i: int) -> None:
             images, labels = batches(i)
@@ -130,15 +148,16 @@ def work(options: argparse.Namespace) -> None:
                 step(steps)
                 steps += 1
         row = {"minutes": clock.seconds / 60, "steps": steps, "rate": steps * training.batch_size / clock.seconds}
-        values = monitor(average, seed=options.seed)  # type: ignore[arg-type]
-        row |= {"distance": values[monitor.distance_key], "diversity": values["diversity"]}
+        for judge, monitor in monitors.items():
+            values = monitor(average, seed=seed)  # type: ignore[arg-type]
+            row[judge] = values[monitor.distance_key]
+            row.setdefault("diversity", values["diversity"])
         print(json.dumps(row), flush=True)
 
 
-def run(name: str, seed: int, minutes: list[float], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Start one run's process, and yield its rows as they arrive."""
-    command = [sys.executable, __file__, options.folder, "--work", name, "--seed", seed, "--count", options.count]
-    command += ["--minutes", *minutes]
+def run(name: str, seed: int, minutes: list[float]) -> Iterator[dict[str, Any]]:
+    """Start one run's process, with the options of this one, and yield its rows as they arrive."""
+    command = [sys.executable, *sys.argv, "--work", name, "--seeds", seed, "--minutes", *minutes]
     with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for line in process.stdout:
@@ -148,55 +167,65 @@ def run(name: str, seed: int, minutes: list[float], options: argparse.Namespace)
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the distance over minutes: a point for each evaluation, a line through the medians."""
+    """Draw each judge's distance over minutes: a point for each evaluation, a line through the medians."""
     with matplotlib.rc_context(curves.STYLE):
-        figure = Figure((6, 3.8), layout="constrained", dpi=curves.DPI)
-        axes = figure.add_subplot()
-        for name, colour in zip(RUNS, COLOURS, strict=True):
-            own = [row for row in rows if row["run"] == name]
-            if own:
+        figure = Figure((8, 3.8), layout="constrained", dpi=curves.DPI)
+        panels = figure.subplots(1, len(JUDGES))
+        for axes, judge in zip(panels, JUDGES, strict=True):
+            for name, colour, marker in zip(RUNS, curves.SERIES, curves.MARKERS, strict=False):
+                own = [row for row in rows if row["run"] == name]
                 marks = sorted({row["mark"] for row in own})
-                medians = [np.median([row["distance"] for row in own if row["mark"] == mark]) for mark in marks]
-                axes.plot(marks, medians, color=colour, label=name)
-                axes.plot([r["mark"] for r in own], [r["distance"] for r in own], "o", color=colour, markersize=3.5)
-        axes.set_title("Frechet distance, EfficientNet-Lite0, over minutes of training", pad=28)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.005), ncols=len(RUNS), borderaxespad=0.2)
-        axes.set_xlim(0, None)
-        axes.set_ylim(0, 1.05 * max(row["distance"] for row in rows))
-        axes.set_xlabel("minutes")
+                medians = [np.median([row[judge] for row in own if row["mark"] == mark]) for mark in marks]
+                axes.plot(marks, medians, color=colour)
+                points = [row["mark"] for row in own], [row[judge] for row in own]
+                axes.plot(*points, marker, color=colour, markersize=4, label=name if own else None)
+            axes.set_title(f"Frechet distance, EfficientNet-{judge}")
+            axes.set_xlim(0, None)
+            axes.set_ylim(0, 1.05 * max(row[judge] for row in rows))
+            axes.set_xlabel("minutes of training")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         curves.save_figure(figure, path)
 
 
 def main() -> None:
     parser = argument_parser(__doc__, save=True)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
+    parser.add_argument("--data", default=PRESETS["demo"].data.source, help="images with classes, as of sagan train")
+    parser.add_argument("--preset", choices=("demo", "small"), help="ours (default: demo for robots, else small)")
+    parser.add_argument("--resolution", type=int, choices=(32, 64), help="default: the preset's")
+    parser.add_argument("--base-channels", type=int, help="width of all (default: the preset's; 24 fits a CPU)")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5])
     parser.add_argument("--count", type=int, default=2000, help="images in an evaluation, generated and real")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=RUNS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=RUNS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.minutes.sort()
     if options.work:
-        (options.seed,) = options.seed
         work(options)
         return
+    config, store = configure(options)
+    if not store.num_classes:
+        parser.error(f"{options.data}: the images have no classes, which the other codebases require")
+    model, count = config.model, min(options.count, len(store))
     notes = [
-        f"{options.count:,} generated against {options.count:,} real images; batch size {DEMO.training.batch_size}."
+        f"Frechet distances of {count:,} generated images to {count:,} of the {len(store):,} real ones; "
+        f"{model.num_classes} classes, base_channels {model.base_channels}, batch size {config.training.batch_size}.",
+        DIFFAUGMENT,
     ]
-    table = Table("Quality after minutes of training on the demo's data", COLUMNS, save=options.save, notes=notes)
+    title = f"Quality after minutes of training, {Path(options.data).stem} at {model.resolution} px"
+    table = Table(title, COLUMNS, save=options.save, notes=notes)
     rows: list[dict[str, Any]] = []
     before = cpu_seconds()
-    for seed in options.seed:
-        for name in options.only or RUNS:
-            parts = [[m] for m in options.minutes] if name.startswith("ours") else [options.minutes]
+    for seed in options.seeds:
+        for name in options.only:
+            parts = [[m] for m in options.minutes] if name in (OURS, OURS_HINGE) else [options.minutes]
             for part in parts:
-                for mark, row in zip(part, run(name, seed, part, options), strict=True):
+                for mark, row in zip(part, run(name, seed, part), strict=True):
                     rows.append(row | {"run": name, "mark": mark})
-                    exact, rate = f"{row['minutes']:.2f}", f"{row['rate']:.1f}"
-                    table.row(
-                        name, seed, exact, row["steps"], rate, f"{row['distance']:.1f}", f"{row['diversity']:.2f}"
-                    )
+                    distances = [f"{row[judge]:.1f}" for judge in JUDGES]
+                    exact, rate, diversity = f"{row['minutes']:.2f}", f"{row['rate']:.1f}", f"{row['diversity']:.2f}"
+                    table.row(name, seed, exact, row["steps"], rate, *distances, diversity)
                     if options.save:
                         draw(rows, RESULTS / f"{options.save}.png")
     table.note(others_since(before))
