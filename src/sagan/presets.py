@@ -18,20 +18,20 @@ PRESETS: dict[PresetName, Config] = {
         data=DataConfig(source="robots"),
         model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=24),
         training=TrainingConfig(
-            steps=1200,
-            batch_size=32,
+            steps=2000,
+            batch_size=16,
             loss="relativistic",
-            r1=0.5,
-            r2=0.5,
+            r1=1.0,
+            r2=1.0,
             penalty_every=4,
-            generator_lr=5e-4,
-            discriminator_lr=1e-3,
+            generator_lr=7e-4,
+            discriminator_lr=1.4e-3,
             beta2=0.99,
             lr_decay_from=0.7,
             ema_decay=0.99,
         ),
         output=OutputConfig(
-            log_every=20, sample_every=100, checkpoint_every=300, evaluate_every=300, evaluate_count=192
+            log_every=20, sample_every=200, checkpoint_every=500, evaluate_every=500, evaluate_count=192
         ),
     ),
     # A few hundred to a few thousand of one's own images.

@@ -244,7 +244,7 @@ def test_where_a_search_gave_up_there_is_a_bound_and_no_mean(tmp_path):
 def test_the_demo_s_first_rate_is_the_preset_s():
     plan = RatesPlan(PRESETS["demo"], (0,), VARIANTS, 0.8, 0.1, "key")
     for variant in plan.chosen():
-        assert next_rate([], equal_rate(variant.config)) == pytest.approx(math.sqrt(5e-4 * 1e-3))
+        assert next_rate([], equal_rate(variant.config)) == pytest.approx(math.sqrt(7e-4 * 1.4e-3))
         assert variant.config.training.lr_decay_from == 1
     ttur = plan.chosen()[2].config.training
-    assert (ttur.generator_lr, ttur.discriminator_lr) == pytest.approx((5e-4, 1e-3))
+    assert (ttur.generator_lr, ttur.discriminator_lr) == pytest.approx((7e-4, 1.4e-3))

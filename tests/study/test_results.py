@@ -104,7 +104,7 @@ def test_outcomes_from_logs(folder):
     (job.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     outcome = gather(folder)[0]
     assert (outcome.best, outcome.last) == ([7.0], [9.0])
-    assert outcome.seconds == pytest.approx(10 * 32 / 100 + 10 * 32 / 50)
+    assert outcome.seconds == pytest.approx(10 * 16 / 100 + 10 * 16 / 50)
     assert outcome.images_per_second == 75
     assert main_metric([outcome]) is None
     assert job.steps_done() == 30
