@@ -2,7 +2,10 @@
 
 import errno
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,3 +110,29 @@ def test_a_full_disk_is_one_line(command, tmp_path, train_options, monkeypatch, 
     assert "Traceback" not in errors
     assert max(seen) <= 6 if at == 3 else max(seen) == 8
     assert [int(path.stem[5:]) for path in Run(tmp_path / "run").checkpoints()] == ([] if at == 3 else [3, 6])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+def test_a_write_starts_no_threads_of_pytorch(tmp_path):
+    """With more OpenMP threads than cores they all sleep between operations, and small steps take half as long again."""
+    program = """if True:
+        import os, sys, torch
+        from pathlib import Path
+        from sagan import ModelConfig, TrainingConfig
+        from sagan.training.checkpoint import take_snapshot, write_checkpoint
+        from sagan.training.step import Trainer
+        from sagan.training.writer import BackgroundWriter
+        torch.set_num_threads(2)
+        trainer = Trainer(ModelConfig(resolution=32, base_channels=24), TrainingConfig(), torch.device("cpu"))
+        snapshot, writer = take_snapshot(trainer, 1), BackgroundWriter()
+        writer.start(lambda: None)
+        writer.wait()
+        before = os.listdir("/proc/self/task")
+        writer.start(lambda: write_checkpoint(Path(sys.argv[1]), snapshot))
+        writer.wait()
+        assert os.listdir("/proc/self/task") == before
+    """
+    path = tmp_path / "1.safetensors"
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert path.exists()
