@@ -114,7 +114,7 @@ def test_a_full_disk_is_one_line(command, tmp_path, train_options, monkeypatch, 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
 def test_a_write_starts_no_threads_of_pytorch(tmp_path):
-    """With more OpenMP threads than cores they all sleep between operations, and small steps take half as long again."""
+    """With more OpenMP threads than cores all sleep between operations, and small steps take 1.4 times as long."""
     program = """if True:
         import os, sys, torch
         from pathlib import Path
