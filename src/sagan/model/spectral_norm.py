@@ -36,16 +36,15 @@ def _length(x: Tensor) -> Tensor:
 
 
 def _power_iteration(w: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Move u by one power iteration of W, in place; return W v, v and sigma = |W v|, which is u^T W v with the new u.
+    """Move u by one power iteration of W, in place; return W v, v and sigma = u^T W v, with the new u.
 
     Shapes: w (rows, columns), u (rows,) to (rows,), (columns,) and ().
     """
     wu = torch.mv(w.t(), u)  # W^T u
     v = wu / _length(wu)
     wv = torch.mv(w, v)
-    sigma = _length(wv)
-    torch.div(wv, sigma, out=u)
-    return wv, v, sigma
+    torch.div(wv, _length(wv), out=u)
+    return wv, v, torch.dot(u, wv)
 
 
 # As one operator, for the compiler: it would compute what it sees again in the backward pass, from the u of that time.
@@ -59,7 +58,7 @@ def _power_iteration_shapes(w: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 class _DivideBySigma(torch.autograd.Function):
-    """Divide W by sigma = u^T W v = |W v|, with u = W v / sigma and v as constants.
+    """Divide W by sigma = u^T W v, with u = W v / |W v|, which is W v / sigma, and v as constants.
 
     For a gradient g of W_sn, the quotient rule gives (g - <g, W_sn> u v^T) / sigma for W. Written out, the backward
     pass reads the weight once; autograd on the formula would read and write it five times. W is a weight

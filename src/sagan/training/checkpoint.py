@@ -38,7 +38,9 @@ def take_snapshot(trainer: Trainer, step: int) -> Snapshot:
     on_cuda = trainer.device.type == "cuda"
     tensors = {}
     for name, t in state(trainer).items():
-        copy = torch.empty(t.shape, dtype=t.dtype, device="cpu", pin_memory=on_cuda)
+        copy = torch.empty_like(
+            t, device="cpu", pin_memory=on_cuda, requires_grad=False, memory_format=torch.contiguous_format
+        )
         tensors[name] = copy.copy_(t.detach(), non_blocking=on_cuda)
     if on_cuda:
         torch.cuda.synchronize(trainer.device)
