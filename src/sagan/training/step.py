@@ -283,12 +283,11 @@ class Trainer:
         """
         config = self.config
         penalty = real.new_zeros(())
-        weighted = [(weight, *at) for weight, *at in ((config.r1, real, y_real), (config.r2, fake, y_fake)) if weight]
-        if weighted:
-            # One pass for both, as for the loss.
-            weights, images, labels = zip(*weighted, strict=True)
+        parts = [part for part in ((config.r1, real, y_real), (config.r2, fake, y_fake)) if part[0]]
+        if parts:  # one pass for both, as for the loss
+            weights, images, labels = zip(*parts, strict=True)
             each = zero_centred(self.discriminator, torch.cat(images), torch.cat(labels))
-            for weight, values in zip(weights, each.chunk(len(weights)), strict=True):
+            for weight, values in zip(weights, each.chunk(len(parts)), strict=True):
                 penalty = penalty + weight * values.mean()
         if mix is not None:
             penalty = penalty + config.gradient_penalty * one_centred(self.discriminator, real, fake, y_real, mix)
