@@ -121,6 +121,7 @@ NETWORKS = {
     "direct attention, no classes": replace(MODEL, attention_variant="direct", num_classes=0),
     "channel attention, classifier": replace(MODEL, class_head="classifier", **attention_of("channel")),
     "residual block, alpha": replace(MODEL, image_channels=4, **attention_of("residual")),
+    "linear upsampling": replace(MODEL, upsampling="linear"),
     "class norms": IMPORTED,
     "bilinear, no norms": replace(
         IMPORTED,

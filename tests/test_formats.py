@@ -155,6 +155,8 @@ def test_an_imported_run_of_an_earlier_version_is_to_be_imported_again_where_it_
     [
         ({}, "residual"),
         ({"output_norm_eps": 1e-5, "spectral_norm_eps": 1e-12, "upsampling": "nearest"}, "residual"),
+        ({"upsampling": "linear"}, "residual"),
+        ({"upsampling": "bilinear"}, "imported"),
         ({"upsampling": "bilinear", "discriminator_halvings": 2}, "imported"),
         ({"architecture": "dcgan", "shortcut": "rectified"}, "dcgan"),  # which never had shortcuts
     ],

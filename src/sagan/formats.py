@@ -29,7 +29,6 @@ _MOVED: dict[str, Any] = {
     "shortcut": "plain",
     "generator_activation": "relu",
     "discriminator_activation": "relu",
-    "upsampling": "nearest",
 }
 
 
@@ -61,7 +60,7 @@ def migrate_model(fields: Mapping[str, Any]) -> dict[str, Any]:
                 "codebase's file again with sagan import"
             )
     moved = {name: fields.pop(name) for name in _MOVED if name in fields}
-    differs = any(value != _MOVED[name] for name, value in moved.items())
+    differs = any(value != _MOVED[name] for name, value in moved.items()) or fields.get("upsampling") == "bilinear"
     if differs and fields.get("architecture") != "dcgan":
         return fields | moved | {"architecture": "imported"}
     return fields

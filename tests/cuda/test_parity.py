@@ -24,6 +24,7 @@ MODELS = {
     "paper": replace(SMALL, attention_variant="paper"),
     "full": replace(SMALL, attention_variant="full"),
     "no classes": replace(SMALL, num_classes=0),
+    "linear upsampling": replace(SMALL, upsampling="linear"),
 }
 LARGEST = {  # relative distance from float64: losses, gradients of D, gradients of G, running statistics
     "fp32": (1e-4, 1e-4, 1e-4, 1e-4),

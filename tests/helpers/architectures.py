@@ -12,6 +12,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "no classes": {"num_classes": 0},
     "grey": {"image_channels": 1},
+    "linear upsampling": {"upsampling": "linear"},
     "paper attention": {"attention_variant": "paper"},
     "full attention": {"attention_variant": "full"},
     "direct attention": {"attention_variant": "direct"},

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from sagan.importers.networks import NAME, ImportedConfig
+from sagan.importers.networks import ImportedConfig
 from sagan.metrics import grid_power as module
 from sagan.metrics.grid_power import GridPower, grid_power
 from sagan.model.build import build_generator
+from sagan.model.config import ModelConfig
 from sagan.sampling import draw_latents
 
 SIDE = 64
@@ -91,13 +92,19 @@ def test_refuses_what_it_cannot_measure(shape):
 def test_the_generator_s_grid_comes_from_nearest_neighbour_upsampling():
     """With random weights a generator that upsamples linearly has no grid; by nearest neighbour, one of 8 pixels."""
     totals = {}
-    for upsampling in ("nearest", "bilinear"):
+    shape = {"resolution": SIDE, "latent_dim": 32, "base_channels": 8}
+    configs = {
+        "nearest": ModelConfig(**shape),
+        "linear": ModelConfig(**shape, upsampling="linear"),
+        "bilinear": ImportedConfig(**shape, upsampling="bilinear"),
+    }
+    for upsampling, config in configs.items():
         torch.manual_seed(0)
-        config = ImportedConfig(NAME, SIDE, latent_dim=32, base_channels=8, upsampling=upsampling)
         generator = build_generator(config).requires_grad_(False)
         images = generator(draw_latents(64, 32, seed=0)).permute(0, 2, 3, 1).numpy()
         totals[upsampling] = {period: power.total for period, power in grid_power(images).items()}
     assert totals["nearest"][8] > 5e-4
     assert totals["nearest"][8] > max(totals["nearest"][2], totals["nearest"][4])
-    assert totals["bilinear"][8] < 2e-4
-    assert totals["bilinear"][4] < 0.2 * totals["nearest"][4]
+    for upsampling in ("linear", "bilinear"):
+        assert totals[upsampling][8] < 2e-4
+        assert totals[upsampling][4] < 0.2 * totals["nearest"][4]

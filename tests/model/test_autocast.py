@@ -22,6 +22,7 @@ LAYERS = {
 CONFIGS = {
     "residual": {"num_classes": 3} | LAYERS,
     "no classes": LAYERS,
+    "linear upsampling": {"num_classes": 3, "upsampling": "linear"},
     "direct, normalised tables": {
         "num_classes": 3,
         "architecture": "imported",

@@ -5,9 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.nn import Upsample
 
+import reference
 from sagan import Discriminator, Generator, ModelConfig
 from sagan.model.attention import ChannelAttention2d, MatchedResidual2d, SelfAttention2d
+from sagan.model.blocks import UpBlock
 from sagan.model.build import build_discriminator, build_generator
 from sagan.model.resample import SNDownConv2d
 from sagan.model.spectral_norm import SpectralNorm
@@ -41,6 +45,21 @@ def test_shapes_and_range(resolution, classes, channels):
 def test_labels_are_optional_without_classes():
     config = ModelConfig(resolution=32, base_channels=4)
     assert Discriminator(config)(Generator(config)(torch.randn(2, 128))).shape == (2,)
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "linear"])
+def test_an_up_block_is_what_its_equation_says(upsampling):
+    torch.manual_seed(0)
+    block = UpBlock(4, 8, ModelConfig(resolution=32, upsampling=upsampling)).eval()
+    torch.nn.init.normal_(block.conv1.bias)
+    torch.nn.init.normal_(block.shortcut.bias)
+    x = torch.randn(2, 4, 5, 5)
+    w1, w2, w3 = (c.sn(c.weight) for c in (block.conv1, block.conv2, block.shortcut))
+    up = {"nearest": reference.upsample_conv3x3, "linear": reference.upsample_linear_conv3x3}[upsampling]
+    double = {"nearest": Upsample(scale_factor=2), "linear": reference.upsample_linear}[upsampling]
+    h = up(block.bn1(x, None).relu(), w1, block.conv1.bias)
+    h = F.conv2d(block.bn2(h, None).relu(), w2, block.conv2.bias, padding=1)
+    assert torch.allclose(block(x, None), h + double(F.conv2d(x, w3, block.shortcut.bias)), atol=1e-5)
 
 
 def test_the_class_matters_to_both_networks():
@@ -164,6 +183,7 @@ def test_spectral_norm_can_be_switched_for_each(g, d):
     [
         ({"resolution": 48}, r"resolution\b.*\b48\b"),
         ({"image_channels": 2}, r"image_channels\b.*\b2\b"),
+        ({"upsampling": "cubic"}, r"upsampling\b.*\blinear\b.*\bcubic\b"),
         ({"num_classes": -1}, r"num_classes\b.*-1\b"),
         ({"resolution": 32, "discriminator_attention": ((32, "self"),)}, "discriminator_attention"),
         ({"generator_attention": ((24, "self"),)}, "generator_attention"),

@@ -134,6 +134,18 @@ def test_what_does_not_fit_is_refused_before_a_run_is_made(source, train_options
     assert re.search(r"generator\b.*\baverage\b.*\bdiscriminator\b", capsys.readouterr().err)
 
 
+def test_other_upsampling_takes_the_same_weights(source, train_options, tmp_path):
+    out = tmp_path / "out"
+    options = ["--steps", "1", "--out", str(out), "--from", str(source.path), "--upsampling", "linear"]
+    assert main(["train", *train_options, *options]) == 0
+    assert read_generator(out)[0].config.upsampling == "linear"
+    model = replace(Run(source.path).info.config.model, upsampling="linear")
+    trainer = Trainer(model, TrainingConfig(start=str(source.path), batch_size=4), CPU)
+    start_from(trainer, source.path, ("cats", "dogs"))
+    wanted = read_generator(source.checkpoint_path(6), averaged=False)[0].state_dict()
+    assert all(torch.equal(t, wanted[name]) for name, t in trainer.generator.state_dict().items())
+
+
 def test_a_damaged_source_is_refused(source):
     checkpoint = source.checkpoint_path(6)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-10])

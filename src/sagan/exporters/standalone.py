@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sagan.exporters.truncation import Truncation
 from sagan.model.attention import SelfAttention2d
 from sagan.model.generator import Generator
-from sagan.model.resample import SNUpConv2d, upsample
+from sagan.model.resample import SNLinearUpConv2d, SNUpConv2d, upsample
 from sagan.model.spectral_norm import bake_spectral_norm
 
 
@@ -62,6 +62,21 @@ class PlainUpConv(nn.Module):
         return F.conv2d(upsample(x), self.weight, self.bias, padding=1)
 
 
+class PlainLinearUpConv(nn.Module):
+    """Convolve, transposed, and average boxes thrice: upsampling (linear) and convolving."""
+
+    def __init__(self, layer: SNLinearUpConv2d):
+        super().__init__()
+        self.weight = nn.Parameter(4 * layer.weight.transpose(0, 1).flip(2, 3), requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.conv_transpose2d(x, self.weight, stride=2)
+        for padding in (1, 0, 0):
+            h = F.avg_pool2d(h, 2, stride=1, padding=padding)
+        return h if self.bias is None else h + self.bias[:, None, None]
+
+
 def _replace_fast_layers(network: nn.Module) -> None:
     """Replace attention and upsampling layers, at any depth, by their plain forms."""
     for name, layer in network.named_children():
@@ -69,5 +84,7 @@ def _replace_fast_layers(network: nn.Module) -> None:
             setattr(network, name, PlainAttention(layer))
         elif isinstance(layer, SNUpConv2d):
             setattr(network, name, PlainUpConv(layer))
+        elif isinstance(layer, SNLinearUpConv2d):
+            setattr(network, name, PlainLinearUpConv(layer))
         else:
             _replace_fast_layers(layer)

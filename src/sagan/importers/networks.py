@@ -38,7 +38,7 @@ class ImportedConfig(ModelConfig):
     """The residual blocks of the released code in the variants of other codebases."""
     class_spectral_norm: bool = False
     """Spectral norm on the generator's tables of class shifts and scales (less 1) too, if it has spectral norms."""
-    upsampling: Literal["nearest", "bilinear"] = "nearest"
+    upsampling: Literal["nearest", "bilinear"] = "nearest"  # type: ignore[assignment]
     """How the generator doubles the size of its feature maps."""
     generator_activation: ActivationName = "relu"
     """Activation of the generator's blocks; leaky-relu has a slope of 0.1 for negative numbers."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sagan.model.batch_norm import ConditionalBatchNorm2d
 from sagan.model.config import ModelConfig
-from sagan.model.resample import SNDownConv2d, SNUpConv2d, upsample
+from sagan.model.resample import SNDownConv2d, SNLinearUpConv2d, SNUpConv2d, upsample, upsample_linear
 from sagan.model.spectral_norm import SNConv2d
 
 
@@ -21,8 +21,10 @@ class UpBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, config: ModelConfig):
         super().__init__()
         sn = config.generator_spectral_norm
+        linear = config.upsampling == "linear"
+        self.upsample = upsample_linear if linear else upsample
         self.bn1 = ConditionalBatchNorm2d(c_in, config.num_classes)
-        self.conv1 = SNUpConv2d(c_in, c_out, 3, spectral_norm=sn)
+        self.conv1 = (SNLinearUpConv2d if linear else SNUpConv2d)(c_in, c_out, 3, spectral_norm=sn)
         self.bn2 = ConditionalBatchNorm2d(c_out, config.num_classes)
         self.conv2 = SNConv2d(c_out, c_out, 3, spectral_norm=sn)
         self.shortcut = SNConv2d(c_in, c_out, 1, spectral_norm=sn)
@@ -30,8 +32,9 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         h = self.conv1(F.relu_(self.bn1(x, y)))
         h = self.conv2(F.relu_(self.bn2(h, y)))
-        # h + shortcut(upsample(x)): a 1x1 convolution commutes with upsampling; on the small side it costs a quarter.
-        return h.add_(upsample(self.shortcut(x)))
+        # h + shortcut(upsample(x)): a 1x1 convolution commutes with upsampling (where linear upsampling meets the zeros
+        # beyond the border, its bias does not); on the small side it costs a quarter.
+        return h.add_(self.upsample(self.shortcut(x)))
 
 
 class DownBlock(nn.Module):

@@ -41,6 +41,8 @@ class ModelConfig:
     """Channels of the discriminator's blocks, from the image on; None: from base_channels, the last one twice."""
     class_head: Literal["projection", "classifier"] = "projection"
     """How the discriminator learns classes: by the projection, or as an auxiliary classifier (AC-GAN)."""
+    upsampling: Literal["nearest", "linear"] = "nearest"
+    """How the generator doubles its maps: nearest (released code), or linear, which draws no grids of dots."""
     generator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
     """Extra layers: feature-map size and kind. None: self-attention at min(32, resolution / 2)."""
     discriminator_attention: tuple[tuple[int, AttentionKind], ...] | None = None
@@ -65,6 +67,8 @@ class ModelConfig:
         check(self.num_classes >= 0, "num_classes", "0 (no classes) or more")
         check(self.image_channels in (1, 3, 4), "image_channels", "1, 3 or 4")
         check(self.class_head in ("projection", "classifier"), "class_head", "projection or classifier")
+        if self.architecture == "residual":
+            check(self.upsampling in ("nearest", "linear"), "upsampling", "nearest or linear")
         check(self.latent_dim >= 1, "latent_dim", "1 or more")
         check(self.base_channels >= 1, "base_channels", "1 or more")
         check(self.query_reduction >= 1, "query_reduction", "1 or more")

@@ -5,8 +5,12 @@ box sums commute with convolutions. So convolving 3x3 after doubling is a transp
 box sum, and averaging 2x2 after convolving 3x3 is a box mean and a 3x3 convolution with stride 2: the convolution works
 on the pixels of the small side only. Zeros beyond the border stay exact.
 
-On the CPU the box sum is taken of the map, which leaves 9 taps; on CUDA of the kernel, which makes it 4x4, since a pass
-over the map costs more there than 7 further taps (docs/speed.md).
+Linear upsampling is the same with two further box means: spread pixels, filtered by [1, 3, 3, 1] / 4 along each axis
+(Karras et al. 2019, section 2). Every second pixel is then no copy of its neighbour, which draws grids of dots
+(docs/evaluation.md).
+
+On the CPU box sums are taken of the map, which leaves 9 taps; on CUDA of the kernel, which makes it 4x4 (6x6 if linear),
+since a pass over the map costs more there than 7 further taps (docs/speed.md).
 """
 
 from typing import Any
@@ -46,6 +50,11 @@ def upsample(x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
+def upsample_linear(x: Tensor) -> Tensor:
+    """Upsample (N, C, H, W) to (N, C, 2H, 2W), linear between the centres of pixels, with zeros beyond the border."""
+    return _Box.apply(_Box.apply(upsample(x), 1, 4), 0, 4)
+
+
 def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     """Compute conv3x3(upsample(x)), zero-padded: (N, I, H, W) to (N, O, 2H, 2W), w of shape (O, I, 3, 3)."""
     if x.device.type in BOXED_KERNELS:
@@ -54,6 +63,20 @@ def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     # Contiguous in the convolution's order, or its backward pass would copy it again.
     w = w.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
     return _Box.apply(conv_transpose2d(x, w, quarter, stride=2), 0, 1)
+
+
+def upsample_linear_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute conv3x3(upsample_linear(x)) as if x were on a plane of zeros: (N, I, H, W) to (N, O, 2H, 2W).
+
+    Next to the border the convolution sees what the filter spreads beyond it.
+    """
+    if x.device.type in BOXED_KERNELS:
+        w = _Box.apply(_Box.apply(_Box.apply(w.transpose(0, 1).flip(2, 3), 1, 1), 1, 4), 1, 4)
+        return conv_transpose2d(x, w, bias, stride=2, padding=2)
+    w = w.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+    h = _Box.apply(conv_transpose2d(x, w, None, stride=2), 1, 1)
+    h = _Box.apply(_Box.apply(h, 0, 4), 0, 4)
+    return h if bias is None else h.add_(bias[:, None, None])
 
 
 def conv3x3_downsample(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
@@ -77,6 +100,14 @@ class SNUpConv2d(SNConv2d):
     def forward(self, x: Tensor) -> Tensor:
         # conv3x3(upsample(x))
         return upsample_conv3x3(x, self.sn(self.weight), self.bias)
+
+
+class SNLinearUpConv2d(SNConv2d):
+    """Upsample by 2 (linear), then convolve 3x3."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # conv3x3(upsample_linear(x))
+        return upsample_linear_conv3x3(x, self.sn(self.weight), self.bias)
 
 
 class SNDownConv2d(SNConv2d):
