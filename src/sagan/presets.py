@@ -16,7 +16,7 @@ PRESETS: dict[PresetName, Config] = {
     # The built-in robots in five minutes on two CPU cores.
     "demo": Config(
         data=DataConfig(source="robots"),
-        model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=24),
+        model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=24, upsampling="linear"),
         training=TrainingConfig(
             steps=2000,
             batch_size=16,
@@ -37,7 +37,7 @@ PRESETS: dict[PresetName, Config] = {
     # A few hundred to a few thousand of one's own images.
     "small": Config(
         data=DataConfig(source=""),
-        model=ModelConfig(resolution=64, latent_dim=128, base_channels=32),
+        model=ModelConfig(resolution=64, latent_dim=128, base_channels=32, upsampling="linear"),
         training=TrainingConfig(
             steps=20_000,
             batch_size=32,

@@ -16,7 +16,9 @@ def form(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("name", ["upsample_conv3x3", "upsample_linear_conv3x3", "conv3x3_downsample", "conv1x1_downsample"])
+@pytest.mark.parametrize(
+    "name", ["upsample_conv3x3", "upsample_linear_conv3x3", "conv3x3_downsample", "conv1x1_downsample"]
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("size", [(4, 4), (6, 10), (2, 2)])
 def test_equals_resampling_and_convolving_apart(form, name, dtype, tolerance, size):

@@ -9,7 +9,7 @@ Linear upsampling is the same with two further box means: spread pixels, filtere
 (Karras et al. 2019, section 2). Every second pixel is then no copy of its neighbour, which draws grids of dots
 (docs/evaluation.md).
 
-On the CPU box sums are taken of the map, which leaves 9 taps; on CUDA of the kernel, which makes it 4x4 (6x6 if linear),
+On the CPU box sums are taken of the map, which leaves 9 taps; on CUDA of the kernel, which makes it 4x4 (linear: 6x6),
 since a pass over the map costs more there than 7 further taps (docs/speed.md).
 """
 

@@ -21,8 +21,7 @@ from sagan.text import canonical
 from sagan.trained import find
 from sagan.training.step import Trainer
 
-
-_FREE = ("num_classes", "upsampling")
+_MAY_DIFFER = ("num_classes", "upsampling")
 """Fields in which networks may differ from those that they start from: their weights fit all the same."""
 
 
@@ -109,7 +108,7 @@ def check_source(start: str | Path, model: ModelConfig, freeze_discriminator: in
     options = [
         f"--{field.name.replace('_', '-')} {' '.join(option_arguments(getattr(theirs, field.name)))}"
         for field in fields(theirs)
-        if field.name not in _FREE and _resolved(theirs, field.name) != _resolved(model, field.name)
+        if field.name not in _MAY_DIFFER and _resolved(theirs, field.name) != _resolved(model, field.name)
     ]
     if options:
         needed = " ".join(options)
