@@ -7,6 +7,7 @@ import argparse
 import datetime
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -159,7 +160,7 @@ class Table:
     def _write(self) -> None:
         if not self.save:
             return
-        command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(_public(a) for a in sys.argv[1:])}".strip()
+        command = f"python benchmarks/{Path(sys.argv[0]).name} {shlex.join(_public(a) for a in sys.argv[1:])}".strip()
         lines = [f"# {self.title}", "", f"{datetime.date.today()}, {describe(self.device)}", "", f"    {command}", ""]
         lines += [line for note in self.notes for line in (note, "")]
         lines += [_row(self.columns), _row(["---"] * len(self.columns)), *map(_row, self.rows)]

@@ -17,7 +17,7 @@ import io
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from sagan.training.step import Trainer
 
 SIZES: dict[str, ModelConfig] = {
     "128": ModelConfig(resolution=128, num_classes=1000),
-    "demo": replace(PRESETS["demo"].model, upsampling="nearest"),  # as theirs
+    "demo": PRESETS["demo"].model,
 }
 RATES = (1e-4, 4e-4)  # of G and D, in each codebase's SAGAN configuration
 

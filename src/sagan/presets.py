@@ -16,7 +16,7 @@ PRESETS: dict[PresetName, Config] = {
     # The built-in robots in five minutes on two CPU cores.
     "demo": Config(
         data=DataConfig(source="robots"),
-        model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=24, upsampling="linear"),
+        model=ModelConfig(resolution=32, num_classes=5, latent_dim=64, base_channels=24),
         training=TrainingConfig(
             steps=2000,
             batch_size=16,
