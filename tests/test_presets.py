@@ -14,6 +14,7 @@ CHANGED = Config(
     data=DataConfig(crop="pad", source="-my 'images'; rm", labels=False, background=(1, 2, 3), robots=7, flips=True),
     model=ModelConfig(
         resolution=64,
+        upsampling="linear",
         generator_attention=((32, "self"), (16, "channel")),
         discriminator_attention=(),
         attention_variant="full",

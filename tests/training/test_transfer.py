@@ -33,7 +33,8 @@ def source(trained_run):
 
 def started(source, class_names, **training):
     """A trainer of networks for these classes that has started from `source`, and the line about it."""
-    model = ModelConfig(resolution=32, base_channels=4, latent_dim=8, num_classes=len(class_names))
+    shape = {"resolution": 32, "base_channels": 4, "latent_dim": 8, "upsampling": "linear"}  # of train_options
+    model = ModelConfig(**shape, num_classes=len(class_names))
     trainer = Trainer(model, TrainingConfig(start=str(source), batch_size=4, precision="fp32", **training), CPU)
     return trainer, start_from(trainer, source, class_names).describe()
 
@@ -136,10 +137,12 @@ def test_what_does_not_fit_is_refused_before_a_run_is_made(source, train_options
 
 def test_other_upsampling_takes_the_same_weights(source, train_options, tmp_path):
     out = tmp_path / "out"
-    options = ["--steps", "1", "--out", str(out), "--from", str(source.path), "--upsampling", "linear"]
+    options = ["--steps", "1", "--out", str(out), "--from", str(source.path), "--upsampling", "nearest"]
     assert main(["train", *train_options, *options]) == 0
-    assert read_generator(out)[0].config.upsampling == "linear"
-    model = replace(Run(source.path).info.config.model, upsampling="linear")
+    assert read_generator(out)[0].config.upsampling == "nearest"
+    theirs = Run(source.path).info.config.model
+    assert theirs.upsampling == "linear"
+    model = replace(theirs, upsampling="nearest")
     trainer = Trainer(model, TrainingConfig(start=str(source.path), batch_size=4), CPU)
     start_from(trainer, source.path, ("cats", "dogs"))
     wanted = read_generator(source.checkpoint_path(6), averaged=False)[0].state_dict()
