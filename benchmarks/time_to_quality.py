@@ -226,7 +226,7 @@ def main() -> None:
                     distances = [f"{row[judge]:.1f}" for judge in JUDGES]
                     exact, rate, diversity = f"{row['minutes']:.2f}", f"{row['rate']:.1f}", f"{row['diversity']:.2f}"
                     table.row(name, seed, exact, row["steps"], rate, *distances, diversity)
-                    if options.save and len(options.minutes) > 1:  # one point in time is no curve
+                    if options.save and len(options.minutes) > 1:  # a curve requires two times
                         draw(rows, RESULTS / f"{options.save}.png")
     table.note(others_since(before))
 

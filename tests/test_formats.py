@@ -176,6 +176,13 @@ def test_fields_of_earlier_versions(run, old, architecture):
         assert getattr(model, name) == content["config"]["model"][name], name
 
 
+def test_a_dcgan_of_an_earlier_version_loses_the_upsampling_that_it_never_did(run):
+    content = json.loads(run.config_path.read_text())
+    content["config"]["model"] |= {"architecture": "dcgan", "upsampling": "bilinear"}
+    run.config_path.write_text(json.dumps(content))
+    assert Run(run.path).info.config.model.upsampling == "nearest"
+
+
 @pytest.mark.parametrize(
     "old",
     [

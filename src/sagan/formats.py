@@ -60,7 +60,9 @@ def migrate_model(fields: Mapping[str, Any]) -> dict[str, Any]:
                 "codebase's file again with sagan import"
             )
     moved = {name: fields.pop(name) for name in _MOVED if name in fields}
-    differs = any(value != _MOVED[name] for name, value in moved.items()) or fields.get("upsampling") == "bilinear"
+    if fields.get("upsampling") == "bilinear":  # a value that only 'imported' still has
+        moved["upsampling"] = fields.pop("upsampling")
+    differs = any(value != _MOVED.get(name) for name, value in moved.items())
     if differs and fields.get("architecture") != "dcgan":
         return fields | moved | {"architecture": "imported"}
     return fields

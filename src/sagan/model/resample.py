@@ -6,7 +6,7 @@ box sum, and averaging 2x2 after convolving 3x3 is a box mean and a 3x3 convolut
 on the pixels of the small side only. Zeros beyond the border stay exact.
 
 Linear upsampling is the same with two further box means: spread pixels, filtered by [1, 3, 3, 1] / 4 along each axis
-(Karras et al. 2019, section 2). Every second pixel is then no copy of its neighbour, which draws grids of dots
+(Karras et al. 2019, section 2). No pixel is then a copy of its neighbour; such copies draw grids of dots
 (docs/evaluation.md).
 
 On the CPU box sums are taken of the map, which leaves 9 taps; on CUDA of the kernel, which makes it 4x4 (linear: 6x6),
@@ -44,6 +44,13 @@ class _Box(torch.autograd.Function):
         return _Box.apply(g, 1 - ctx.padding, ctx.divisor), None, None
 
 
+def _box_means(x: Tensor, *paddings: int) -> Tensor:
+    """Take means of 2x2 boxes, once for each padding: twice is the filter [1, 2, 1] / 4 along each axis."""
+    for padding in paddings:
+        x = _Box.apply(x, padding, 4)
+    return x
+
+
 def upsample(x: Tensor) -> Tensor:
     """Upsample (N, C, H, W) to (N, C, 2H, 2W) by nearest neighbour."""
     with without_autocast(x.device):  # which would lift a bf16 map to fp32 on CUDA
@@ -52,7 +59,7 @@ def upsample(x: Tensor) -> Tensor:
 
 def upsample_linear(x: Tensor) -> Tensor:
     """Upsample (N, C, H, W) to (N, C, 2H, 2W), linear between the centres of pixels, with zeros beyond the border."""
-    return _Box.apply(_Box.apply(upsample(x), 1, 4), 0, 4)
+    return _box_means(upsample(x), 1, 0)
 
 
 def upsample_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
@@ -71,11 +78,10 @@ def upsample_linear_conv3x3(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor
     Next to the border the convolution sees what the filter spreads beyond it.
     """
     if x.device.type in BOXED_KERNELS:
-        w = _Box.apply(_Box.apply(_Box.apply(w.transpose(0, 1).flip(2, 3), 1, 1), 1, 4), 1, 4)
+        w = _box_means(_Box.apply(w.transpose(0, 1).flip(2, 3), 1, 1), 1, 1)
         return conv_transpose2d(x, w, bias, stride=2, padding=2)
     w = w.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
-    h = _Box.apply(conv_transpose2d(x, w, None, stride=2), 1, 1)
-    h = _Box.apply(_Box.apply(h, 0, 4), 0, 4)
+    h = _box_means(_Box.apply(conv_transpose2d(x, w, None, stride=2), 1, 1), 0, 0)
     return h if bias is None else h.add_(bias[:, None, None])
 
 
