@@ -50,6 +50,8 @@ class Contender:
     average: nn.Module
     """The network to sample from: the averaged generator, or the generator."""
     draw: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    latent_dim: int | None = None
+    """Length of a latent; None: the model's."""
 
     @property
     def parameters(self) -> tuple[int, int]:

@@ -4,9 +4,13 @@
     python benchmarks/time_to_quality.py CHECKOUTS --data emoji64.zip --resolution 64 --base-channels 24 --minutes 10 \\
         --save time_to_quality_emoji                                                        # about an hour
     python benchmarks/time_to_quality.py CHECKOUTS --minutes 0.1 --count 64                 # smaller
+    python benchmarks/time_to_quality.py CHECKOUTS --data emoji.zip --preset small --only ours lightweight-gan \\
+        --device cuda                                                                       # a quarter of an hour
 
-CHECKOUTS is a folder that holds BigGAN-PyTorch and PyTorch-StudioGAN. All have the same images, widths, batch size and
-fp32; each run has its own process, one after the other. The time is that of the training steps, including reading
+CHECKOUTS is a folder that holds BigGAN-PyTorch, PyTorch-StudioGAN and lightweight-gan. All have the same images and
+batch size, all but lightweight-gan the same widths, and on a CPU all have fp32. On a GPU ours has its own precision and
+CUDA graphs, the others PyTorch's TF32 in convolutions; all images are on the GPU. Each run has its own process, one
+after the other. The time is that of the training steps, including reading
 batches, without the evaluation. There are two judges: the Frechet distances in EfficientNet-Lite0 and in
 EfficientNet-Lite2 features (not FID) between the same number of generated and real images. Diversity is measured in
 Lite0 features.
@@ -18,6 +22,7 @@ number of minutes. With DiffAugment, everything that the discriminator sees is a
 
 All sample in evaluation mode: ours and BigGAN-PyTorch from averaged generators (its average equals the generator up to
 step 2,000, according to its configuration), PyTorch-StudioGAN from the generator, since its SAGAN has no average.
+lightweight-gan (--only) is sampled from its generator; it has no classes, other networks and a step of its own.
 """
 
 import argparse
@@ -37,21 +42,27 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from machine import RESULTS, Table, argument_parser
+from lightweight import NAME as LIGHTWEIGHT
+from lightweight import lightweight
+from machine import RESULTS, Table, argument_parser, wait
 from peers import Contender, add_diffaugment, build
 from sagan import PRESETS, Config, ModelConfig
+from sagan.config import PrecisionName
 from sagan.data import Batches, Store, prepare
+from sagan.data.resident import ResidentBatches
 from sagan.device import keep_memory
 from sagan.figures import curves
 from sagan.metrics.features import EfficientNetLite0, EfficientNetLite2, Features
 from sagan.metrics.monitor import Monitor
 from sagan.study.variants import PAPER_LOSS
+from sagan.training.inputs import Batch
 from sagan.training.step import Trainer
 from workers import cpu_seconds, others_since
 
 OURS, OURS_HINGE = "ours", "ours, hinge loss"
 AUGMENTED = ", DiffAugment"
-RUNS = (OURS, OURS_HINGE, "BigGAN-PyTorch", f"BigGAN-PyTorch{AUGMENTED}", f"PyTorch-StudioGAN{AUGMENTED}")
+DEFAULT = (OURS, OURS_HINGE, "BigGAN-PyTorch", f"BigGAN-PyTorch{AUGMENTED}", f"PyTorch-StudioGAN{AUGMENTED}")
+RUNS = (*DEFAULT, LIGHTWEIGHT)
 JUDGES: dict[str, type[Features]] = {"Lite0": EfficientNetLite0, "Lite2": EfficientNetLite2}
 COLUMNS = ("run", "seed", "minutes", "steps", "images/s", *(f"distance, {judge}" for judge in JUDGES), "diversity")
 DIFFAUGMENT = (
@@ -92,7 +103,8 @@ class Drawing(nn.Module):
 
     def __init__(self, one: Contender, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.one = config, one
+        self.config = replace(config, latent_dim=one.latent_dim or config.latent_dim)
+        self.one = one
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         return self.one.draw(self.one.average.eval(), z, y)
@@ -116,23 +128,30 @@ def work(options: argparse.Namespace) -> None:
     """Train in the process of one run, and print a line of JSON for each number of minutes."""
     (seed,), name = options.seeds, options.work
     config, store = configure(options)
-    training = replace(config.training, seed=seed, steps=100_000, precision="fp32")
-    batches = Batches(store, training.batch_size, seed=seed, flips=config.data.flips)
-    monitors = {
-        judge: Monitor(store, features(), options.count, torch.device("cpu")) for judge, features in JUDGES.items()
-    }
+    device = torch.device(options.device)
+    on_gpu = device.type == "cuda"
+    precision: PrecisionName = "auto" if on_gpu else "fp32"
+    training = replace(config.training, seed=seed, steps=100_000, precision=precision, cuda_graph=on_gpu)
+    batches: Callable[[int], Batch] = Batches(store, training.batch_size, seed=seed, flips=config.data.flips)
+    if on_gpu:
+        torch.backends.cudnn.benchmark = True  # as in all of these codebases
+        batches = ResidentBatches(batches, device)
+    monitors = {judge: Monitor(store, features(), options.count, device) for judge, features in JUDGES.items()}
     clock = Clock(60 * options.minutes[-1])
     step: Callable[[int], object]
     if name in (OURS, OURS_HINGE):
         keep_memory()
         if name == OURS_HINGE:
             training = replace(training, **PAPER_LOSS)
-        trainer = ByTheClock(config.model, training, torch.device("cpu"))
+        trainer = ByTheClock(config.model, training, device)
         trainer.clock = clock
         step, average = (lambda i: trainer.train_step(i, batches)), trainer.ema.network
     else:
-        with contextlib.redirect_stdout(sys.stderr):
-            one = build(name.removesuffix(AUGMENTED), options.folder, config.model, training)
+        with contextlib.redirect_stdout(sys.stderr), device:
+            if name == LIGHTWEIGHT:
+                one = lightweight(options.folder / name, config.model, training, len(store))
+            else:
+                one = build(name.removesuffix(AUGMENTED), options.folder, config.model, training)
         if name.endswith(AUGMENTED):
             add_diffaugment(one, options.folder)
         average = Drawing(one, config.model)
@@ -147,6 +166,7 @@ def work(options: argparse.Namespace) -> None:
             while clock.seconds < 60 * minutes:
                 step(steps)
                 steps += 1
+            wait(device)
         row = {"minutes": clock.seconds / 60, "steps": steps, "rate": steps * training.batch_size / clock.seconds}
         for judge, monitor in monitors.items():
             values = monitor(average, seed=seed)  # type: ignore[arg-type]
@@ -155,9 +175,9 @@ def work(options: argparse.Namespace) -> None:
         print(json.dumps(row), flush=True)
 
 
-def run(name: str, seed: int, minutes: list[float]) -> Iterator[dict[str, Any]]:
-    """Start one run's process, with the options of this one, and yield its rows as they arrive."""
-    command = [sys.executable, *sys.argv, "--work", name, "--seeds", seed, "--minutes", *minutes]
+def run(arguments: list[str], name: str, seed: int, minutes: list[float]) -> Iterator[dict[str, Any]]:
+    """Start one run's process with the arguments of this script, and yield its rows as they arrive."""
+    command = [sys.executable, __file__, *arguments, "--work", name, "--seeds", seed, "--minutes", *minutes]
     with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for line in process.stdout:
@@ -197,7 +217,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5])
     parser.add_argument("--count", type=int, default=2000, help="images in an evaluation, generated and real")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", choices=RUNS, default=RUNS)
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=DEFAULT)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.minutes.sort()
@@ -221,7 +242,7 @@ def main() -> None:
         for name in options.only:
             parts = [[m] for m in options.minutes] if name in (OURS, OURS_HINGE) else [options.minutes]
             for part in parts:
-                for mark, row in zip(part, run(name, seed, part), strict=True):
+                for mark, row in zip(part, run(sys.argv[1:], name, seed, part), strict=True):
                     rows.append(row | {"run": name, "mark": mark})
                     distances = [f"{row[judge]:.1f}" for judge in JUDGES]
                     exact, rate, diversity = f"{row['minutes']:.2f}", f"{row['rate']:.1f}", f"{row['diversity']:.2f}"

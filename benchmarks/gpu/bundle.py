@@ -5,7 +5,7 @@
 
 wheels/     every package that the tests and the benchmarks need, at the versions of constraints.txt, for Linux on
             x86-64, except those in --have, which the machine has, and robohash, whose images are drawn here.
-peers/      the Python files of BigGAN-PyTorch, if FOLDER_OF_CHECKOUTS has them (benchmarks/peers.py).
+peers/      the Python files of BigGAN-PyTorch and lightweight-gan, if FOLDER_OF_CHECKOUTS has them.
 images.zip  images of the built-in set, drawn here and stored losslessly; or a copy of --images.
 
 start.sh unpacks it there. The environment that runs this needs `pip install -e '.[dev]'`, and a network.
@@ -30,9 +30,9 @@ from sagan.data.builtin import robots
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("metrics", "remote")
-ROOTS = ("pytest", "pytest-xdist")  # added to what pyproject.toml names
+ROOTS = ("pytest", "pytest-xdist", "einops")  # added to what pyproject.toml names; einops for lightweight-gan
 NEVER = ("robohash", "sagan-torch")  # its images are drawn here; the checkout itself
-PEERS = ("BigGAN-PyTorch",)
+PEERS = ("BigGAN-PyTorch", "lightweight-gan")
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
 

@@ -9,15 +9,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import time_to_quality
 from gpu.check import time_steps
 from gpu.ours import arithmetic
 from gpu.parts import Part, Work, keep
+from lightweight import NAME as LIGHTWEIGHT
 from sagan import PRESETS
+from time_to_quality import OURS
 
 SLOW = 5  # if a step with penalties takes longer than this many plain ones, the run has no penalties
 PREDICTED = 27.0  # ms per step, on one H100
 START = 15  # seconds to start a process, prepare the images and warm up
 LAST = 20  # seconds to draw the last images and save, also after a request to stop
+JUDGING = 60  # seconds for a process to start and to measure two distances
 MARGIN = 0.8  # share of the measured rate; evaluations, checkpoints and grids take the rest
 
 
@@ -114,6 +118,21 @@ def images(work: Work) -> None:
         raise SystemExit("not all images were drawn: see sample.log and attend.log in the archive")
 
 
+def quality(work: Work) -> None:
+    """How far do the same minutes bring ours and lightweight-gan, on the same images, as `small`?"""
+    peers, images = work.options.peers, work.options.images
+    if not peers or not (peers / LIGHTWEIGHT).is_dir():
+        raise SystemExit(f"there is no checkout of {LIGHTWEIGHT}: make bundle PEERS=FOLDER copies it")
+    arguments = [str(peers), "--data", str(images or "robots"), "--preset", "small", "--device", work.device]
+    arguments += ["--count", "64" if work.toy else "2000"]
+    if work.toy:
+        arguments += ["--resolution", "32", "--base-channels", "4"]
+    minutes = 0.05 if work.toy else (work.left - 2 * JUDGING) / 120
+    for name in (OURS, LIGHTWEIGHT):
+        for row in time_to_quality.run(arguments, name, 0, [minutes]):
+            work.row("The same minutes", run=name, **{key: _short(value) for key, value in row.items()})
+
+
 def folder(work: Work) -> Path:
     """Return the run's folder, which is not archived because its checkpoints are large."""
     return work.folder.parent / "run"
@@ -144,4 +163,5 @@ PARTS = [
     Part("training", training, 600, leave=75),
     Part("distance", distance, 60, leave=15),
     Part("images", images, 60),
+    Part("quality", quality, 590, when_asked=True),
 ]
