@@ -141,8 +141,9 @@ with join("cpu") as processes:
             return x[share], torch.randint(3, (8,), generator=noise)[share]
 
         log = [trainer.train_step(i, batch) for i in range(2)][-1]
-        for network in ("generator", "discriminator", "lecam"):
-            state = getattr(trainer, network).state_dict()
+        networks = {network: getattr(trainer, network) for network in ("generator", "discriminator", "lecam")}
+        for network, module in (networks | ({"guide": trainer.guide.heads} if trainer.guide else {})).items():
+            state = module.state_dict()
             found |= {f"{name}/{network}/{key}": t.contiguous() for key, t in state.items()}
         found |= {f"{name}/log/{key}": t for key, t in log.items()}
     assert [int(a) for a in processes.map(lambda i: np.array(i * i), 5)] == [0, 1, 4, 9, 16]
@@ -170,6 +171,7 @@ OPTIONS = {
     "plain": {},
     "relativistic": {"loss": "relativistic", "r1": 0.1, "r2": 0.1},
     "augmented": {"augment": ["color", "translation", "cutout"], "accumulate": 2},
+    "guided": {"guide": 0.1},
     "regularised": {"lecam": 0.1, "gradient_penalty": 10.0, "discriminator_steps": 2},
 }
 

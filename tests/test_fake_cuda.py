@@ -65,7 +65,7 @@ def step(gpu, trainer, number=0):
     for op in convolutions:
         assert {op.inputs[0].dtype, op.inputs[1].dtype} <= wanted, str(op)
     updates = [op for op in gpu.ops if op.name == "_fused_adam_"]
-    assert len(updates) == batches + 1
+    assert len(updates) == batches + 1 + ("loss/guide" in log)
     for op in updates:  # the learning rate is a tensor, of which a captured step reads the value
         assert len(op.inputs) % 5 == 1, str(op)  # it comes after weights, gradients, moments and counts of steps
         assert op.inputs[-1] == Meta((), torch.float32, "cuda", 4)
@@ -101,13 +101,17 @@ def test_presets_train(name, precision):
         {"loss": "least-squares", "augment": ("color", "translation", "cutout")},
         {"loss": "wasserstein", "gradient_penalty": 10.0, "precision": "fp32"},
         {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "gradient_penalty": 1.0},
+        {"loss": "relativistic", "guide": 0.1},
     ],
     ids=lambda options: " ".join(options) + " " + options["loss"],
 )
 @fake_gpu
 def test_options_of_the_step_train(options):
     with fake() as gpu:
-        step(gpu, Trainer(MODEL, replace(TRAINING, **({"precision": "bf16"} | options)), CUDA))
+        trainer = Trainer(MODEL, replace(TRAINING, **({"precision": "bf16"} | options)), CUDA)
+        step(gpu, trainer)
+        if "guide" in options:
+            step(gpu, trainer, 1)
 
 
 def attention_of(kind):

@@ -121,7 +121,7 @@ def test_a_preset_s_command_names_only_the_preset(name):
 def test_the_nearest_preset_and_what_differs():
     config = PRESETS["demo"]
     config = replace(config, training=replace(config.training, steps=300), model=replace(config.model, num_classes=2))
-    assert compare_with_preset(config) == ("demo", [("--steps", "300", "2000")])
+    assert compare_with_preset(config) == ("demo", [("--steps", "300", "1700")])
     assert compare_with_preset(NO_AUGMENTATION) == ("small", [("--augment", "(none)", "color translation cutout")])
 
 

@@ -139,6 +139,9 @@ class TrainingConfig:
     """Weight of WGAN-GP's penalty, (|grad D| - 1)^2 between real and generated images (Gulrajani et al. 2017)."""
     penalty_every: int = 1
     """Compute R1, R2 and the gradient penalty every N discriminator steps, with N times the weight."""
+    guide: float = 0.0
+    """Weight of the guide, a second discriminator on features of EfficientNet-Lite0 (Projected GAN, Sauer et al.
+    2021)."""
     lecam: float = 0.0
     """Weight of the LeCam regulariser for small data sets (Tseng et al. 2021)."""
     precision: PrecisionName = "auto"
@@ -167,7 +170,7 @@ class TrainingConfig:
         check(self.freeze_discriminator >= 0, "freeze_discriminator", "0 or more")
         check(not self.freeze_discriminator or self.start != "", "freeze_discriminator", "0 without --from")
         check(0 <= self.lr_decay_from <= 1, "lr_decay_from", "from 0 to 1")
-        for name in ("ema_start", "r1", "r2", "gradient_penalty", "lecam"):
+        for name in ("ema_start", "r1", "r2", "gradient_penalty", "guide", "lecam"):
             check(getattr(self, name) >= 0, name, "0 or more")
         check(0 <= self.seed < 2**31, "seed", f"from 0 to {2**31 - 1}")
 

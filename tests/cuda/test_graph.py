@@ -28,6 +28,7 @@ CASES = {
     "demo's loss": {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "penalty_every": 4, "lr_decay_from": 0.1},
     "hinge, two D steps, one in three penalised": {"discriminator_steps": 2, "r1": 0.5, "penalty_every": 3},
     "gradient penalty": {"loss": "wasserstein", "gradient_penalty": 10.0, "penalty_every": 2},
+    "guided": {"loss": "relativistic", "guide": 0.1},
     "LeCam, augmented, accumulated": {
         "loss": "non-saturating",
         "lecam": 0.1,

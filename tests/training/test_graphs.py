@@ -25,7 +25,11 @@ def batch(number):
     return x, torch.randint(3, (4,), generator=rng)
 
 
-@pytest.mark.parametrize("options", [{}, {"r1": 0.5, "penalty_every": 2, "lecam": 0.1}], ids=["plain", "penalties"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"r1": 0.5, "penalty_every": 2, "lecam": 0.1}, {"guide": 0.1}],
+    ids=["plain", "penalties", "guided"],
+)
 def test_a_capture_that_fails_costs_one_line_and_no_step(options, capsys):
     """No CUDA graph can be made on the CPU: the attempt is real, and so is its failure."""
     plain, captured = trainer(**options), trainer(**options)

@@ -54,6 +54,7 @@ def without_speed(run):
 def test_killed_at_random_moments(command, tmp_path, train_options, request):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     options = [*train_options, "--steps", str(STEPS), "--lecam", "0.1", "--augment", "color", "translation"]
+    options += ["--guide", "0.1"]
     assert command("train", *options, "--out", whole)[0] == 0
 
     rng, kills = random.Random(0), request.config.getoption("--kills")

@@ -173,6 +173,7 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
     from sagan.run import Run, refuse_second_run
     from sagan.trained import shipped_name
     from sagan.training.finetune import check_source
+    from sagan.training.guide import open_network
 
     # Find the run to resume, if any, and its configuration.
     if options.go_on and options.out is None and not options.resume:
@@ -195,7 +196,10 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
     else:
         config = absolute_paths(options.config)
     check_batch(config.training.batch_size, config.training.accumulate, processes)
-    choose_precision(config.training.precision, processes.device)  # raises before a new run is created
+    # What is missing raises before a new run is created.
+    choose_precision(config.training.precision, processes.device)
+    if config.training.guide:
+        open_network()
     if not config.data.source:
         raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
     if run:

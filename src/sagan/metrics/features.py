@@ -102,6 +102,21 @@ class EfficientNetLite(Features):
         features: Tensor = self.network.extract_features(x)
         return features.mean(dim=(2, 3))
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Return the last feature map of each size, (N, c, side / s, side / s) for s = 4, 8, 16, 32, with gradients.
+
+        Args:
+            x: RGB images (N, 3, side, side) in [-1, 1], side a multiple of 32.
+        """
+        h = self.network._swish(self.network._bn0(self.network._conv_stem(x)))
+        maps = [h]
+        for block in self.network._blocks:
+            h = block(h)
+            if h.shape[-1] < maps[-1].shape[-1]:
+                maps.append(h)
+            maps[-1] = h
+        return maps[1:]
+
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         head = self.network._fc
         return _softmax(features @ head.weight.detach().cpu().numpy().T + head.bias.detach().cpu().numpy())

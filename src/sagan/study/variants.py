@@ -66,9 +66,10 @@ PAPER_LOSS: dict[str, Any] = {
     "r2": 0.0,
     "gradient_penalty": 0.0,
     "lecam": 0.0,
+    "guide": 0.0,
     "penalty_every": 1,
 }
-"""Fields of `TrainingConfig`: the hinge loss alone, without penalties."""
+"""Fields of `TrainingConfig`: the hinge loss alone, without penalties or a guide."""
 RELATIVISTIC: dict[str, Any] = {"loss": "relativistic", "r1": 0.5, "r2": 0.5, "penalty_every": 4}
 """Fields of `TrainingConfig`: R3GAN's loss (Huang et al. 2024), with penalties at every fourth step."""
 

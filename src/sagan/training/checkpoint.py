@@ -125,19 +125,23 @@ def load_newest(checkpoints: list[Path], trainer: Trainer, warn: Callable[[str],
 
 
 def _modules(trainer: Trainer) -> dict[str, nn.Module]:
-    return {
+    modules = {
         "generator": trainer.generator,
         "discriminator": trainer.discriminator,
         "ema": trainer.ema.network,
         "lecam": trainer.lecam,
     }
+    return modules | ({"guide": trainer.guide.heads} if trainer.guide else {})
 
 
 def _optimisers(trainer: Trainer) -> list[tuple[str, torch.optim.Optimizer, nn.Module]]:
-    return [
+    optimisers: list[tuple[str, torch.optim.Optimizer, nn.Module]] = [
         ("generator_adam", trainer.generator_adam, trainer.generator),
         ("discriminator_adam", trainer.discriminator_adam, trainer.discriminator),
     ]
+    if trainer.guide and trainer.guide_adam:
+        optimisers.append(("guide_adam", trainer.guide_adam, trainer.guide.heads))
+    return optimisers
 
 
 def _trained(network: nn.Module) -> list[tuple[str, nn.Parameter]]:

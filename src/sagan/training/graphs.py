@@ -36,7 +36,7 @@ class _Captured(NamedTuple):
 
 
 class StepGraphs:
-    """The graphs of a trainer's step: one for each combination of discriminator steps with and without penalties.
+    """The graphs of a trainer's step: one for each kind: with and without penalties, with and without the guide.
 
     Each is captured after WARM_UP ordinary steps of its kind. If a capture fails, a line says so, and all steps from
     then on, the one at hand first, are ordinary ones: a capture itself computes and changes nothing.
@@ -77,7 +77,7 @@ class StepGraphs:
 
     def __call__(self, update: Update, inputs: StepInputs, *, measure: bool) -> dict[str, Tensor]:
         """Compute `update(inputs, measure=measure)`, by a graph if there is one or if it can be captured now."""
-        kind = inputs.penalised
+        kind = inputs.kind
         if kind in self._captured:
             copy_into(self._captured[kind].inputs, inputs)
         elif self.failed or self._seen[kind] < WARM_UP:
@@ -107,7 +107,7 @@ class StepGraphs:
             reason = str(error.__context__ or error).partition("\n")[0]
             self.failed = True
         else:
-            self._captured[inputs.penalised] = _Captured(graph, static, log)
+            self._captured[inputs.kind] = _Captured(graph, static, log)
             return True
         finally:
             if collects:

@@ -12,6 +12,7 @@ from torch import Tensor
 from sagan.config import TrainingConfig
 from sagan.model.config import ModelConfig
 from sagan.training.augmentation import Draws, draw_augmentation
+from sagan.training.guide import EVERY as GUIDE_EVERY
 from sagan.training.losses import LOSSES
 from sagan.training.rng import StepRNG
 
@@ -30,7 +31,7 @@ class MicroBatch(NamedTuple):
     y_fake: Tensor
     """Classes (n,) of the generated images."""
     augment_real: Draws
-    """Empty in the generator's update, unless the loss compares in pairs."""
+    """Empty in the generator's update, unless the loss compares in pairs or the guide works."""
     augment_fake: Draws
     mix: Tensor | None
     """(n, 1, 1, 1) in [0, 1): where between real and generated images the gradient penalty is computed, if it is."""
@@ -43,8 +44,15 @@ class StepInputs(NamedTuple):
     """Of each discriminator step, its micro-batches."""
     penalised: tuple[bool, ...]
     """Which discriminator steps compute R1, R2 and the gradient penalty."""
+    guided: bool
+    """Whether the guide works in this step."""
     generator: tuple[MicroBatch, ...]
     """The micro-batches of the generator step."""
+
+    @property
+    def kind(self) -> tuple[bool, ...]:
+        """What the step computes: steps of one kind have inputs of the same shapes."""
+        return (*self.penalised, self.guided)
 
 
 def draw_inputs(
@@ -66,7 +74,8 @@ def draw_inputs(
     penalties = bool(config.r1 or config.r2 or config.gradient_penalty)
     numbers = range(index * config.discriminator_steps, (index + 1) * config.discriminator_steps)
     penalised = tuple(penalties and number % config.penalty_every == 0 for number in numbers)
-    paired = LOSSES[config.loss].needs_real
+    guided = config.guide > 0 and index % GUIDE_EVERY == GUIDE_EVERY - 1
+    reads_real = LOSSES[config.loss].needs_real or guided
 
     def draw(parts: list[Batch], *, augments_real: bool, mixes: bool) -> tuple[MicroBatch, ...]:
         return tuple(_draw(*part, rng, model, config, augments_real=augments_real, mixes=mixes) for part in parts)
@@ -75,7 +84,8 @@ def draw_inputs(
     for number, penalise in zip(numbers, penalised, strict=True):
         parts = _split(get_batch(number), config.accumulate, device)
         discriminator.append(draw(parts, augments_real=True, mixes=penalise and config.gradient_penalty > 0))
-    return StepInputs(tuple(discriminator), penalised, draw(parts, augments_real=paired, mixes=False))
+    generator = draw(parts, augments_real=reads_real, mixes=False)
+    return StepInputs(tuple(discriminator), penalised, guided, generator)
 
 
 def _split(batch: Batch, count: int, device: torch.device) -> list[Batch]:
@@ -140,7 +150,7 @@ def copy_into(static: StepInputs, inputs: StepInputs) -> None:
         ValueError: they differ in shape.
     """
     pairs = list(zip(tensors(static), tensors(inputs), strict=True))
-    if static.penalised != inputs.penalised or any(old.shape != new.shape for old, new in pairs):
+    if static.kind != inputs.kind or any(old.shape != new.shape for old, new in pairs):
         raise ValueError("the inputs of this step differ in shape from those of the step that was captured")
     for old, new in pairs:
         old.copy_(new)

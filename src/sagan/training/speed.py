@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from sagan.config import Config
+from sagan.config import Config, TrainingConfig
 from sagan.data import Store
 from sagan.device import choose_algorithms, enough_memory, keep_memory, peak_memory
 from sagan.distributed import Processes
@@ -18,6 +18,7 @@ from sagan.errors import UserError
 from sagan.model.build import build_generator
 from sagan.text import format_time, short
 from sagan.training.batches import open_batches
+from sagan.training.guide import EVERY as GUIDE_EVERY
 from sagan.training.recorder import open_monitor
 from sagan.training.step import Trainer
 
@@ -120,13 +121,13 @@ def seconds_per_step(config: Config, store: Store, processes: Processes, *, limi
     begun = time.perf_counter()
     choose_algorithms(deterministic=config.training.deterministic)  # the search for kernels belongs to the warm-up
     trainer = Trainer(config.model, config.training, processes.device, processes)
-    every = config.training.penalty_every
-    block = _block(every)
+    warm_up = _cycle(config.training) + 1  # every kind of step: the first of each loads its kernels
+    block = _block(config.training)
     durations: list[float] = []
     with closing(open_batches(config, store, processes, announce=False)) as batches:
-        for step in range(every + 1):  # both kinds of step: the first of each loads its kernels
+        for step in range(warm_up):
             trainer.train_step(step, batches)
-        for start in range(every + 1, every + 1 + TRIAL_BLOCKS * block, block):
+        for start in range(warm_up, warm_up + TRIAL_BLOCKS * block, block):
             _synchronise(processes.device)
             since = time.perf_counter()
             for step in range(start, start + block):
@@ -157,7 +158,7 @@ class FirstSteps:
         self.config = config
         self.device = device
         self.told = False
-        self._begins = step + config.training.penalty_every + 1  # after both kinds of step
+        self._begins = step + _cycle(config.training) + 1  # after every kind of step
         self._start: tuple[int, float] | None = None
 
     def update(self, step: int, *, interrupted: bool) -> str:
@@ -173,7 +174,7 @@ class FirstSteps:
         if self._start is None:
             _synchronise(self.device)
             self._start = step, time.perf_counter()
-        elif (step - self._start[0]) % _block(self.config.training.penalty_every) == 0:
+        elif (step - self._start[0]) % _block(self.config.training) == 0:
             _synchronise(self.device)
             passed = time.perf_counter() - self._start[1]
             if passed >= FIRST_SECONDS or interrupted:
@@ -196,9 +197,15 @@ def _of_first(processes: Processes, value: T) -> T:
     return processes.first(lambda: value)
 
 
-def _block(every: int) -> int:
-    """Return the steps of a timed block, so that every block has the same number of penalties."""
-    return -(-TRIAL_STEPS // every) * every
+def _cycle(training: TrainingConfig) -> int:
+    """Return after how many steps the kinds of step repeat: with and without penalties, with and without the guide."""
+    return math.lcm(training.penalty_every, GUIDE_EVERY if training.guide else 1)
+
+
+def _block(training: TrainingConfig) -> int:
+    """Return the steps of a timed block, so that every block has the same steps of each kind."""
+    cycle = _cycle(training)
+    return -(-TRIAL_STEPS // cycle) * cycle
 
 
 def _synchronise(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""One training step: `discriminator_steps` updates of D, then one update of G and one of its moving average."""
+"""One training step: updates of D, then one update of G, of the guide if there is one, and of the moving average."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,6 +19,8 @@ from sagan.training.augmentation import augment
 from sagan.training.compiled import Passes, why_not_compiled
 from sagan.training.ema import EMA
 from sagan.training.graphs import StepGraphs, why_not
+from sagan.training.guide import EVERY as GUIDE_EVERY
+from sagan.training.guide import Guide
 from sagan.training.inputs import Batch, MicroBatch, StepInputs, draw_inputs
 from sagan.training.losses import LOSSES
 from sagan.training.penalties import LeCam, one_centred, zero_centred
@@ -100,6 +102,8 @@ class Trainer:
         self.lecam = LeCam(average=self.processes.average).to(device)
         self.generator_adam = self._adam(self.generator, config.generator_lr)
         self.discriminator_adam = self._adam(self.discriminator, config.discriminator_lr)
+        self.guide = Guide(model.num_classes, device) if config.guide else None
+        self.guide_adam = self._adam(self.guide.heads, config.discriminator_lr) if self.guide else None
         self.passes = Passes(self.generator, self.discriminator)
         self.compiles = config.compile and not why_not_compiled(config, self.processes)
         captures = config.cuda_graph and not why_not(device, self.processes)
@@ -155,10 +159,13 @@ class Trainer:
 
         # Update the generator, on the last of these batches. D's log rides along with G's gradients: one message.
         with frozen(self.discriminator):
-            generator_log = self._generator_gradients(inputs.generator)
+            generator_log = self._generator_gradients(inputs.generator, guided=inputs.guided)
         log = discriminator_log | generator_log
-        self.processes.average_([*_gradients(self.generator), *self.running_stats, *log.values()])
+        guided = _gradients(self.guide.heads) if self.guide and inputs.guided else []
+        self.processes.average_([*_gradients(self.generator), *guided, *self.running_stats, *log.values()])
         self.generator_adam.step()
+        if self.guide_adam and inputs.guided:
+            self.guide_adam.step()
         if measure:
             log["gradient_norm/generator"] = _gradient_norm(self.generator)
         return log
@@ -169,7 +176,7 @@ class Trainer:
         def rehearse() -> None:
             self._discriminator_gradients(inputs.discriminator[0][:1], penalise=False)
             with frozen(self.discriminator):
-                self._generator_gradients(inputs.generator[:1])
+                self._generator_gradients(inputs.generator[:1], guided=False)
 
         changed = self.generator, self.discriminator, self.lecam
         self.passes.compile(rehearse, changed, announce=self.processes.is_first)
@@ -191,7 +198,10 @@ class Trainer:
         for adam, lr in (
             (self.generator_adam, self.config.generator_lr),
             (self.discriminator_adam, self.config.discriminator_lr),
+            (self.guide_adam, self.config.discriminator_lr),
         ):
+            if adam is None:
+                continue
             group = adam.param_groups[0]
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(scale * lr)
@@ -236,11 +246,13 @@ class Trainer:
                 (loss / len(micro_batches)).backward()
         return _mean_log(logs)
 
-    def _generator_gradients(self, micro_batches: Sequence[MicroBatch]) -> Log:
-        """Compute G's gradients, accumulated over micro-batches; return the log."""
-        config = self.config
+    def _generator_gradients(self, micro_batches: Sequence[MicroBatch], *, guided: bool) -> Log:
+        """Compute G's gradients, and if `guided` those of the guide, accumulated over micro-batches; return the log."""
+        config, guide = self.config, self.guide if guided else None
         logs: list[Log] = []
         self.generator_adam.zero_grad()
+        if guide and self.guide_adam:
+            self.guide_adam.zero_grad()
         dtype = torch.get_default_dtype()
         for inputs in micro_batches:
             # Generate images, and augment them.
@@ -259,9 +271,29 @@ class Trainer:
             loss = self.loss.generator(real_logits, fake_logits.to(dtype))
             if class_loss is not None:
                 loss = loss + class_loss
-            (loss / len(micro_batches)).backward()
-            logs.append({"loss/generator": loss.detach()})
+            log = {"loss/generator": loss.detach()}
+            if guide is None:
+                (loss / len(micro_batches)).backward()
+            else:
+                with self.precision.autocast(self.device):
+                    fake_maps = guide.maps(fake)
+                    with frozen(guide.heads):
+                        guide_loss = guide.generator_loss(fake_maps, inputs.y_fake)
+                loss = loss + config.guide * GUIDE_EVERY * guide_loss
+                (loss / len(micro_batches)).backward()
+                log["loss/guide"] = self._guide_gradients(guide, fake_maps, inputs, len(micro_batches))
+            logs.append(log)
         return _mean_log(logs)
+
+    def _guide_gradients(self, guide: Guide, fake_maps: list[Tensor], inputs: MicroBatch, count: int) -> Tensor:
+        """Add the gradients of one of `count` micro-batches to the guide's heads; return their loss."""
+        real = augment(to_signed(inputs.real), self.config.augment, inputs.augment_real)
+        with self.precision.autocast(self.device):
+            with torch.no_grad():
+                real_maps = guide.maps(real)
+            loss = guide.loss(real_maps, inputs.y_real, [m.detach() for m in fake_maps], inputs.y_fake)
+        (loss / count).backward()
+        return loss.detach()
 
     def _discriminate(self, images: Tensor, labels: Tensor, *, batch_size: int) -> tuple[Tensor, Tensor | None]:
         """Return the logits (N,) of images (N, C, H, W), and the auxiliary classifier's loss (None without one).
