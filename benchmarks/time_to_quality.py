@@ -15,7 +15,8 @@ batches, without the evaluation. There are two judges: the Frechet distances in 
 EfficientNet-Lite2 features (not FID) between the same number of generated and real images. Diversity is measured in
 Lite0 features.
 
-Ours is a preset (demo for robots, else small), and the same with the hinge loss, which theirs have. Its learning rates
+Ours is a preset (demo for robots, else small), and the same with the hinge loss, which theirs have; without the guide,
+whose network has learnt from ImageNet, which none of theirs has. Its learning rates
 fall at the end of a run, so each number of minutes has its own run, whose schedule follows the clock. Their rates are
 those of their SAGAN configurations (PyTorch-StudioGAN's for ImageNet) and constant, so one run is evaluated at each
 number of minutes. With DiffAugment, everything that the discriminator sees is augmented (color, translation, cutout).
@@ -131,7 +132,7 @@ def work(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     on_gpu = device.type == "cuda"
     precision: PrecisionName = "auto" if on_gpu else "fp32"
-    training = replace(config.training, seed=seed, steps=100_000, precision=precision, cuda_graph=on_gpu)
+    training = replace(config.training, seed=seed, steps=100_000, precision=precision, guide=0.0, cuda_graph=on_gpu)
     batches: Callable[[int], Batch] = Batches(store, training.batch_size, seed=seed, flips=config.data.flips)
     if on_gpu:
         torch.backends.cudnn.benchmark = True  # as in all of these codebases

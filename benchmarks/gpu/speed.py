@@ -215,7 +215,7 @@ def _preset(work: Work, model: ModelConfig, batch_size: int, precision: str, opt
 
 def _as_trained(preset: str) -> dict[str, Any]:
     training = PRESETS[preset].training  # type: ignore[index]
-    return {name: getattr(training, name) for name in ("loss", "r1", "r2", "penalty_every", "augment")}
+    return {name: getattr(training, name) for name in ("loss", "r1", "r2", "penalty_every", "guide", "augment")}
 
 
 def resampling(work: Work) -> None:
