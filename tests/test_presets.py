@@ -43,6 +43,7 @@ CHANGED = Config(
         gradient_penalty=10.0,
         penalty_every=3,
         lecam=0.3,
+        guide=0.2,
         precision="bf16",
         deterministic=True,
         cuda_graph=True,
