@@ -129,7 +129,9 @@ def test_every_key_of_the_log_is_documented(image_folder, tmp_path):
     run = sagan.train(
         image_folder,
         tmp_path / "run",
-        **TINY | {"class_head": "classifier", "r1": 1.0, "lecam": 0.1} | {"checkpoint_every": 1, "evaluate_count": 12},
+        **TINY
+        | {"class_head": "classifier", "r1": 1.0, "lecam": 0.1, "guide": 0.1}
+        | {"checkpoint_every": 1, "evaluate_count": 12},
         steps=2,
     )
     written = {key for row in run.metrics() for key in row}

@@ -129,7 +129,7 @@ class Trainer:
 
         Returns:
             'loss/discriminator', 'loss/generator', the means 'logits/real' and 'logits/fake', with an auxiliary
-            classifier 'loss/classes' (the discriminator's), and with `measure` 'gradient_norm/discriminator' and
+            classifier 'loss/classes' (the discriminator's), in guided steps 'loss/guide', and with `measure` 'gradient_norm/discriminator' and
             'gradient_norm/generator'. Of several discriminator steps the last one is logged. Values stay on the
             device; only reading them synchronises.
         """
