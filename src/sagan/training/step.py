@@ -129,9 +129,9 @@ class Trainer:
 
         Returns:
             'loss/discriminator', 'loss/generator', the means 'logits/real' and 'logits/fake', with an auxiliary
-            classifier 'loss/classes' (the discriminator's), in guided steps 'loss/guide', and with `measure` 'gradient_norm/discriminator' and
-            'gradient_norm/generator'. Of several discriminator steps the last one is logged. Values stay on the
-            device; only reading them synchronises.
+            classifier 'loss/classes' (the discriminator's), where the guide works 'loss/guide' (its heads'), and with
+            `measure` 'gradient_norm/discriminator' and 'gradient_norm/generator'. Of several discriminator steps the
+            last one is logged. Values stay on the device; only reading them synchronises.
         """
         with self.precision.flags(), self.graphs.stream() if self.graphs else nullcontext():
             rng = step_rng(self.config.seed, index, self.processes, self.restarts)
