@@ -195,7 +195,7 @@ def test_variants_of_the_same_time_get_their_share_of_the_steps(arguments, tmp_p
     options = {"seeds": 2, "jobs": 2, "features": features, "only": only}
     folder = runner.open_study(tmp_path / "shares", "settings", base, **options)
     steps = {job.variant.name: job.config.training.steps for job in folder.jobs()}
-    assert steps == {"base": 2000, "double-rates": 2000, "narrow": 3000, "wide": 1500}
+    assert steps == {"base": 1700, "double-rates": 1700, "narrow": 2550, "wide": 1275}
     # A resumed study keeps its steps, whatever the speed is by then.
     monkeypatch.setattr(runner, "seconds_per_step", lambda *_: 1.0)
     assert runner.open_study(tmp_path / "shares", "settings", base, **options).plan == folder.plan

@@ -138,10 +138,11 @@ def test_settings_change_one_thing_at_a_time():
         "wide": {"base_channels": 32},
         "half-batch": {"batch_size": 8},
         "double-batch": {"batch_size": 32},
+        "no-guide": {"guide": 0},
         "hinge": dict(zip(losses, ("hinge", 0, 0, 1), strict=True)),
     }
     assert {name for name, variant in by_name("settings", DEMO).items() if variant.same_time} == {
-        "narrow", "wide", "half-batch", "double-batch", "hinge",
+        "narrow", "wide", "half-batch", "double-batch", "no-guide", "hinge",
     }  # fmt: skip
 
 

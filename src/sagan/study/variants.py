@@ -192,7 +192,8 @@ def _settings(base: Config) -> list[Variant]:
         of_width("wide", "a third wider", 4 * width // 3),
         of_batch("half-batch", "half the batch", max(1, old.batch_size // 2)),
         of_batch("double-batch", "twice the batch", 2 * old.batch_size),
-        changed("hinge", "the paper's loss", **PAPER_LOSS, same_time=True)
+        changed("no-guide", "no guide", guide=0.0, same_time=True),
+        changed("hinge", "the paper's loss", **PAPER_LOSS | {"guide": old.guide}, same_time=True)
         if old.loss != "hinge"
         else changed("relativistic", "relativistic, R1, R2", **RELATIVISTIC, same_time=True),
     ]
