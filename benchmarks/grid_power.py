@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from machine import Table
+from machine import Table, argument_parser
 from sagan.config import DataConfig
 from sagan.data import Store, prepare
 from sagan.metrics.grid_power import GridPower, grid_power
@@ -41,25 +41,33 @@ def cell(power: GridPower) -> str:
     return f"{1e4 * power.total:.1f} ({max(parts, key=lambda name: parts[name])})"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def open_images(description: str | None, *, count: int, about_count: str) -> tuple[argparse.Namespace, str, Store]:
+    """Parse the options of a script that compares generated images with real ones, and open the real ones.
+
+    Returns:
+        the options, the name of the real images, and their store at the size of the first run.
+    """
+    parser = argument_parser(description, save=True)
     parser.add_argument("generated", nargs="+", type=Path)
     parser.add_argument("--data", help="real images; default: those of the first run")
     parser.add_argument("--resolution", type=int, default=64, help="side, if nothing is a run; pixels")
-    parser.add_argument("--count", type=int, default=1000, help="images of a run")
+    parser.add_argument("--count", type=int, default=count, help=about_count)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", default="", help="also write the table to results/NAME.md")
     options = parser.parse_args()
     runs = [Run(path).info.config for path in options.generated if (path / "config.json").exists()]
     if not options.data and not runs:
         parser.error("--data is required without a run")
-    resolution = runs[0].model.resolution if runs else options.resolution
     data = DataConfig(options.data) if options.data else runs[0].data
-    store = prepare(data, resolution=resolution, image_channels=3)
+    resolution = runs[0].model.resolution if runs else options.resolution
+    return options, Path(data.source).name, prepare(data, resolution=resolution, image_channels=3)
+
+
+def main() -> None:
+    options, name, store = open_images(__doc__, count=1000, about_count="images of a run")
     chosen = choose(store, options.count)
 
-    periods = [2**i for i in range(1, resolution.bit_length() - 2)]
-    title = f"Power of a grid at periods in pixels, times 10,000; {resolution} px images"
+    periods = [2**i for i in range(1, store.resolution.bit_length() - 2)]
+    title = f"Power of a grid at periods in pixels, times 10,000; {store.resolution} px images"
     table = Table(title, ["images", "count", *map(str, periods), "sum"], save=options.save)
 
     def row(name: str, images: NDArray[np.uint8]) -> None:
@@ -67,7 +75,7 @@ def main() -> None:
         total = sum(power.total for power in powers.values())
         table.row(name, len(images), *(cell(powers[p]) for p in periods), f"{1e4 * total:.1f}")
 
-    row(f"real: {Path(data.source).name}", np.asarray(store.images[:]))
+    row(f"real: {name}", np.asarray(store.images[:]))
     half = len(store) // 2
     row("real, half of them", np.asarray(store.images[np.sort(choose(store, half))]))
     for path in options.generated:

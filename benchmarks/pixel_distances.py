@@ -13,21 +13,16 @@ Each row is a run, a checkpoint or a generator.safetensors, which draws the clas
 .zip of at least as many images; the first one is other real images.
 """
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grid_power import samples
-from machine import Table, argument_parser
-from sagan.config import DataConfig
-from sagan.data import prepare
+from grid_power import open_images, samples
+from machine import Table
 from sagan.metrics.frechet import frechet_distance
 from sagan.metrics.reference import choose
-from sagan.run import Run
 
 SIDE, PATCH, PATCHES, DIRECTIONS = 16, 7, 32, 256
 
@@ -54,24 +49,14 @@ def projections(x: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argument_parser(__doc__, save=True)
-    parser.add_argument("generated", nargs="+", type=Path)
-    parser.add_argument("--data", help="real images; default: those of the first run")
-    parser.add_argument("--resolution", type=int, default=64, help="side, if nothing is a run; pixels")
-    parser.add_argument("--count", type=int, default=2000, help="images of each side; at most half of the real ones")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    runs = [Run(path).info.config for path in options.generated if (path / "config.json").exists()]
-    if not options.data and not runs:
-        parser.error("--data is required without a run")
-    data = DataConfig(options.data) if options.data else runs[0].data
-    store = prepare(data, resolution=runs[0].model.resolution if runs else options.resolution, image_channels=3)
+    about_count = "images of each side; at most half of the real ones"
+    options, name, store = open_images(__doc__, count=2000, about_count=about_count)
     count = min(options.count, len(store) // 2)
     chosen = choose(store, 2 * count)
     real = to_floats(np.asarray(store.images[chosen[:count]]))
     real_pixels, real_projections = pixels(real), projections(real)
 
-    title = f"Distances of {count:,} images to {count:,} of {Path(data.source).name} without a trained network"
+    title = f"Distances of {count:,} images to {count:,} of {name} without a trained network"
     table = Table(title, ["images", "pixels", "patches"], save=options.save)
 
     def row(name: str, images: NDArray[np.uint8]) -> None:

@@ -18,6 +18,14 @@ def _one_thread_each():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def float64():
+    """Compute in float64 by default, as references do."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=1, help="SIGKILLs in the test of resuming")
 

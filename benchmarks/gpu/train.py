@@ -122,7 +122,7 @@ def quality(work: Work) -> None:
     """How far do the same minutes bring ours and lightweight-gan, on the same images, as `small`?"""
     peers, images = work.options.peers, work.options.images
     if not peers or not (peers / LIGHTWEIGHT).is_dir():
-        raise SystemExit(f"there is no checkout of {LIGHTWEIGHT}: make bundle PEERS=FOLDER copies it")
+        raise SystemExit(f"--peers lacks {LIGHTWEIGHT}: make bundle PEERS=FOLDER copies it")
     arguments = [str(peers), "--data", str(images or "robots"), "--preset", "small", "--device", work.device]
     arguments += ["--count", "64" if work.toy else "2000"]
     if work.toy:

@@ -105,13 +105,6 @@ CANCELLED = {"blocks.2.conv2.bias", "blocks.2.shortcut.bias", "bn.running_mean"}
 }
 
 
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def batch(number):
     rng = torch.Generator().manual_seed(number)
     x = torch.randint(256, (BATCH, 3, 32, 32), generator=rng, dtype=torch.uint8)

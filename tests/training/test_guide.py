@@ -9,34 +9,15 @@ import torch
 import torch.nn.functional as F
 
 import sagan.metrics.features
-from sagan import ModelConfig, TrainingConfig, UserError
+from helpers.trainers import CPU, MODEL, images, trainer
+from sagan import UserError
 from sagan.distributed import Processes
 from sagan.metrics.features import EfficientNetLite0
 from sagan.pixels import to_signed
 from sagan.training.augmentation import augment
 from sagan.training.guide import CHANNELS, EVERY, SMALLEST, Guide
 from sagan.training.inputs import draw_inputs
-from sagan.training.step import Trainer, step_rng
-
-MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
-CPU = torch.device("cpu")
-
-
-def images(number, size=8):
-    rng = torch.Generator().manual_seed(number)
-    x = torch.randint(256, (size, 32, 32, 3), generator=rng, dtype=torch.uint8).permute(0, 3, 1, 2)
-    return x, torch.randint(3, (size,), generator=rng)
-
-
-def trainer(model=MODEL, **options):
-    return Trainer(model, TrainingConfig(**{"batch_size": 8, "precision": "fp32", "steps": 100} | options), CPU)
-
-
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+from sagan.training.step import step_rng
 
 
 def test_maps_are_the_network_s_own_at_four_sizes():

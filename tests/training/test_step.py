@@ -8,26 +8,14 @@ import pytest
 import torch
 
 import reference
+from helpers.trainers import CPU, MODEL, images, trainer
 from sagan import ModelConfig, TrainingConfig
 from sagan.distributed import Processes
 from sagan.model import attention, resample, spectral_norm
 from sagan.training.inputs import draw_inputs, draw_latents
 from sagan.training.losses import LOSSES
 from sagan.training.rng import StepRNG
-from sagan.training.step import Trainer, frozen, step_rng
-
-MODEL = ModelConfig(resolution=32, num_classes=3, latent_dim=8, base_channels=4)
-CPU = torch.device("cpu")
-
-
-def images(number, size=8):
-    rng = torch.Generator().manual_seed(number)
-    x = torch.randint(256, (size, 32, 32, 3), generator=rng, dtype=torch.uint8).permute(0, 3, 1, 2)
-    return x, torch.randint(3, (size,), generator=rng)
-
-
-def trainer(model=MODEL, **options):
-    return Trainer(model, TrainingConfig(**{"batch_size": 8, "precision": "fp32", "steps": 100} | options), CPU)
+from sagan.training.step import frozen, step_rng
 
 
 def losses(steps, **options):
@@ -36,13 +24,6 @@ def losses(steps, **options):
     with_attention(t.discriminator)
     rows = [t.train_step(i, images) for i in range(steps)]
     return torch.tensor([[r["loss/discriminator"], r["loss/generator"]] for r in rows])
-
-
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.usefixtures("float64")

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from sagan.errors import UserError
 from sagan.metrics.features import EfficientNetLite0
 from sagan.model.spectral_norm import SNConv2d, SNEmbedding
+from sagan.training.losses import LOSSES
 
 EVERY = 2
 """The guide works in every second step, with twice the weight."""
 SMALLEST = 64  # px: smaller images are enlarged, or the network would see too little of them
 CHANNELS = (24, 40, 112, 320)  # of the maps, at a 4th, an 8th, a 16th and a 32nd of the image's side
 SPREADS = (9.0, 9.0, 7.0, 3.0)  # their standard deviations, roughly, for robots, digits and emoji
+HINGE = LOSSES["hinge"]
 WIDTH = 64  # of the heads
 SLOPE = 0.2  # of the leaky ReLU
 
@@ -74,7 +76,8 @@ class Guide:
 
     def generator_loss(self, maps: list[Tensor], y: Tensor) -> Tensor:
         """Return -E[logit] of generated images with these maps, the mean over the heads."""
-        return -torch.stack([head(m, y).mean() for head, m in zip(self.heads, maps, strict=True)]).mean()
+        logits = torch.stack([head(m, y) for head, m in zip(self.heads, maps, strict=True)])
+        return HINGE.generator(None, logits)
 
     def loss(self, real: list[Tensor], y_real: Tensor, fake: list[Tensor], y_fake: Tensor) -> Tensor:
         """Return the heads' hinge loss on maps of real and of generated images, the mean over the heads: 2 at first."""
@@ -82,8 +85,7 @@ class Guide:
         for head, x_real, x_fake in zip(self.heads, real, fake, strict=True):
             # One pass for both: one power iteration of each spectral norm.
             logits = head(torch.cat([x_real, x_fake]), torch.cat([y_real, y_fake]))
-            on_real, on_fake = logits.split([len(x_real), len(x_fake)])
-            losses.append(F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean())
+            losses.append(HINGE.discriminator(*logits.split([len(x_real), len(x_fake)])))
         return torch.stack(losses).mean()
 
 
