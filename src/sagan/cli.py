@@ -106,7 +106,7 @@ def _parse(options: type, name: str, arguments: list[str]) -> Any:
         parsed = parse_options(options, prog=f"sagan {name}", args=arguments, **settings)
     except OptionError as error:
         raise UserError(f"{error}; see sagan {name} --help") from None
-    if options is Train:
+    if options in (Train, Study, Rates):
         parsed = replace(parsed, given=_given(arguments))
     return expand_options(parsed)
 

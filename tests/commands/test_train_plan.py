@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -137,3 +138,14 @@ def test_the_last_lines_are_commands_that_a_shell_understands(command, train_opt
     assert all(w[0] == "sagan" and w[1] in COMMANDS and str(folder) in w for w in words)
     for w in (words[0], words[2], words[4]):
         assert main(w[1:]) == 0, capsys.readouterr().err
+
+
+def test_the_folder_of_the_images_does_not_become_the_run(command, train_options, tmp_path):
+    images = Path(train_options[train_options.index("--data") + 1])
+    before = sorted(images.rglob("*"))
+    status, _, errors = command("train", *train_options, "--out", images)
+    assert (status, errors) == (
+        2,
+        f"sagan: --out {images} is the folder of the images: choose another, such as one inside\n",
+    )
+    assert sorted(images.rglob("*")) == before

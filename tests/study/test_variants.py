@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sagan.cli import main
+from sagan.errors import UserError
 from sagan.model.config import ModelConfig
 from sagan.model.discriminator import Discriminator
 from sagan.model.generator import Generator
 from sagan.presets import PRESETS
 from sagan.study.plan import EVALUATIONS, settle
-from sagan.study.variants import PAPER_LOSS, STUDIES, equal_rate
+from sagan.study.variants import PAPER_LOSS, STUDIES, equal_rate, refuse_overridden
 
 PAPER = PRESETS["paper128"]
 DEMO = PRESETS["demo"]
@@ -169,3 +171,32 @@ def test_settings_that_the_base_has_already_are_turned_back_or_skipped():
 def test_class_head_of_another_name():
     with pytest.raises(ValueError, match=r"class_head\b.*\bprojection\b.*\bclassifier\b"):
         ModelConfig(class_head="linear")
+
+
+@pytest.mark.parametrize(
+    ("study", "option"),
+    [
+        ("comparison", "--loss"),
+        ("stability", "--generator-attention"),
+        ("stability", "--guide"),
+        ("rates", "--loss"),
+        ("rates", "--lr-decay-from"),
+    ],
+)
+def test_an_option_that_every_variant_overrides_is_refused(study, option, tmp_path, capsys):
+    values = {"--loss": ["relativistic"], "--generator-attention": ["16", "self"], "--guide": ["0.2"]}
+    command = ["study", study, option, *values.get(option, ["0.5"]), "--data", "robots", "--out", str(tmp_path / "s")]
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        f"sagan: {option} has no effect: every variant of the study {study} sets it; leave it out\n"
+    )
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_option_that_some_variant_keeps_or_that_says_what_all_have_is_accepted():
+    for study, options in {"comparison": ["--beta2", "--generator-lr", "--seed"], "settings": ["--loss"]}.items():
+        refuse_overridden(options, DEMO, STUDIES[study].variants(DEMO), study)
+    hinge = replace(DEMO, training=replace(DEMO.training, **PAPER_LOSS))
+    refuse_overridden(["--loss", "--guide"], hinge, STUDIES["stability"].variants(hinge), "stability")
+    with pytest.raises(UserError, match="--r1 has no effect"):
+        refuse_overridden(["--r1"], DEMO, STUDIES["stability"].variants(DEMO), "stability")

@@ -45,6 +45,8 @@ class Rates:
     """Folder of the search; default: studies/rates."""
     device: DeviceOption = "auto"
     config: Config = field(default_factory=lambda: with_steps(PRESETS["small"]))
+    given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of the options on the command line."""
 
     def __post_init__(self) -> None:
         check_ranges(self, minimum={"seeds": 1, "jobs": 1, "min_diversity": 0}, positive=("max_distance",))
@@ -52,10 +54,13 @@ class Rates:
 
 def rates(options: Rates) -> None:
     """Run `sagan study rates`."""
+    from sagan.study.rates import all_variants
     from sagan.study.rates_report import write_rates_report
     from sagan.study.rates_runner import open_search, run_search
     from sagan.study.runner import default_jobs
+    from sagan.study.variants import refuse_overridden
 
+    refuse_overridden(options.given, options.config, all_variants(options.config), "rates")
     folder = open_search(
         options.out or Path("studies") / "rates",
         options.config,

@@ -44,6 +44,8 @@ class Study:
     """Folder of the study; default: studies/NAME."""
     device: DeviceOption = "auto"
     config: Config = field(default_factory=lambda: PRESETS["small"])
+    given: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """Names of the options on the command line."""
 
     def __post_init__(self) -> None:
         maximum = {"seeds": 1000, "count": MAX_COUNT, "jobs": 1000}
@@ -54,7 +56,9 @@ def study(options: Study) -> None:
     """Run `sagan study`."""
     from sagan.study.report import write_study_report
     from sagan.study.runner import default_jobs, open_study, run_study
+    from sagan.study.variants import STUDIES, refuse_overridden
 
+    refuse_overridden(options.given, options.config, STUDIES[options.study].variants(options.config), options.study)
     jobs = options.jobs or default_jobs(options.device)
     folder = open_study(
         options.out or Path("studies") / options.study,

@@ -166,6 +166,7 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
         UserError: they do not.
     """
     from sagan.data import prepare
+    from sagan.data.source import refuse_data_folder
     from sagan.data.summary import list_skipped
     from sagan.device import choose_precision
     from sagan.distributed import check_batch
@@ -206,6 +207,8 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
         check_present(config.data.source, "name the moved data with --data")
     elif exists:
         refuse_second_run(out)
+    else:
+        refuse_data_folder(out, config.data.source)
 
     # Open the images, and check that they are the run's.
     store = prepare(config.data, resolution=config.model.resolution, image_channels=config.model.image_channels)

@@ -47,6 +47,12 @@ CHECK_EVERY = 20
 """Steps between two looks at losses and weights."""
 
 
+def all_variants(base: Config) -> list[Variant]:
+    """Return all variants of a search, at constant learning rates."""
+    every = STUDIES["stability"].variants(base)
+    return [replace(v, config=with_rate(v.config, None)) for v in every if v.name in VARIANTS]
+
+
 @dataclass(frozen=True)
 class RatesPlan:
     """The content of rates.json."""
@@ -65,8 +71,7 @@ class RatesPlan:
 
     def chosen(self) -> list[Variant]:
         """Return the variants, at constant learning rates."""
-        every = {variant.name: variant for variant in STUDIES["stability"].variants(self.base)}
-        return [replace(every[name], config=with_rate(every[name].config, None)) for name in self.variants]
+        return [variant for variant in all_variants(self.base) if variant.name in self.variants]
 
 
 @dataclass(frozen=True)

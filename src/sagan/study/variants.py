@@ -1,12 +1,15 @@
 """Define what each study compares: named changes to one configuration, the paper's experiments first."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Literal
 
 from sagan.config import Config
+from sagan.errors import UserError
 from sagan.model.config import AttentionKind, Role
+from sagan.presets import option_paths
 
 StudyName = Literal["attention", "stability", "comparison", "settings"]
 
@@ -39,6 +42,21 @@ class Study:
     """Variant that curves show the differences to."""
     paper: str = ""
     """What the paper found, as Markdown."""
+
+
+def refuse_overridden(given: Iterable[str], base: Config, variants: Sequence[Variant], study: str) -> None:
+    """Check that no option of `given` is one that every variant overrides.
+
+    Raises:
+        UserError: one is, so that its value would have no effect.
+    """
+    paths = option_paths(base)
+    for option in given:
+        if option not in paths:  # of the command itself
+            continue
+        value = attrgetter(paths[option])
+        if all(value(variant.config) != value(base) for variant in variants):
+            raise UserError(f"{option} has no effect: every variant of the study {study} sets it; leave it out")
 
 
 def update_share(config: Config) -> float:

@@ -207,6 +207,16 @@ def test_folders_that_hold_something_else(root, tmp_path, png):
     assert not list((tmp_path / "none").iterdir())
 
 
+def test_a_folder_is_not_packed_into_itself(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    before = sorted(root.rglob("*"))
+    for out in (root, root / "cats" / "..", tmp_path / "link"):
+        with pytest.raises(UserError, match=f"--out {re.escape(str(out))} is the folder of the images"):
+            write(root, out)
+    assert sorted(root.rglob("*")) == before
+    assert write(root, root / "shards").images == 62
+
+
 def test_command_line(root, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "pack", str(root), "--out", "out"]) == 0

@@ -25,7 +25,7 @@ from sagan.data.packing import map_in_order, progress_bar, quiet
 from sagan.data.shards.index import MAX_BYTES, ROW
 from sagan.data.shards.listing import COUNT, FORMAT, is_shards, open_shards
 from sagan.data.shards.tables import INDEX, TABLE
-from sagan.data.source import Skipped, Source, no_usable_image
+from sagan.data.source import Skipped, Source, no_usable_image, refuse_data_folder
 from sagan.data.sources import open_source
 from sagan.data.store import cache_folder
 from sagan.errors import UserError
@@ -114,6 +114,7 @@ def pack(
     Raises:
         UserError: the source cannot be used, the folder has other content, or it cannot be written.
     """
+    refuse_data_folder(out, config.source)
     built_in = open_built_in(config, resolution=resolution, image_channels=image_channels)
     work = _built_in_work(built_in, config, [resolution, image_channels]) if built_in else _file_work(config)
     if (out / INDEX).exists():
