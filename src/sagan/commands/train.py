@@ -174,33 +174,33 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
     from sagan.run import Run, refuse_second_run
     from sagan.trained import shipped_name
     from sagan.training.finetune import check_source
-    from sagan.training.guide import open_network
+    from sagan.training.guide import why_not_guided
 
     # Find the run to resume, if any, and its configuration.
     if options.go_on and options.out is None and not options.resume:
         raise UserError("--go-on requires --out, the folder of the run to resume")
     if options.resume:
         check_options(options.given)
+    wanted, lines = (options.config, []) if options.resume else _without_missing_guide(options)
     exists = (out / "config.json").exists()
     resumes_out = options.go_on and exists
     run = Run(out) if options.resume or resumes_out else None
     if run and shipped_name(run.path):
         raise UserError(f"{out} has no training to resume: start a new run with --from {out}")
-    lines: list[str] = []
     if run:
         run.use_cache(options.config.data.cache)
         named = absolute_features(options.config.output.evaluate_features)
         check_features(run, named, given="--evaluate-features" in options.given)
         config, lines = _continued(options, run)
         if resumes_out:
-            check_same(run, absolute_paths(options.config))
+            check_same(run, absolute_paths(wanted))
     else:
-        config = absolute_paths(options.config)
+        config = absolute_paths(wanted)
     check_batch(config.training.batch_size, config.training.accumulate, processes)
     # What is missing raises before a new run is created.
     choose_precision(config.training.precision, processes.device)
-    if config.training.guide:
-        open_network()
+    if run and config.training.guide and (missing := why_not_guided()):
+        raise UserError(f"{run.path} was trained with a guide: {missing}")
     if not config.data.source:
         raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
     if run:
@@ -224,7 +224,25 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
     model = replace(config.model, num_classes=store.num_classes)
     if config.training.start:
         check_source(config.training.start, model, config.training.freeze_discriminator)
-    return _Plan(replace(config, model=model), store, None, resumes_out)
+    return _Plan(replace(config, model=model), store, None, resumes_out, lines=tuple(lines))
+
+
+def _without_missing_guide(options: Train) -> tuple[Config, list[str]]:
+    """Return the configuration asked for, without the preset's guide if its packages are missing, which a line says.
+
+    Raises:
+        UserError: they are missing, and --guide is on the command line.
+    """
+    from sagan.training.guide import why_not_guided
+
+    config = options.config
+    missing = why_not_guided() if config.training.guide else None
+    if missing is None:
+        return config, []
+    if "--guide" in options.given:
+        raise UserError(f"--guide: {missing}; --guide 0 trains without")
+    without = replace(config, training=replace(config.training, guide=0.0))
+    return without, [f"training goes without the preset's guide: {missing}"]
 
 
 def _try_out(plan: _Plan, budget: float | None, processes: "Processes") -> "tuple[_Plan, Speed]":
@@ -251,7 +269,7 @@ def _try_out(plan: _Plan, budget: float | None, processes: "Processes") -> "tupl
             plan, config=replace(plan.config, training=config.training), lines=(*plan.lines, line, changed)
         ), speed
     training = replace(plan.config.training, steps=steps)
-    return replace(plan, config=replace(plan.config, training=training), lines=(line,)), speed
+    return replace(plan, config=replace(plan.config, training=training), lines=(*plan.lines, line)), speed
 
 
 def _open_run(plan: _Plan, out: Path, processes: "Processes", locks: contextlib.ExitStack) -> "Run":

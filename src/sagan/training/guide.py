@@ -39,16 +39,13 @@ class Head(nn.Module):
         return logits if self.embed is None else logits + (self.embed(y) * h.mean(dim=(2, 3))).sum(1)
 
 
-def open_network() -> EfficientNetLite0:
-    """Return the network whose feature maps the guide reads.
-
-    Raises:
-        UserError: its packages are not installed.
-    """
+def why_not_guided() -> str | None:
+    """Return why there can be no guide here, in one line; None if there can."""
     try:
-        return EfficientNetLite0()
+        EfficientNetLite0()
     except UserError as error:
-        raise UserError(f"--guide: {error}; --guide 0 trains without") from error
+        return str(error)
+    return None
 
 
 class Guide:
@@ -63,7 +60,7 @@ class Guide:
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.network = open_network().to(device).requires_grad_(False)
+        self.network = EfficientNetLite0().to(device).requires_grad_(False)
         self.heads = nn.ModuleList(Head(c, num_classes) for c in CHANNELS).to(device)
 
     def maps(self, images: Tensor) -> list[Tensor]:
