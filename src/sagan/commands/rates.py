@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from sagan.commands.arguments import DeviceOption, FolderOption
+from sagan.commands.study import tell_overridden
 from sagan.config import Config, IntOption, check_ranges
 from sagan.presets import PRESETS, PresetName
 
@@ -58,9 +59,8 @@ def rates(options: Rates) -> None:
     from sagan.study.rates_report import write_rates_report
     from sagan.study.rates_runner import open_search, run_search
     from sagan.study.runner import default_jobs
-    from sagan.study.variants import refuse_overridden
 
-    refuse_overridden(options.given, options.config, all_variants(options.config), "rates")
+    tell_overridden(options.given, options.config, all_variants(options.config))
     folder = open_search(
         options.out or Path("studies") / "rates",
         options.config,

@@ -1,5 +1,6 @@
 """The command `sagan study`."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from sagan.commands.arguments import DeviceOption, FolderOption
 from sagan.config import MAX_COUNT, Config, IntOption, check_ranges
 from sagan.presets import PRESETS, PresetName
 from sagan.study.plan import MeasuredAt
-from sagan.study.variants import StudyName
+from sagan.study.variants import STUDIES, StudyName, Variant, overridden_options
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,18 @@ class Study:
         check_ranges(self, minimum={"seeds": 1, "count": 2, "jobs": 1}, maximum=maximum)
 
 
+def tell_overridden(given: tuple[str, ...], base: Config, variants: list[Variant]) -> None:
+    """Print a note on options whose values have no effect: no error, as the base of an earlier study may have them."""
+    for option in overridden_options(given, base, variants):
+        print(f"note: {option} has no effect: every variant of this study sets it", file=sys.stderr)
+
+
 def study(options: Study) -> None:
     """Run `sagan study`."""
     from sagan.study.report import write_study_report
     from sagan.study.runner import default_jobs, open_study, run_study
-    from sagan.study.variants import STUDIES, refuse_overridden
 
-    refuse_overridden(options.given, options.config, STUDIES[options.study].variants(options.config), options.study)
+    tell_overridden(options.given, options.config, STUDIES[options.study].variants(options.config))
     jobs = options.jobs or default_jobs(options.device)
     folder = open_study(
         options.out or Path("studies") / options.study,

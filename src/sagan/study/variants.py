@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from sagan.config import Config
-from sagan.errors import UserError
 from sagan.model.config import AttentionKind, Role
 from sagan.presets import option_paths
 
@@ -44,19 +43,11 @@ class Study:
     """What the paper found, as Markdown."""
 
 
-def refuse_overridden(given: Iterable[str], base: Config, variants: Sequence[Variant], study: str) -> None:
-    """Check that no option of `given` is one that every variant overrides.
-
-    Raises:
-        UserError: one is, so that its value would have no effect.
-    """
+def overridden_options(given: Iterable[str], base: Config, variants: Sequence[Variant]) -> list[str]:
+    """Return the options of `given` that every variant overrides, so that their values have no effect."""
     paths = option_paths(base)
-    for option in given:
-        if option not in paths:  # of the command itself
-            continue
-        value = attrgetter(paths[option])
-        if all(value(variant.config) != value(base) for variant in variants):
-            raise UserError(f"{option} has no effect: every variant of the study {study} sets it; leave it out")
+    values = {option: attrgetter(paths[option]) for option in given if option in paths}
+    return [option for option, value in values.items() if all(value(v.config) != value(base) for v in variants)]
 
 
 def update_share(config: Config) -> float:
