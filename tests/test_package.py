@@ -91,8 +91,9 @@ def test_both_work_in_an_empty_environment(built, tmp_path):
             run(*pip, "--no-deps", "--force-reinstall", package)
         assert "sagan train" in run("sagan", "--help")
         assert run("sagan", "--version") == f"{sagan.__version__}\n"
-        small = "--steps 2 --batch-size 4 --robots 50 --evaluate-every 0 --guide 0 --device cpu".split()
-        run("sagan", "train", "--preset", "demo", *small, "--out", f"run-{number}")
+        small = "--steps 2 --batch-size 4 --robots 50 --evaluate-every 0 --device cpu".split()
+        told = run("sagan", "train", "--preset", "demo", *small, "--out", f"run-{number}")
+        assert "goes without the preset's guide" in told  # whose packages are an extra
         run("sagan", "sample", "robots64", "--count", "1", "--out", f"{number}.png")
         assert (tmp_path / f"{number}.png").stat().st_size > 10_000
     # The advice of messages works where nothing called sagan-torch is on the index.
