@@ -232,10 +232,11 @@ def test_a_guided_run_is_not_resumed_without_its_packages(command, tmp_path, req
     options = ["train", "--preset", "demo", *TINY, "--out", tmp_path / "run"]
     assert command(*options)[0] == 0
     request.getfixturevalue("no_packages")
-    status, _, errors = command("train", "--resume", tmp_path / "run", "--steps", 4)
-    assert status == 2
-    assert errors == (
-        f"sagan: {tmp_path / 'run'} was trained with a guide: EfficientNet-Lite0 features are not installed: "
-        "pip install 'sagan-torch[metrics]'\n"
-    )
+    for again in (["train", "--resume", tmp_path / "run", "--steps", 4], [*options, "--go-on", "True"]):
+        status, _, errors = command(*again)
+        assert status == 2
+        assert errors == (
+            f"sagan: {tmp_path / 'run'} was trained with a guide: EfficientNet-Lite0 features are not installed: "
+            "pip install 'sagan-torch[metrics]'\n"
+        )
     assert Run(tmp_path / "run").info.config.training.steps == 2

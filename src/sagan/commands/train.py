@@ -166,7 +166,7 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
         UserError: they do not.
     """
     from sagan.data import prepare
-    from sagan.data.source import refuse_data_folder
+    from sagan.data.sources import refuse_data_folder
     from sagan.data.summary import list_skipped
     from sagan.device import choose_precision
     from sagan.distributed import check_batch
@@ -192,6 +192,8 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
         named = absolute_features(options.config.output.evaluate_features)
         check_features(run, named, given="--evaluate-features" in options.given)
         config, lines = _continued(options, run)
+        if config.training.guide and (missing := why_not_guided()):
+            raise UserError(f"{run.path} was trained with a guide: {missing}")
         if resumes_out:
             check_same(run, absolute_paths(wanted))
     else:
@@ -199,8 +201,6 @@ def _plan_run(options: Train, out: Path, processes: "Processes") -> _Plan:
     check_batch(config.training.batch_size, config.training.accumulate, processes)
     # What is missing raises before a new run is created.
     choose_precision(config.training.precision, processes.device)
-    if run and config.training.guide and (missing := why_not_guided()):
-        raise UserError(f"{run.path} was trained with a guide: {missing}")
     if not config.data.source:
         raise UserError("--data is missing: pass a folder of images, a .zip, hf:USER/NAME, robots, twins or digits")
     if run:

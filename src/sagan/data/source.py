@@ -114,12 +114,6 @@ def check_present(path: Path) -> None:
         )
 
 
-def refuse_data_folder(out: Path, source: str) -> None:
-    """Raise UserError if `out` is the folder of the source, which would then be read as a run or as shards."""
-    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
-        raise UserError(f"--out {printable(str(out))} is the folder of the images: choose another, such as one inside")
-
-
 def refused_run(source: str) -> UserError:
     """Return the error for a source that is a run."""
     return UserError(

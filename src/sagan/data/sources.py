@@ -47,6 +47,12 @@ def open_source(name: str, labels: bool, samples: bool = False) -> Source:
     )
 
 
+def refuse_data_folder(out: Path, source: str) -> None:
+    """Raise UserError if `out` is the folder of the source, which would then be read as a run or as shards."""
+    if source not in BUILT_IN and Path(source).is_dir() and out.resolve() == Path(source).resolve():
+        raise UserError(f"--out {printable(str(out))} is the folder of the images: choose another, such as one inside")
+
+
 def npz_source(path: Path, labels: bool) -> Source:
     """Open a .npz of images and, if there are several classes, their numbers as `sagan sample` writes it."""
     arrays = ImageArrays(path)

@@ -217,6 +217,12 @@ def test_a_folder_is_not_packed_into_itself(root, tmp_path):
     assert write(root, root / "shards").images == 62
 
 
+def test_built_in_images_are_packed_into_a_folder_of_their_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "robots").mkdir()  # as an interrupted command left it
+    assert write("robots", Path("robots"), robots=8).images == 8
+
+
 def test_command_line(root, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["data", "pack", str(root), "--out", "out"]) == 0

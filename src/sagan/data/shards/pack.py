@@ -25,8 +25,8 @@ from sagan.data.packing import map_in_order, progress_bar, quiet
 from sagan.data.shards.index import MAX_BYTES, ROW
 from sagan.data.shards.listing import COUNT, FORMAT, is_shards, open_shards
 from sagan.data.shards.tables import INDEX, TABLE
-from sagan.data.source import Skipped, Source, no_usable_image, refuse_data_folder
-from sagan.data.sources import open_source
+from sagan.data.source import Skipped, Source, no_usable_image
+from sagan.data.sources import open_source, refuse_data_folder
 from sagan.data.store import cache_folder
 from sagan.errors import UserError
 from sagan.files import digest_of, sha256, sweep, write_atomically, write_npy_header
